@@ -1,0 +1,85 @@
+"""Saves and restores LoopState; the only file that imports orbax."""
+
+import pathlib
+import warnings
+
+import jax
+import orbax.checkpoint as ocp
+
+from tavaal_jax.errors import UserError
+from tavaal_jax.state import LoopState
+
+_COUNTERS = ("cycle", "stage", "step")
+_STAGES_PER_CYCLE, _STEPS_PER_STAGE = 8, 10**8  # bounds that keep positions in order
+
+
+class Checkpoints:
+    """The checkpoints of one run: the two newest, numbered by how far the run had come."""
+
+    def __init__(self, folder: pathlib.Path):
+        """`folder` is made on the first save."""
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, enable_async_checkpointing=False, create=True
+            ),
+        )
+
+    def save(self, state: LoopState) -> None:
+        """Saves `state`; does nothing where this very moment is saved already."""
+        position = _position(state)
+        if position in self._manager.all_steps():
+            return
+        counters, arrays = _split(state)
+        self._manager.save(
+            position,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), counters=ocp.args.JsonSave(counters)
+            ),
+        )
+
+    def restore(self, template: LoopState) -> LoopState | None:
+        """The newest checkpoint that can be read, or None where there is none at all.
+
+        `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
+        skipped with a warning; UserError where there are some and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return self._restore_one(step, template)
+            except Exception as error:  # Orbax raises many kinds for a damaged folder.
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+                warnings.warn(f"skipping unreadable checkpoint {self._folder / str(step)}: {reason}")
+        if steps:
+            raise UserError(
+                f"none of the checkpoints in {self._folder} can be read: delete that folder to start"
+                " this run over, or put back a copy"
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.close()
+
+    def _restore_one(self, step, template):
+        _, arrays = _split(template)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(abstract), counters=ocp.args.JsonRestore()
+            ),
+        )
+        return LoopState(**restored.counters, **restored.arrays)
+
+
+def _position(state):
+    return (state.cycle * _STAGES_PER_CYCLE + state.stage) * _STEPS_PER_STAGE + state.step
+
+
+def _split(state):
+    fields = {name: getattr(state, name) for name in LoopState.__dataclass_fields__}
+    counters = {name: int(fields.pop(name)) for name in _COUNTERS}
+    return counters, fields

@@ -1,0 +1,48 @@
+"""Decoded data sets as `.npy` files, written whole or not at all."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+
+import filelock
+import numpy as np
+
+from tavaal_jax.errors import UserError
+
+_VERSION = 1  # of what is stored; part of the folder's name
+
+
+def folder(data_dir: str, name: str) -> pathlib.Path:
+    """Where the decoded arrays of a data set lie."""
+    return pathlib.Path(data_dir).expanduser() / "decoded" / f"{name}-v{_VERSION}"
+
+
+def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.ndarray]:
+    """The arrays stored at `path`; made and stored first if there are none.
+
+    A lock lets one of several processes make them while the others wait; the folder appears under its
+    name only when it is complete.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if not path.exists():
+                _store(path, make())
+    except OSError as error:
+        raise UserError(
+            f"cannot store data in {path.parent}: {error.strerror or error}; set --config.data_dir"
+        ) from error
+    return {file.stem: np.load(file) for file in sorted(path.glob("*.npy"))}
+
+
+def _store(path, arrays):
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,70 @@
+"""Where data sets come from: scikit-learn (embedded) and TFDS, each as a dictionary of arrays."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tavaal_jax.data import tfds_source
+
+
+class Source(NamedTuple):
+    """A data set by name."""
+
+    read: Callable
+    """`(config) -> arrays`, named as the fields of `Dataset`."""
+    train_size: int
+    """N before any imbalance, known before anything is loaded."""
+    classes: int
+    image_shape: tuple[int, ...]
+    embedded: bool = False
+    """Comes with an installed package: no download, no cache."""
+
+
+def _moons(config):
+    """Two moons with 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 + 1000."""
+    from sklearn import datasets
+
+    train = datasets.make_moons((500, 50), noise=0.2, random_state=config.seed)
+    test = datasets.make_moons((1000, 1000), noise=0.2, random_state=config.seed + 1_000_000)
+    return _arrays(*train, *test, np.float32, ("0", "1"))
+
+
+def _digits(config):
+    """scikit-learn's 1797 digits, 8x8 with values 0 to 16; 500 of them, stratified, are the test set."""
+    del config
+    from sklearn import datasets, model_selection
+
+    data = datasets.load_digits()
+    numbers = np.arange(len(data.target))
+    train, test = model_selection.train_test_split(
+        numbers, test_size=500, random_state=0, stratify=data.target
+    )
+    images = data.images[..., None]
+    train, test = np.sort(train), np.sort(test)
+    arrays = _arrays(
+        images[train], data.target[train], images[test], data.target[test], np.uint8,
+        tuple(str(name) for name in data.target_names),
+    )  # fmt: skip
+    return {**arrays, "train_ids": np.array([f"digit_{i}" for i in train])}
+
+
+def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_names):
+    return {
+        "train_images": train_images.astype(dtype),
+        "train_labels": train_labels.astype(np.int32),
+        "train_ids": np.array([f"train_{i}" for i in range(len(train_labels))]),
+        "test_images": test_images.astype(dtype),
+        "test_labels": test_labels.astype(np.int32),
+        "class_names": np.array(class_names),
+    }
+
+
+SOURCES = {
+    "moons": Source(_moons, 550, 2, (2,), embedded=True),
+    "digits": Source(_digits, 1297, 10, (8, 8, 1), embedded=True),
+    "fashion_mnist": Source(tfds_source.read, 60_000, 10, (28, 28, 1)),
+    "cifar10": Source(tfds_source.read, 50_000, 10, (32, 32, 3)),
+    "cifar100": Source(tfds_source.read, 50_000, 100, (32, 32, 3)),
+    "svhn_cropped": Source(tfds_source.read, 73_257, 10, (32, 32, 3)),
+}

@@ -1,0 +1,341 @@
+"""One run of one method: cycles of train, evaluate, score, pick, label, as a generator over LoopState.
+
+It holds no I/O and no clock: what it yields is written, shown and saved by `study` and `checkpoints`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tavaal_jax import acquisition, models, optim, parallel, problem, task, vaal
+from tavaal_jax.data import Dataset, plans
+from tavaal_jax.methods import Method
+from tavaal_jax.state import LoopState, Stream, derive, example_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the yielded state has just come from."""
+
+    cycle: int
+    stage: str
+    step: int
+    """Finished steps of the stage."""
+    metrics: dict[str, Any]
+    """For training stages an array `[n]` per metric, one entry per step run; else a number."""
+    stage_ended: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same through all trials of a method: networks, data on devices, programs."""
+
+    config: Any
+    method: Method
+    problem: problem.Classification
+    networks: models.Networks
+    size: int
+    """N"""
+    train: Any
+    test: Any
+    test_size: int
+    programs: dict[str, Callable] = dataclasses.field(default_factory=dict)
+
+
+def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run:
+    """A method's run on a data set whose arrays were put on the devices (`device_data`)."""
+    networks = models.build(config, dataset.train_images.shape[1:], dataset.classes, parallel.AXIS)
+    run = Run(
+        config, method, problem.Classification(), networks,
+        len(dataset.train_labels), *device_data, len(dataset.test_labels),
+    )  # fmt: skip
+    chunk = config.score_batch_size
+    for stage, step in (("task", _task_step), ("joint", _joint_step), ("adversary", _vaal_step)):
+        run.programs[stage] = parallel.train_program(_bind(step, run), f"train_{stage}")
+    for name, function in (
+        ("evaluate", _evaluate_one), ("score", _score_one), ("rank", _rank_one)
+    ):  # fmt: skip
+        run.programs[name] = parallel.map_program(_bind(function, run), name, chunk)
+    run.programs["init"] = jax.jit(_bind(_init_networks, run))
+    return run
+
+
+def _bind(function, run):
+    return lambda *args: function(run, *args)
+
+
+def stages(run: Run, cycle: int) -> tuple[str, ...]:
+    """Names of a cycle's stages. The last cycle picks nothing and so trains no VAE."""
+    if cycle == run.config.cycles - 1:
+        return ("task", "evaluate")
+    if run.method.adversary is None:
+        return ("task", "evaluate", "select")
+    if run.config.schedule == "joint":
+        return ("joint", "evaluate", "select")
+    return ("task", "evaluate", "adversary", "select")
+
+
+def start(run: Run, key: jax.Array) -> LoopState:
+    """The state before the first step of a trial; `key` is the trial's."""
+    labelled_in = plans.initial_pool(key, run.size, run.config.initial)
+    networks = run.programs["init"](run.train, key, 0)
+    return LoopState(
+        cycle=0,
+        stage=0,
+        step=0,
+        labelled_in=labelled_in,
+        pick_rank=np.full(run.size, -1, np.int32),
+        pick_score=np.zeros(run.size, np.float32),
+        results=np.full((run.config.cycles, len(run.problem.metrics)), np.nan, np.float32),
+        **parallel.place(networks),
+    )
+
+
+def is_finished(run: Run, state: LoopState) -> bool:
+    """Whether all cycles are done."""
+    return state.cycle == run.config.cycles
+
+
+def advance(
+    run: Run, key: jax.Array, state: LoopState, steps_per_call: Callable[[], int]
+) -> Iterator[tuple[LoopState, Report]]:
+    """Continues from `state` to the end of the run; yields after every call to the devices.
+
+    `key` is the trial's. `steps_per_call()` says how many training steps the next call may run; it
+    changes when there is something to yield, and nothing else. A yielded state's arrays are given up
+    (donated) when the generator goes on.
+    """
+    while not is_finished(run, state):
+        names = stages(run, state.cycle)
+        if state.stage == 0 and state.step == 0:
+            state = state.replace(**parallel.place(run.programs["init"](run.train, key, state.cycle)))
+        name = names[state.stage]
+        if name == "evaluate":
+            state = yield from _evaluate(run, state)
+        elif name == "select":
+            state = yield from _select(run, key, state)
+        else:
+            state = yield from _train(run, key, state, name, steps_per_call)
+        if state.stage == len(names):
+            state = state.replace(cycle=state.cycle + 1, stage=0, step=0)
+        yield state, Report(state.cycle, name, state.step, {}, stage_ended=True)
+
+
+# Stages
+
+
+def stage_steps(run: Run, cycle: int, stage: str) -> int:
+    """Training steps of a stage; 0 for one that does not train."""
+    config = run.config
+    labelled = config.initial + cycle * config.budget
+    if stage in ("task", "joint"):
+        return config.epochs * (labelled // config.batch_size)
+    if stage == "adversary":
+        subset = min(config.subset or run.size, run.size - labelled)
+        return max(1, (labelled + subset) * config.vae.epochs // config.batch_size)
+    return 0
+
+
+def _train(run, key, state, stage, steps_per_call):
+    """Runs the steps that a training stage still lacks."""
+    config, cycle = run.config, state.cycle
+    total = stage_steps(run, cycle, stage)
+    stage_key = derive(key, Stream.TRAINING, cycle)
+    labelled = plans.IndexStream(
+        derive(key, Stream.LABELLED_ORDER, cycle), state.labelled, config.batch_size
+    )
+    unlabelled = plans.IndexStream(
+        derive(key, Stream.UNLABELLED_ORDER, cycle), _adversary_pool(run, key, state), config.batch_size
+    )
+    networks = _networks(stage, state)
+    data = (run.train, None)
+    if stage == "adversary":
+        predicted = yield from _predicted_losses(run, key, state)
+        data = (run.train, parallel.place(predicted))
+    while state.step < total:
+        first = state.step
+        count = min(
+            steps_per_call(),
+            config.steps_per_call,
+            total - first,
+            config.log_every_steps - first % config.log_every_steps,
+            config.checkpoint_every_steps - first % config.checkpoint_every_steps,
+        )
+        shared = _shared_rows(config, first, count, labelled.steps_per_pass)
+        batches = {"labelled": labelled.rows(first, count)}
+        if stage != "task":
+            batches["unlabelled"] = unlabelled.rows(first, count)
+        batches["positions"] = np.tile(np.arange(config.batch_size, dtype=np.int32), (count, 1))
+        fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
+        shared, batches = jax.tree.map(fill, (shared, batches))
+        networks, metrics = run.programs[stage](networks, data, stage_key, shared, batches, count)
+        state = state.replace(step=first + count, **_as_fields(stage, networks))
+        metrics = {name: values[:count] for name, values in metrics.items()}
+        yield state, Report(cycle, stage, state.step, metrics)
+    return state.replace(stage=state.stage + 1, step=0)
+
+
+def _shared_rows(config, first, count, steps_per_epoch):
+    """What changes from step to step and is the same for all devices: dict of arrays `[count]`."""
+    step = np.arange(first, first + count, dtype=np.int32)
+    progress = (step // steps_per_epoch) / config.epochs
+    return {
+        "step": step,
+        "learning_rate": optim.decayed(config.task, progress),
+        "ranker_active": progress < config.ranker.until_fraction,
+        "first_epoch": step < steps_per_epoch,
+    }
+
+
+def _evaluate(run, state):
+    """Metrics of T on the whole test set."""
+    counts = 0
+    test = {"image": run.test.images, "label": run.test.labels}
+    variables = (state.task, run.test.replace(images=None, labels=None))
+    for part in run.programs["evaluate"](variables, test, np.arange(run.test_size)):
+        counts = counts + part.sum(0, dtype=np.int64)
+        yield state, Report(state.cycle, "evaluate", 0, {})
+    values = run.problem.summarise(counts)
+    results = state.results.copy()
+    results[state.cycle] = values
+    state = state.replace(stage=state.stage + 1, results=results)
+    metrics = dict(zip(run.problem.metrics, values.tolist(), strict=True))
+    yield state, Report(state.cycle, "evaluate", 0, metrics)
+    return state
+
+
+def _select(run, key, state):
+    """Scores the subset, picks from it and labels the picks."""
+    indices = plans.subset(key, state.cycle, state.labelled, run.config.subset)
+    keys_of = derive(key, Stream.ACQUISITION, state.cycle)
+    variables = (state.task, state.vaal, run.train.replace(images=None, labels=None), keys_of)
+    pool = {"image": run.train.images, "index": np.arange(run.size, dtype=np.int32)}
+    scores = []
+    for part in run.programs["score"](variables, pool, indices):
+        scores.append(part)
+        yield state, Report(state.cycle, "select", 0, {})
+    scores = np.concatenate(scores)
+    first = acquisition.pick(scores, indices, run.config.budget, run.method.smallest_first)
+    picks = indices[first]
+    labelled_in, rank, score = (
+        state.labelled_in.copy(), state.pick_rank.copy(), state.pick_score.copy()
+    )  # fmt: skip
+    labelled_in[picks] = state.cycle + 1
+    rank[picks] = np.arange(len(picks))
+    score[picks] = scores[first]
+    return state.replace(
+        stage=state.stage + 1, labelled_in=labelled_in, pick_rank=rank, pick_score=score
+    )
+
+
+def _adversary_pool(run, key, state):
+    """Mask of the unlabelled images that the VAE trains on."""
+    unlabelled = ~state.labelled
+    if run.config.vae.unlabelled == "all":
+        return unlabelled
+    mask = np.zeros(run.size, bool)
+    mask[plans.subset(key, state.cycle, state.labelled, run.config.subset)] = True
+    return mask
+
+
+def _predicted_losses(run, key, state):
+    """R(x) of all images the frozen networks will meet, float32 `[N]`; None where nothing is ranked."""
+    if run.method.adversary != "ranked":
+        return None
+    predicted = np.zeros(run.size, np.float32)
+    indices = np.flatnonzero(state.labelled | _adversary_pool(run, key, state))
+    variables = (state.task, run.train.replace(images=None, labels=None))
+    done = 0
+    for part in run.programs["rank"](variables, {"image": run.train.images}, indices):
+        predicted[indices[done : done + len(part)]] = part
+        done += len(part)
+        yield state, Report(state.cycle, "adversary", state.step, {})
+    return predicted
+
+
+def _networks(stage, state):
+    return {"task": state.task, "adversary": state.vaal, "joint": (state.task, state.vaal)}[stage]
+
+
+def _as_fields(stage, networks):
+    if stage == "joint":
+        return {"task": networks[0], "vaal": networks[1]}
+    return {"task": networks} if stage == "task" else {"vaal": networks}
+
+
+# Device side. A step is `(run, state, data, key, shared, batch) -> state, metrics`, see `parallel`.
+
+
+def _init_networks(run, train, key, cycle):
+    example = train.plain(jnp.zeros(1, jnp.int32))
+    adversary = run.method.adversary is not None
+    return {
+        "task": task.init(run, key, cycle, example),
+        "vaal": vaal.init(run, key, cycle, example) if adversary else None,
+    }
+
+
+def _task_step(run, state, data, key, shared, batch):
+    train, _ = data
+    augmentation = run.config.augmentation
+    keys = example_keys(derive(key, Stream.AUGMENTATION, shared["step"]), batch["positions"])
+    images = train.augmented(batch["labelled"], keys, augmentation.pad, augmentation.flip)
+    return task.train_step(run, state, images, train.labels[batch["labelled"]], shared)
+
+
+def _joint_step(run, state, data, key, shared, batch):
+    """Algorithm 1: ranks, then T and R, then the VAE, then D."""
+    train, _ = data
+    task_state, vaal_state = state
+    ranks = (vaal.Rank(None, None),) * 2
+    if run.method.adversary == "ranked":
+        ranks = _joint_ranks(run, task_state, train, key, shared, batch)
+    task_state, task_metrics = _task_step(run, task_state, data, key, shared, batch)
+    step_key = derive(key, shared["step"])
+    pools = vaal.pools(run, train, step_key, batch, ranks)
+    vaal_state, vaal_metrics = vaal.train_step(run, vaal_state, *pools)
+    return (task_state, vaal_state), {**task_metrics, **vaal_metrics}
+
+
+def _joint_ranks(run, task_state, train, key, shared, batch):
+    """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images."""
+    indices = jnp.concatenate([batch["labelled"], batch["unlabelled"]])
+    predicted = task.predict_loss(run, task_state, train.plain(indices))
+
+    def rank(half, number):
+        first_key = derive(key, Stream.FIRST_RANKS, shared["step"], number)
+        first = vaal.first_ranks(first_key, batch["positions"])
+        return optim.keep_if(shared["first_epoch"], first, vaal.rank_of(run, half))
+
+    return tuple(rank(half, number) for number, half in enumerate(jnp.split(predicted, 2)))
+
+
+def _vaal_step(run, state, data, key, shared, batch):
+    """Second phase of the released code: the VAE, then D, with constant ranks `predicted [N]`."""
+    train, predicted = data
+    rank = lambda name: vaal.rank_of(run, None if predicted is None else predicted[batch[name]])
+    step_key = derive(key, shared["step"])
+    pools = vaal.pools(run, train, step_key, batch, (rank("labelled"), rank("unlabelled")))
+    return vaal.train_step(run, state, *pools)
+
+
+def _evaluate_one(run, variables, example):
+    task_state, scale = variables
+    output = task.predict(run, task_state, scale.normalise(example["image"])[None])
+    return run.problem.counts(output.logits[0], example["label"])
+
+
+def _rank_one(run, variables, example):
+    task_state, scale = variables
+    return task.predict_loss(run, task_state, scale.normalise(example["image"])[None])[0]
+
+
+def _score_one(run, variables, example):
+    task_state, vaal_state, scale, keys_of = variables
+    image = scale.normalise(example["image"])
+    key = jax.random.fold_in(keys_of, example["index"])
+    return run.method.score(run, (task_state, vaal_state), image, key)

@@ -1,0 +1,72 @@
+"""The paper's equations as pure functions, every one on logits and in float32.
+
+`mean` over the batch is the mean over this device's part of it; callers average over devices.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`l_i` of classification: `logits [B, K], labels [B] -> [B]`, in nats."""
+    chex.assert_rank([logits, labels], [2, 1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pairs (i, B-1-i), i < B/2: `[B] -> [B/2], [B/2]`."""
+    chex.assert_rank(values, 1)
+    chex.assert_is_divisible(values.shape[0], 2)
+    half = values.shape[0] // 2
+    return values[:half], jnp.flip(values)[:half]
+
+
+def ranking(predicted: jax.Array, losses: jax.Array) -> jax.Array:
+    """Equation (1): `predicted R(x) [B], losses l [B] -> []`; no gradient through `losses`."""
+    first, second = _pairs(predicted)
+    truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
+    larger = (truth_first > truth_second).astype(predicted.dtype)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(first - second, larger))
+
+
+def margin(predicted: jax.Array, losses: jax.Array, epsilon: float = 1.0) -> jax.Array:
+    """Margin loss of "Learning loss for active learning" (Yoo and Kweon, CVPR 2019): `[B], [B] -> []`."""
+    first, second = _pairs(predicted)
+    truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
+    sign = jnp.where(truth_first > truth_second, 1.0, -1.0)
+    return jnp.mean(jnp.maximum(0.0, -sign * (first - second) + epsilon))
+
+
+def normalised_rank(predicted: jax.Array) -> jax.Array:
+    """`r = sigmoid(R(x))` without gradient, section 3.1: any shape."""
+    return jax.nn.sigmoid(jax.lax.stop_gradient(predicted))
+
+
+def reconstruction(images: jax.Array, decoded: jax.Array) -> jax.Array:
+    """First term of equation (4) as a mean squared error over all entries: `[B, ...] -> []`."""
+    chex.assert_equal_shape([images, decoded])
+    return jnp.mean(jnp.square(images - decoded))
+
+
+def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Second term of equation (4), KL(q(z|x) || N(0, 1)), mean over batch and latent: `[B, Z] -> []`."""
+    chex.assert_equal_shape([mean, log_variance])
+    return 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+
+
+def adversarial(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax.Array:
+    """Equation (5): the VAE wants both pools to look labelled, `-log D(L) - log D(U)`: `[B], [B] -> []`."""
+    chex.assert_rank([labelled_logits, unlabelled_logits], 1)
+    return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
+        jax.nn.softplus(-unlabelled_logits)
+    )
+
+
+def discriminator(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax.Array:
+    """Equation (6): D tells the pools apart, `-log D(L) - log(1 - D(U))`: `[B], [B] -> []`."""
+    chex.assert_rank([labelled_logits, unlabelled_logits], 1)
+    return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
+        jax.nn.softplus(unlabelled_logits)
+    )

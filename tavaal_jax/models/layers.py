@@ -1,0 +1,74 @@
+"""Layers that the networks share: convolutions on :mod:`tavaal_jax.ops`, initialisers, BatchNorm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tavaal_jax.ops import convolution
+
+# PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in).
+pytorch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# The released code's choice for VAE and discriminator: normal with variance 2/fan_in.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def pytorch_bias(fan_in: int) -> Callable:
+    """PyTorch's default bias: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Conv(nn.Module):
+    """Convolution `[B, H, W, C] -> [B, H', W', features]` with a square window."""
+
+    features: int
+    window: int
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = False
+    kernel_init: Callable = pytorch_uniform
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        shape = (self.window, self.window, images.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        out = convolution.conv(
+            images.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            out = out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return out
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution `[B, H, W, C] -> [B, 2 H, 2 W, features]`: window 4, stride 2."""
+
+    features: int
+    kernel_init: Callable = he_normal
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        # Initialised as [k, k, C, F], so that fan_in counts the inputs; applied as [k, k, F, C].
+        shape = (4, 4, images.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).swapaxes(2, 3)
+        return convolution.conv_transpose(
+            images.astype(self.dtype), kernel.astype(self.dtype), stride=2, padding=1
+        )
+
+
+def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str | None = None) -> nn.BatchNorm:
+    """BatchNorm with PyTorch's constants; in training its statistics span all devices of `axis_name`."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name,
+        name=name,
+    )

@@ -1,0 +1,64 @@
+"""ResNet with basic blocks and the CIFAR stem: "Deep residual learning" (He et al., CVPR 2016)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tavaal_jax.models import layers
+from tavaal_jax.models.outputs import TaskOutput
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: `[B, H, W, C] -> [B, H/stride, W/stride, features]`."""
+
+    features: int
+    stride: int
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        norm = lambda x: layers.batch_norm(train, self.axis_name, self.dtype)(x)
+        out = layers.Conv(self.features, 3, self.stride, 1, dtype=self.dtype)(images)
+        out = nn.relu(norm(out))
+        out = norm(layers.Conv(self.features, 3, 1, 1, dtype=self.dtype)(out))
+        if images.shape != out.shape:
+            shortcut = layers.Conv(self.features, 1, self.stride, dtype=self.dtype)(images)
+            images = norm(shortcut)
+        return nn.relu(out + images)
+
+
+class ResNet(nn.Module):
+    """ResNet-18 with widths (64, 128, 256, 512) and two blocks per stage, 3x3 stem, no max-pool.
+
+    Kernels and biases start as PyTorch's defaults (uniform in +-1/sqrt(fan_in)), as in the released
+    code. Taps are the outputs of the stages, the embedding is the pooled last one.
+    """
+
+    classes: int
+    widths: Sequence[int]
+    blocks: Sequence[int]
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> TaskOutput:
+        """`images [B, H, W, C] -> logits [B, K], taps, embedding [B, E]`."""
+        x = layers.Conv(self.widths[0], 3, 1, 1, dtype=self.dtype)(images)
+        x = nn.relu(layers.batch_norm(train, self.axis_name, self.dtype)(x))
+        taps = []
+        for stage, (features, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = BasicBlock(features, stride, self.axis_name, self.dtype)(x, train)
+            taps.append(x)
+        embedding = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        logits = nn.Dense(
+            self.classes,
+            kernel_init=layers.pytorch_uniform,
+            bias_init=layers.pytorch_bias(embedding.shape[-1]),
+        )(embedding)
+        return TaskOutput(logits, tuple(taps), embedding)

@@ -1,0 +1,117 @@
+"""Conditional VAEs: the decoder sees the latent and the normalised rank (section 3.2).
+
+The convolutional one is the released code's, for any image size that is a power of two. Kernels
+start He normal, biases at zero. `mean` and `log_variance` are float32 whatever `dtype` is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tavaal_jax.models import layers
+
+
+def image_size(height: int, width: int) -> int:
+    """The side of the square a VAE sees by default: the next power of two, at least 4, at most 64."""
+    return min(64, max(4, 1 << (max(height, width) - 1).bit_length()))
+
+
+def stage_widths(size: int, widths: Sequence[int]) -> tuple[int, ...]:
+    """Channels of the encoder's stages from `size` down to 2x2; the last of `widths` repeats."""
+    stages = size.bit_length() - 2
+    return tuple(widths[min(i, len(widths) - 1)] for i in range(stages))
+
+
+class ConvVAE(nn.Module):
+    """Stages of 4x4 convolutions, stride 2, BatchNorm, ReLU, down to 2x2, and back from 4x4."""
+
+    latent: int
+    widths: Sequence[int]
+    size: int
+    channels: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        widths = stage_widths(self.size, self.widths)
+        dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal)
+        self.down = [
+            layers.Conv(f, 4, 2, 1, kernel_init=layers.he_normal, dtype=self.dtype) for f in widths
+        ]
+        self.down_norm = [self._norm() for _ in widths]
+        self.mean, self.log_variance = dense(self.latent), dense(self.latent)
+        self.expand = nn.Dense(16 * widths[-1], kernel_init=layers.he_normal, dtype=self.dtype)
+        self.up = [layers.ConvTranspose(f, dtype=self.dtype) for f in widths[-2::-1]]
+        self.up_norm = [self._norm() for _ in widths[:-1]]
+        self.to_image = layers.Conv(
+            self.channels, 1, use_bias=True, kernel_init=layers.he_normal, dtype=jnp.float32
+        )
+
+    def _norm(self):
+        return nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name)
+
+    def encode(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """`images [B, size, size, C] -> mean [B, Z], log_variance [B, Z]`."""
+        x = images
+        for conv, norm in zip(self.down, self.down_norm, strict=True):
+            x = nn.relu(norm(conv(x), use_running_average=not train))
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+        return self.mean(x), self.log_variance(x)
+
+    def decode(self, latent: jax.Array, rank: jax.Array | None, train: bool) -> jax.Array:
+        """`latent [B, Z], rank [B, 1] or None -> [B, size, size, C]`."""
+        x = latent if rank is None else jnp.concatenate([latent, rank], axis=-1)
+        x = self.expand(x).reshape(x.shape[0], 4, 4, -1)
+        for conv, norm in zip(self.up, self.up_norm, strict=True):
+            x = nn.relu(norm(conv(x), use_running_average=not train))
+        return self.to_image(x)
+
+    def __call__(self, images, noise, rank, train):
+        """`images, noise [B, Z], rank -> decoded, mean, log_variance`."""
+        return reconstruct(self, images, noise, rank, train)
+
+
+class MLPVAE(nn.Module):
+    """Two dense layers each way, for feature vectors."""
+
+    latent: int
+    widths: Sequence[int]
+    channels: int
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal, dtype=self.dtype)
+        self.encoder_hidden = [dense(f) for f in self.widths]
+        self.mean, self.log_variance = dense(self.latent), dense(self.latent)
+        self.decoder_hidden = [dense(f) for f in reversed(self.widths)]
+        self.to_features = dense(self.channels)
+
+    def encode(self, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """`features [B, F] -> mean [B, Z], log_variance [B, Z]`."""
+        del train
+        x = features
+        for layer in self.encoder_hidden:
+            x = nn.relu(layer(x))
+        return self.mean(x).astype(jnp.float32), self.log_variance(x).astype(jnp.float32)
+
+    def decode(self, latent: jax.Array, rank: jax.Array | None, train: bool) -> jax.Array:
+        """`latent [B, Z], rank [B, 1] or None -> [B, F]`."""
+        del train
+        x = latent if rank is None else jnp.concatenate([latent, rank], axis=-1)
+        for layer in self.decoder_hidden:
+            x = nn.relu(layer(x))
+        return self.to_features(x).astype(jnp.float32)
+
+    def __call__(self, features, noise, rank, train):
+        """`features, noise [B, Z], rank -> decoded, mean, log_variance`."""
+        return reconstruct(self, features, noise, rank, train)
+
+
+def reconstruct(vae, images, noise, rank, train):
+    """One pass through a VAE with the reparametrised latent `mean + exp(log_variance / 2) noise`."""
+    mean, log_variance = vae.encode(images, train)
+    latent = mean + jnp.exp(0.5 * log_variance) * noise
+    return vae.decode(latent, rank, train), mean, log_variance

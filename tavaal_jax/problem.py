@@ -1,0 +1,28 @@
+"""What classification and segmentation do differently: loss of one image, metric, uncertainty."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tavaal_jax import losses
+
+
+class Classification(NamedTuple):
+    """One label per image; metric: test accuracy."""
+
+    metrics = ("accuracy",)
+
+    def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """`l_i`: `logits [B, K], labels [B] -> [B]`."""
+        return losses.cross_entropy(logits, labels)
+
+    def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """What one example adds to the metrics' counts: `logits [K], label [] -> [2]`."""
+        return jnp.stack([jnp.argmax(logits) == label, jnp.ones((), bool)]).astype(jnp.int32)
+
+    def summarise(self, counts: np.ndarray) -> np.ndarray:
+        """Sum of the counts over a test set -> value of each metric, float32."""
+        correct, total = counts
+        return np.array([correct / total], np.float32)

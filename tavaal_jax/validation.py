@@ -1,0 +1,170 @@
+"""Checks a config before any download or compilation; every fault is one line with its mend."""
+
+import difflib
+
+from tavaal_jax.data import SOURCES
+from tavaal_jax.errors import UserError
+from tavaal_jax.methods import METHODS
+
+_CHOICES = {
+    "schedule": ("joint", "two_phase"),
+    "dtype": ("float32", "bfloat16"),
+    "rank_to_discriminator": ("normalised", "raw"),
+    "task.network": ("resnet", "mlp"),
+    "task.optimiser": ("sgd", "adam"),
+    "ranker.after": ("freeze", "detach"),
+    "vae.network": ("conv", "mlp"),
+    "vae.unlabelled": ("all", "subset"),
+    "vae.optimiser": ("sgd", "adam"),
+    "discriminator.optimiser": ("sgd", "adam"),
+}
+_AT_LEAST = {
+    "trials": 1,
+    "cycles": 1,
+    "initial": 1,
+    "budget": 1,
+    "subset": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "imbalance.ratio": 1,
+    "augmentation.pad": 0,
+    "vae.latent": 1,
+    "vae.epochs": 1,
+    "ranker.features": 0,
+    "score_batch_size": 1,
+    "steps_per_call": 1,
+    "seconds_per_call": 0,
+    "log_every_steps": 1,
+    "checkpoint_every_steps": 1,
+    "seed": 0,
+    "ranker.eta": 0,
+    "vae.beta": 0,
+    "vae.adversarial_weight": 0,
+    "task.weight_decay": 0,
+    "vae.weight_decay": 0,
+    "discriminator.weight_decay": 0,
+}
+_POSITIVE = ("task.learning_rate", "vae.learning_rate", "discriminator.learning_rate")
+_FRACTIONS = (
+    "task.decay_at",
+    "task.decay_factor",
+    "task.momentum",
+    "vae.momentum",
+    "discriminator.momentum",
+    "ranker.until_fraction",
+)
+_WIDTHS = ("task.widths", "vae.widths", "discriminator.hidden")
+
+
+def method_names(config) -> list[str]:
+    """The names in `config.methods`, in order."""
+    return [name.strip() for name in config.methods.split(",") if name.strip()]
+
+
+def check(config, devices: int) -> None:
+    """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
+    _check_choice("dataset", config.dataset, tuple(SOURCES))
+    _check_methods(config)
+    for key, choices in _CHOICES.items():
+        _check_choice(key, _get(config, key), choices)
+    for key, least in _AT_LEAST.items():
+        if _get(config, key) < least:
+            raise UserError(f"{key} is {_get(config, key)}: give at least {least}")
+    for key in _POSITIVE:
+        if not _get(config, key) > 0:
+            raise UserError(f"{key} is {_get(config, key)}: give more than 0")
+    for key in _FRACTIONS:
+        if not 0 <= _get(config, key) <= 1:
+            raise UserError(f"{key} is {_get(config, key)}: give a fraction between 0 and 1")
+    for key in _WIDTHS:
+        if min(_get(config, key), default=0) < 1:
+            raise UserError(f"{key} is {tuple(_get(config, key))}: give one or more positive widths")
+    _check_batch(config, devices)
+    _check_pool(config)
+    _check_networks(config)
+
+
+def _get(config, key):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_choice(key, value, choices):
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"{key} is {value!r}{hint}: choose one of {', '.join(choices)}")
+
+
+def _check_methods(config):
+    names = method_names(config)
+    if not names:
+        raise UserError(f"methods is {config.methods!r}: name one or more of {', '.join(METHODS)}")
+    for name in names:
+        _check_choice("methods", name, tuple(METHODS))
+    if len(set(names)) < len(names):
+        raise UserError(f"methods is {config.methods!r}: name each method once")
+
+
+def _check_batch(config, devices):
+    size = config.batch_size
+    if size % 2:
+        raise UserError(f"batch_size is {size}: give an even number, equation (1) compares pairs")
+    if size % (2 * devices):
+        raise UserError(
+            f"batch_size is {size}: give a multiple of {2 * devices}, twice the {devices} devices"
+        )
+    if size > config.initial:
+        raise UserError(
+            f"batch_size is {size}, more than initial = {config.initial}:"
+            " lower batch_size or raise initial"
+        )
+
+
+def _check_pool(config):
+    source = SOURCES[config.dataset]
+    classes = tuple(config.imbalance.classes)
+    if any(not 0 <= label < source.classes for label in classes):
+        raise UserError(
+            f"imbalance.classes is {classes}: give labels from 0 to {source.classes - 1},"
+            f" {config.dataset} has {source.classes} classes"
+        )
+    needed = config.initial + config.budget * (config.cycles - 1)
+    if needed > source.train_size:
+        raise UserError(
+            f"initial + budget * (cycles - 1) = {needed} is more than the {source.train_size}"
+            f" training images of {config.dataset}: lower cycles, budget or initial"
+        )
+    if config.subset and config.subset < config.budget:
+        raise UserError(
+            f"subset is {config.subset}, less than budget = {config.budget}:"
+            " raise subset, or give 0 to score the whole pool"
+        )
+
+
+def _check_networks(config):
+    shape = SOURCES[config.dataset].image_shape
+    task, vae = config.task, config.vae
+    if len(shape) == 1:
+        for group, network in (("task", task.network), ("vae", vae.network)):
+            if network != "mlp":
+                raise UserError(
+                    f"{group}.network is {network!r}, which needs images, and {config.dataset} has"
+                    f" {shape[0]} features: give {group}.network = 'mlp'"
+                )
+    elif vae.network == "mlp":
+        raise UserError(
+            f"vae.network is 'mlp', which needs feature vectors, and {config.dataset} has images:"
+            " give vae.network = 'conv'"
+        )
+    if task.network == "resnet" and len(task.widths) != len(task.blocks):
+        raise UserError(
+            f"task.widths has {len(task.widths)} stages and task.blocks {len(task.blocks)}:"
+            " give as many of one as of the other"
+        )
+    if task.network == "resnet" and min(task.blocks) < 1:
+        raise UserError(f"task.blocks is {tuple(task.blocks)}: give at least 1 block per stage")
+    size = vae.image_size
+    if size and (size < 4 or size & (size - 1)):
+        raise UserError(f"vae.image_size is {size}: give 0 or a power of two from 4 upwards")
