@@ -4,6 +4,7 @@ import pathlib
 import warnings
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from tavaal_jax.errors import UserError
@@ -17,13 +18,11 @@ class Checkpoints:
     """The checkpoints of one run: the two newest, numbered by how far the run had come."""
 
     def __init__(self, folder: pathlib.Path):
-        """`folder` is made on the first save."""
+        """`folder` is made if need be."""
         self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False, create=True
-            ),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
         )
 
     def save(self, state: LoopState) -> None:
@@ -45,13 +44,21 @@ class Checkpoints:
         `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
         skipped with a warning; UserError where there are some and none can be read.
         """
+        return self._newest(lambda step: self._restore_one(step, template))
+
+    def progress(self) -> dict | None:
+        """`cycle`, `stage`, `step` and `results` of the newest checkpoint, without its arrays."""
+        return self._newest(self._counters)
+
+    def _newest(self, read):
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return self._restore_one(step, template)
+                return read(step)
             except Exception as error:  # Orbax raises many kinds for a damaged folder.
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-                warnings.warn(f"skipping unreadable checkpoint {self._folder / str(step)}: {reason}")
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                path = self._folder / str(step)
+                warnings.warn(f"skipping unreadable checkpoint {path}: {reason}", stacklevel=2)
         if steps:
             raise UserError(
                 f"none of the checkpoints in {self._folder} can be read: delete that folder to start"
@@ -63,16 +70,21 @@ class Checkpoints:
         """Waits for what is being written."""
         self._manager.close()
 
+    def _counters(self, step):
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(counters=ocp.args.JsonRestore())
+        )
+        return restored.counters
+
     def _restore_one(self, step, template):
         _, arrays = _split(template)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract), counters=ocp.args.JsonRestore()
-            ),
+            step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
         )
-        return LoopState(**restored.counters, **restored.arrays)
+        counters = self._counters(step)
+        results = np.array(counters.pop("results"), np.float32)
+        return LoopState(**counters, results=results, **restored.arrays)
 
 
 def _position(state):
@@ -80,6 +92,8 @@ def _position(state):
 
 
 def _split(state):
+    """Small numbers, readable without the arrays, and arrays."""
     fields = {name: getattr(state, name) for name in LoopState.__dataclass_fields__}
     counters = {name: int(fields.pop(name)) for name in _COUNTERS}
+    counters["results"] = fields.pop("results").tolist()
     return counters, fields

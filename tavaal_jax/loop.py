@@ -50,7 +50,7 @@ def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run
     """A method's run on a data set whose arrays were put on the devices (`device_data`)."""
     networks = models.build(config, dataset.train_images.shape[1:], dataset.classes, parallel.AXIS)
     run = Run(
-        config, method, problem.Classification(), networks,
+        config, method, problem.of(config), networks,
         len(dataset.train_labels), *device_data, len(dataset.test_labels),
     )  # fmt: skip
     chunk = config.score_batch_size
@@ -68,15 +68,26 @@ def _bind(function, run):
     return lambda *args: function(run, *args)
 
 
-def stages(run: Run, cycle: int) -> tuple[str, ...]:
+def stages(config, method: Method, cycle: int) -> tuple[str, ...]:
     """Names of a cycle's stages. The last cycle picks nothing and so trains no VAE."""
-    if cycle == run.config.cycles - 1:
+    if cycle == config.cycles - 1:
         return ("task", "evaluate")
-    if run.method.adversary is None:
+    if method.adversary is None:
         return ("task", "evaluate", "select")
-    if run.config.schedule == "joint":
+    if config.schedule == "joint":
         return ("joint", "evaluate", "select")
     return ("task", "evaluate", "adversary", "select")
+
+
+def stage_steps(config, size: int, cycle: int, stage: str) -> int:
+    """Training steps of a stage with a pool of `size` images in all; 0 for one that does not train."""
+    labelled = config.initial + cycle * config.budget
+    if stage in ("task", "joint"):
+        return config.epochs * (labelled // config.batch_size)
+    if stage == "adversary":
+        subset = min(config.subset or size, size - labelled)
+        return max(1, (labelled + subset) * config.vae.epochs // config.batch_size)
+    return 0
 
 
 def start(run: Run, key: jax.Array) -> LoopState:
@@ -101,16 +112,16 @@ def is_finished(run: Run, state: LoopState) -> bool:
 
 
 def advance(
-    run: Run, key: jax.Array, state: LoopState, steps_per_call: Callable[[], int]
+    run: Run, key: jax.Array, state: LoopState, steps_per_call: Callable[[str], int]
 ) -> Iterator[tuple[LoopState, Report]]:
     """Continues from `state` to the end of the run; yields after every call to the devices.
 
-    `key` is the trial's. `steps_per_call()` says how many training steps the next call may run; it
-    changes when there is something to yield, and nothing else. A yielded state's arrays are given up
+    `key` is the trial's. `steps_per_call(stage)` says how many training steps the next call may
+    run; it changes when there is something to yield, and nothing else. A yielded state's arrays are given up
     (donated) when the generator goes on.
     """
     while not is_finished(run, state):
-        names = stages(run, state.cycle)
+        names = stages(run.config, run.method, state.cycle)
         if state.stage == 0 and state.step == 0:
             state = state.replace(**parallel.place(run.programs["init"](run.train, key, state.cycle)))
         name = names[state.stage]
@@ -128,22 +139,10 @@ def advance(
 # Stages
 
 
-def stage_steps(run: Run, cycle: int, stage: str) -> int:
-    """Training steps of a stage; 0 for one that does not train."""
-    config = run.config
-    labelled = config.initial + cycle * config.budget
-    if stage in ("task", "joint"):
-        return config.epochs * (labelled // config.batch_size)
-    if stage == "adversary":
-        subset = min(config.subset or run.size, run.size - labelled)
-        return max(1, (labelled + subset) * config.vae.epochs // config.batch_size)
-    return 0
-
-
 def _train(run, key, state, stage, steps_per_call):
     """Runs the steps that a training stage still lacks."""
     config, cycle = run.config, state.cycle
-    total = stage_steps(run, cycle, stage)
+    total = stage_steps(config, run.size, cycle, stage)
     stage_key = derive(key, Stream.TRAINING, cycle)
     labelled = plans.IndexStream(
         derive(key, Stream.LABELLED_ORDER, cycle), state.labelled, config.batch_size
@@ -159,7 +158,7 @@ def _train(run, key, state, stage, steps_per_call):
     while state.step < total:
         first = state.step
         count = min(
-            steps_per_call(),
+            steps_per_call(stage),
             config.steps_per_call,
             total - first,
             config.log_every_steps - first % config.log_every_steps,

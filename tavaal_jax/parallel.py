@@ -6,6 +6,7 @@ alike on all devices, and training programs check that it is.
 """
 
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,14 @@ _program_number = itertools.count()
 def initialize() -> None:
     """Joins the processes of a pod or cluster; to be called before anything else touches JAX."""
     jax.distributed.initialize()
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAX was told of another place."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = pathlib.Path("~/.cache/tavaal_jax/compiled").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def device_count() -> int:

@@ -26,3 +26,9 @@ class Classification(NamedTuple):
         """Sum of the counts over a test set -> value of each metric, float32."""
         correct, total = counts
         return np.array([correct / total], np.float32)
+
+
+def of(config) -> Classification:
+    """The problem that a config's data set poses."""
+    del config
+    return Classification()

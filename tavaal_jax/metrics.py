@@ -1,0 +1,136 @@
+"""What a run tells while it trains: JSON lines, TensorBoard, progress on a terminal or in a log."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tavaal_jax.errors import UserError
+
+
+class JsonLines:
+    """`metrics.jsonl`: one object per line, in the order of the run even after an interruption."""
+
+    def __init__(self, path: pathlib.Path, keep: Callable[[dict], bool]):
+        """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _is_object(line) and keep(json.loads(line))]
+        if kept != lines:
+            path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, record: dict) -> None:
+        """Appends one record."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _is_object(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def tensorboard_writer(folder: pathlib.Path):
+    """A TensorBoard writer below `folder`; UserError without the extra."""
+    try:
+        import tensorboardX
+    except ImportError as error:
+        raise UserError(
+            "tensorboard is True, but tensorboardX is not installed:"
+            " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
+        ) from error
+    return tensorboardX.SummaryWriter(str(folder))
+
+
+class Display:
+    """Progress of a study: a bar with the time left on a terminal, one line per event elsewhere.
+
+    Work is counted in units that the caller defines.
+    """
+
+    def __init__(self, total: int, console: Console):
+        self._console, self._total = console, total
+        self._done = self._skipped = 0
+        self._begin = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self._bar.stop()
+
+    def advance(self, units: int, text: str) -> None:
+        """`units` of work are done; `text` says at what."""
+        self._done += units
+        self._bar.update(self._task, completed=self._done, description=text)
+
+    def skip(self, units: int) -> None:
+        """`units` of work were done by an earlier process: they say nothing about the speed."""
+        self._skipped += units
+        self._done += units
+        self._bar.update(self._task, completed=self._done)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        left = "" if self._console.is_terminal else f"  [{self._time_left()}]"
+        self._console.print(f"{text}{left}", highlight=False, markup=False, soft_wrap=True)
+
+    def _time_left(self):
+        fresh = self._done - self._skipped
+        if not fresh:
+            return "time left unknown"
+        seconds = (time.monotonic() - self._begin) / fresh * (self._total - self._done)
+        return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+
+
+def final_table(rows: list[dict]) -> Table:
+    """Mean and standard deviation (n - 1) over trials per method and number of labels."""
+    metrics = sorted({row["metric"] for row in rows})
+    table = Table(title="mean ± standard deviation over trials")
+    table.add_column("labelled", justify="right")
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    columns = [(name, metric) for metric in metrics for name in names]
+    for name, metric in columns:
+        table.add_column(f"{name}\n{metric}", justify="right")
+    for labelled in sorted({row["labelled"] for row in rows}):
+        cells = []
+        for name, metric in columns:
+            values = [
+                row["value"]
+                for row in rows
+                if (row["method"], row["metric"], row["labelled"]) == (name, metric, labelled)
+            ]
+            cells.append(_mean_and_deviation(values))
+        table.add_row(str(labelled), *cells)
+    return table
+
+
+def _mean_and_deviation(values):
+    if not values:
+        return "-"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.4f} (n=1)"
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return f"{mean:.4f} ± {variance**0.5:.4f} (n={len(values)})"

@@ -1,0 +1,106 @@
+"""A study: methods x trials on paired seeds, one run each, with its files and its table."""
+
+import pathlib
+
+import numpy as np
+from rich.console import Console
+
+from tavaal_jax import data, loop, metrics, parallel, plots, problem, validation, workdir
+from tavaal_jax.checkpoints import Checkpoints
+from tavaal_jax.methods import METHODS
+from tavaal_jax.runner import Runner
+from tavaal_jax.signals import Signals
+
+# Cost of a step of each stage, relative to a step of T: for the estimate of the time left only.
+_UNITS = {"task": 1, "joint": 4, "adversary": 3}
+
+
+def run(config, folder: pathlib.Path) -> None:
+    """Runs what the study in `folder` still lacks and writes its files.
+
+    Raises UserError for a fault the user can mend, Interrupted after SIGINT or SIGTERM.
+    """
+    validation.check(config, parallel.device_count())
+    with workdir.claim(folder), Signals() as signals:
+        workdir.check_config(folder, config)
+        study = _Study(config, folder)
+        todo = study.unfinished()
+        if todo:
+            study.run_all(todo, signals)
+        else:
+            study.say(f"All runs in {folder} are finished; nothing to do.")
+        study.finish()
+
+
+class _Study:
+    """Results so far, by (method, trial)."""
+
+    def __init__(self, config, folder):
+        self.config, self.folder = config, folder
+        self.console = Console()
+        self.names = validation.method_names(config)
+        self.rows: dict[tuple[str, int], list[dict]] = {}
+
+    def say(self, text):
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def unfinished(self) -> list[tuple[str, int]]:
+        """Runs to do, trial by trial; reads the results of all runs in the folder."""
+        wanted = [(name, trial) for trial in range(self.config.trials) for name in self.names]
+        todo = []
+        for name, trial in dict.fromkeys(wanted + workdir.runs(self.folder)):
+            checkpoints = workdir.run_folder(self.folder, name, trial) / "checkpoints"
+            progress = Checkpoints(checkpoints).progress() if checkpoints.exists() else None
+            if progress is not None:
+                self.record(name, trial, np.array(progress["results"], np.float32))
+            if (name, trial) in wanted and (progress or {}).get("cycle") != self.config.cycles:
+                todo.append((name, trial))
+        return todo
+
+    def run_all(self, todo, signals):
+        """Runs `todo` one after the other; each method is compiled once for all its trials."""
+        dataset = data.load(self.config)
+        device_data = parallel.place(dataset.on_device())
+        size = len(dataset.train_labels)
+        runs: dict[str, loop.Run] = {}
+        total = sum(self._units(name, size) for name, _ in todo)
+        with metrics.Display(total, self.console) as display:
+            for name, trial in todo:
+                if name not in runs:
+                    runs[name] = loop.prepare(self.config, METHODS[name], dataset, device_data)
+                folder = workdir.run_folder(self.folder, name, trial)
+                runner = Runner(runs[name], trial, folder, dataset.train_ids, display, signals, _UNITS)
+                runner.run(lambda results, run=(name, trial): self.record_and_write(run, results))
+                self._plot()
+
+    def _units(self, name, size):
+        return sum(
+            loop.stage_steps(self.config, size, cycle, stage) * _UNITS.get(stage, 0)
+            for cycle in range(self.config.cycles)
+            for stage in loop.stages(self.config, METHODS[name], cycle)
+        )
+
+    def record(self, name, trial, results):
+        """Takes over the results `[cycles, metrics]` of a run."""
+        names = problem.of(self.config).metrics
+        self.rows[name, trial] = workdir.result_rows(self.config, name, trial, results, names)
+
+    def record_and_write(self, run, results):
+        """The same, and results.csv."""
+        self.record(*run, results)
+        workdir.write_results(self.folder, self._all_rows())
+
+    def _all_rows(self):
+        order = list(METHODS)
+        keys = sorted(self.rows, key=lambda key: (order.index(key[0]), key[1]))
+        return [row for key in keys for row in self.rows[key]]
+
+    def _plot(self):
+        plots.accuracy(self._all_rows(), self.folder / "accuracy.png", self.config.dataset)
+
+    def finish(self):
+        """The files and the table of the whole study."""
+        workdir.write_results(self.folder, self._all_rows())
+        self._plot()
+        self.console.print(metrics.final_table(self._all_rows()))
+        self.say(f"Written to {self.folder}: results.csv, accuracy.png, <method>/trial_<t>/picks.csv")

@@ -1,0 +1,158 @@
+"""The files of a study: config.json and its check, results.csv, picks.csv, written whole."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import filelock
+import numpy as np
+
+from tavaal_jax.errors import UserError
+from tavaal_jax.methods import METHODS
+from tavaal_jax.state import LoopState
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# Keys that change no result, or, like more methods and trials, only add some.
+_NEUTRAL = (
+    "data_dir", "methods", "trials", "score_batch_size", "steps_per_call", "seconds_per_call",
+    "log_every_steps", "checkpoint_every_steps", "tensorboard",
+)  # fmt: skip
+_RESULT_FIELDS = ("method", "trial", "cycle", "labelled", "metric", "value")
+_PICK_FIELDS = ("cycle", "rank", "index", "id", "score")
+
+
+def claim(workdir: pathlib.Path) -> filelock.FileLock:
+    """Makes the folder, checks that it can be written, and locks it against a second process."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(workdir / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"another process is running in {workdir}: wait for it, or give another --workdir"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write to workdir {workdir} ({error.strerror or error}): give another --workdir"
+        ) from error
+    return lock
+
+
+def run_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
+    """Where one run writes."""
+    return workdir / method / f"trial_{trial}"
+
+
+def runs(workdir: pathlib.Path) -> list[tuple[str, int]]:
+    """(method, trial) of every run that has left something in the folder."""
+    found = workdir.glob("*/trial_*/checkpoints")
+    return sorted(
+        (p.parent.parent.name, int(p.parent.name.removeprefix("trial_")))
+        for p in found
+        if p.parent.parent.name in METHODS
+    )
+
+
+def check_config(workdir: pathlib.Path, config) -> None:
+    """Writes config.json; UserError if the folder holds a study with another config."""
+    path = workdir / "config.json"
+    new = json.loads(config.to_json())
+    if path.exists():
+        try:
+            old = json.loads(path.read_text())["config"]
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} cannot be read, so this may be another study's folder:"
+                " give another --workdir, or delete that file if you are sure"
+            ) from error
+        before, now = _flat(old), _flat(new)
+        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+        changed = [key for key in changed if key not in _NEUTRAL]
+        if changed:
+            differences = ", ".join(f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed)
+            raise UserError(
+                f"{workdir} holds a study with another config: {differences};"
+                " give the old values or another --workdir"
+            )
+    record = {"config": new, "versions": _versions(), "git_revision": _git_revision()}
+    write(path, json.dumps(record, indent=2) + "\n")
+
+
+def _flat(tree, prefix=""):
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _versions():
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": sys.version.split()[0], **versions}
+
+
+def _git_revision():
+    folder = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # Installed without git, or not from a clone.
+    return done.stdout.strip()
+
+
+def result_rows(config, method: str, trial: int, results: np.ndarray, metrics) -> list[dict]:
+    """Rows of results.csv for one run: `results [cycles, metrics]`, NaN where not evaluated yet."""
+    rows = []
+    for cycle, values in enumerate(results):
+        for metric, value in zip(metrics, values, strict=True):
+            if np.isfinite(value):
+                labelled = config.initial + cycle * config.budget
+                row = (method, trial, cycle, labelled, metric, float(value))
+                rows.append(dict(zip(_RESULT_FIELDS, row, strict=True)))
+    return rows
+
+
+def write_results(workdir: pathlib.Path, rows: list[dict]) -> None:
+    """results.csv"""
+    lines = [{**row, "value": f"{row['value']:.6f}"} for row in rows]
+    write(workdir / "results.csv", _csv(_RESULT_FIELDS, lines))
+
+
+def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None:
+    """picks.csv of a run, all cycles so far: a function of the state alone."""
+    indices = np.flatnonzero(state.labelled_in > 0)
+    order = np.lexsort((state.pick_rank[indices], state.labelled_in[indices]))
+    rows = [
+        {
+            "cycle": int(state.labelled_in[i]) - 1,
+            "rank": int(state.pick_rank[i]),
+            "index": int(i),
+            "id": str(ids[i]),
+            "score": f"{state.pick_score[i]:.9g}",
+        }
+        for i in indices[order]
+    ]
+    write(folder / "picks.csv", _csv(_PICK_FIELDS, rows))
+
+
+def _csv(fields, rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
