@@ -8,7 +8,8 @@ from configs import default
 
 
 def get_config():
-    """Two phases, Z = 32, a shallower discriminator that sees R(x) itself, U limited to the subset."""
+    """Two phases, Z = 32, a shallower discriminator that sees R(x) itself, U limited to the
+    subset."""
     config = default.get_config()
     config.schedule = "two_phase"
     config.rank_to_discriminator = "raw"

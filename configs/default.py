@@ -1,4 +1,5 @@
-"""Every key there is, with CIFAR-10's values (Table 1 of the paper); not an experiment by itself."""
+"""Every key there is, with CIFAR-10's values (Table 1 of the paper); not an experiment by
+itself."""
 
 from ml_collections import ConfigDict
 

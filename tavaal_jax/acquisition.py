@@ -1,7 +1,8 @@
 """Scores of single images, and from scores to picks.
 
-A score is written for one image, `(run, networks' variables, image, key) -> []`, and vmapped over the
-pool. Everything is in evaluation mode, so a score never depends on which images share its batch.
+A score is written for one image, `(run, networks' variables, image, key) -> []`, and vmapped over
+the pool. Everything is in evaluation mode, so a score never depends on which images share its
+batch.
 """
 
 import jax
@@ -28,7 +29,8 @@ def discriminator(run, variables, image, key) -> jax.Array:
 
 
 def pick(scores: np.ndarray, indices: np.ndarray, count: int, smallest_first: bool) -> np.ndarray:
-    """Positions in `scores [M]` of the `count` picks, best first; ties go to the smaller pool index."""
+    """Positions in `scores [M]` of the `count` picks, best first; ties go to the smaller pool
+    index."""
     if not np.isfinite(scores).all():
         raise FloatingPointError("a score is not finite")
     order = np.lexsort((indices, scores if smallest_first else -scores))

@@ -61,7 +61,7 @@ class Checkpoints:
                 warnings.warn(f"skipping unreadable checkpoint {path}: {reason}", stacklevel=2)
         if steps:
             raise UserError(
-                f"none of the checkpoints in {self._folder} can be read: delete that folder to start"
+                f"none of the checkpoints in {self._folder} can be read: delete it to start"
                 " this run over, or put back a copy"
             )
         return None

@@ -1,6 +1,8 @@
-"""One run of one method: cycles of train, evaluate, score, pick, label, as a generator over LoopState.
+"""One run of one method: cycles of train, evaluate, score, pick, label, as a generator over
+LoopState.
 
-It holds no I/O and no clock: what it yields is written, shown and saved by `study` and `checkpoints`.
+It holds no I/O and no clock: what it yields is written, shown and saved by `study` and
+`checkpoints`.
 """
 
 import dataclasses
@@ -8,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tavaal_jax import acquisition, models, optim, parallel, problem, task, vaal
-from tavaal_jax.data import Dataset, plans
+from tavaal_jax import acquisition, optim, parallel
+from tavaal_jax.data import plans
 from tavaal_jax.methods import Method
-from tavaal_jax.state import LoopState, Stream, derive, example_keys
+from tavaal_jax.programs import Run
+from tavaal_jax.state import LoopState, Stream, derive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,44 +32,6 @@ class Report:
     stage_ended: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What stays the same through all trials of a method: networks, data on devices, programs."""
-
-    config: Any
-    method: Method
-    problem: problem.Classification
-    networks: models.Networks
-    size: int
-    """N"""
-    train: Any
-    test: Any
-    test_size: int
-    programs: dict[str, Callable] = dataclasses.field(default_factory=dict)
-
-
-def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run:
-    """A method's run on a data set whose arrays were put on the devices (`device_data`)."""
-    networks = models.build(config, dataset.train_images.shape[1:], dataset.classes, parallel.AXIS)
-    run = Run(
-        config, method, problem.of(config), networks,
-        len(dataset.train_labels), *device_data, len(dataset.test_labels),
-    )  # fmt: skip
-    chunk = config.score_batch_size
-    for stage, step in (("task", _task_step), ("joint", _joint_step), ("adversary", _vaal_step)):
-        run.programs[stage] = parallel.train_program(_bind(step, run), f"train_{stage}")
-    for name, function in (
-        ("evaluate", _evaluate_one), ("score", _score_one), ("rank", _rank_one)
-    ):  # fmt: skip
-        run.programs[name] = parallel.map_program(_bind(function, run), name, chunk)
-    run.programs["init"] = jax.jit(_bind(_init_networks, run))
-    return run
-
-
-def _bind(function, run):
-    return lambda *args: function(run, *args)
-
-
 def stages(config, method: Method, cycle: int) -> tuple[str, ...]:
     """Names of a cycle's stages. The last cycle picks nothing and so trains no VAE."""
     if cycle == config.cycles - 1:
@@ -80,7 +44,8 @@ def stages(config, method: Method, cycle: int) -> tuple[str, ...]:
 
 
 def stage_steps(config, size: int, cycle: int, stage: str) -> int:
-    """Training steps of a stage with a pool of `size` images in all; 0 for one that does not train."""
+    """Training steps of a stage with a pool of `size` images in all; 0 for one that does not
+    train."""
     labelled = config.initial + cycle * config.budget
     if stage in ("task", "joint"):
         return config.epochs * (labelled // config.batch_size)
@@ -117,13 +82,15 @@ def advance(
     """Continues from `state` to the end of the run; yields after every call to the devices.
 
     `key` is the trial's. `steps_per_call(stage)` says how many training steps the next call may
-    run; it changes when there is something to yield, and nothing else. A yielded state's arrays are given up
-    (donated) when the generator goes on.
+    run; it changes when there is something to yield, and nothing else. A yielded state's arrays are
+    given up (donated) when the generator goes on.
     """
     while not is_finished(run, state):
         names = stages(run.config, run.method, state.cycle)
         if state.stage == 0 and state.step == 0:
-            state = state.replace(**parallel.place(run.programs["init"](run.train, key, state.cycle)))
+            state = state.replace(
+                **parallel.place(run.programs["init"](run.train, key, state.cycle))
+            )
         name = names[state.stage]
         if name == "evaluate":
             state = yield from _evaluate(run, state)
@@ -148,7 +115,9 @@ def _train(run, key, state, stage, steps_per_call):
         derive(key, Stream.LABELLED_ORDER, cycle), state.labelled, config.batch_size
     )
     unlabelled = plans.IndexStream(
-        derive(key, Stream.UNLABELLED_ORDER, cycle), _adversary_pool(run, key, state), config.batch_size
+        derive(key, Stream.UNLABELLED_ORDER, cycle),
+        _adversary_pool(run, key, state),
+        config.batch_size,
     )
     networks = _networks(stage, state)
     data = (run.train, None)
@@ -213,11 +182,11 @@ def _select(run, key, state):
     keys_of = derive(key, Stream.ACQUISITION, state.cycle)
     variables = (state.task, state.vaal, run.train.replace(images=None, labels=None), keys_of)
     pool = {"image": run.train.images, "index": np.arange(run.size, dtype=np.int32)}
-    scores = []
+    parts = []
     for part in run.programs["score"](variables, pool, indices):
-        scores.append(part)
+        parts.append(part)
         yield state, Report(state.cycle, "select", 0, {})
-    scores = np.concatenate(scores)
+    scores = np.concatenate(parts)
     first = acquisition.pick(scores, indices, run.config.budget, run.method.smallest_first)
     picks = indices[first]
     labelled_in, rank, score = (
@@ -242,7 +211,8 @@ def _adversary_pool(run, key, state):
 
 
 def _predicted_losses(run, key, state):
-    """R(x) of all images the frozen networks will meet, float32 `[N]`; None where nothing is ranked."""
+    """R(x) of all images the frozen networks will meet, float32 `[N]`; None where nothing is
+    ranked."""
     if run.method.adversary != "ranked":
         return None
     predicted = np.zeros(run.size, np.float32)
@@ -264,77 +234,3 @@ def _as_fields(stage, networks):
     if stage == "joint":
         return {"task": networks[0], "vaal": networks[1]}
     return {"task": networks} if stage == "task" else {"vaal": networks}
-
-
-# Device side. A step is `(run, state, data, key, shared, batch) -> state, metrics`, see `parallel`.
-
-
-def _init_networks(run, train, key, cycle):
-    example = train.plain(jnp.zeros(1, jnp.int32))
-    adversary = run.method.adversary is not None
-    return {
-        "task": task.init(run, key, cycle, example),
-        "vaal": vaal.init(run, key, cycle, example) if adversary else None,
-    }
-
-
-def _task_step(run, state, data, key, shared, batch):
-    train, _ = data
-    augmentation = run.config.augmentation
-    keys = example_keys(derive(key, Stream.AUGMENTATION, shared["step"]), batch["positions"])
-    images = train.augmented(batch["labelled"], keys, augmentation.pad, augmentation.flip)
-    return task.train_step(run, state, images, train.labels[batch["labelled"]], shared)
-
-
-def _joint_step(run, state, data, key, shared, batch):
-    """Algorithm 1: ranks, then T and R, then the VAE, then D."""
-    train, _ = data
-    task_state, vaal_state = state
-    ranks = (vaal.Rank(None, None),) * 2
-    if run.method.adversary == "ranked":
-        ranks = _joint_ranks(run, task_state, train, key, shared, batch)
-    task_state, task_metrics = _task_step(run, task_state, data, key, shared, batch)
-    step_key = derive(key, shared["step"])
-    pools = vaal.pools(run, train, step_key, batch, ranks)
-    vaal_state, vaal_metrics = vaal.train_step(run, vaal_state, *pools)
-    return (task_state, vaal_state), {**task_metrics, **vaal_metrics}
-
-
-def _joint_ranks(run, task_state, train, key, shared, batch):
-    """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images."""
-    indices = jnp.concatenate([batch["labelled"], batch["unlabelled"]])
-    predicted = task.predict_loss(run, task_state, train.plain(indices))
-
-    def rank(half, number):
-        first_key = derive(key, Stream.FIRST_RANKS, shared["step"], number)
-        first = vaal.first_ranks(first_key, batch["positions"])
-        return optim.keep_if(shared["first_epoch"], first, vaal.rank_of(run, half))
-
-    return tuple(rank(half, number) for number, half in enumerate(jnp.split(predicted, 2)))
-
-
-def _vaal_step(run, state, data, key, shared, batch):
-    """Second phase of the released code: the VAE, then D, with constant ranks `predicted [N]`."""
-    train, predicted = data
-    rank = lambda name: vaal.rank_of(run, None if predicted is None else predicted[batch[name]])
-    step_key = derive(key, shared["step"])
-    pools = vaal.pools(run, train, step_key, batch, (rank("labelled"), rank("unlabelled")))
-    return vaal.train_step(run, state, *pools)
-
-
-def _evaluate_one(run, variables, example):
-    task_state, scale = variables
-    output = task.predict(run, task_state, scale.normalise(example["image"])[None])
-    return run.problem.counts(output.logits[0], example["label"])
-
-
-def _rank_one(run, variables, example):
-    task_state, scale = variables
-    return task.predict_loss(run, task_state, scale.normalise(example["image"])[None])[0]
-
-
-def _score_one(run, variables, example):
-    task_state, vaal_state, scale, keys_of = variables
-    image = scale.normalise(example["image"])
-    key = jax.random.fold_in(keys_of, example["index"])
-    return run.method.score(run, (task_state, vaal_state), image, key)

@@ -8,9 +8,15 @@ from ml_collections import config_flags
 
 from tavaal_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file in configs/; keys can be overridden.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study; default: runs/<config's name>.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a pod or cluster.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file in configs/; keys can be overridden."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the study; default: runs/<config's name>."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes of a pod or cluster."
+)
 
 
 def _parse(argv):

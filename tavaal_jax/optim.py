@@ -1,7 +1,7 @@
 """Optimisers and schedules from the config.
 
-The learning rate is an argument of every update and not a part of the optimiser, so that one compiled
-step serves all cycles, whose schedules have different lengths.
+The learning rate is an argument of every update and not a part of the optimiser, so that one
+compiled step serves all cycles, whose schedules have different lengths.
 """
 
 import jax
@@ -15,7 +15,9 @@ def optimiser(config) -> optax.GradientTransformation:
 
     SGD is PyTorch's: `v = momentum v + (g + weight_decay p)`.
     """
-    decay = optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
+    decay = (
+        optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
+    )
     if config.optimiser == "sgd":
         return optax.chain(decay, optax.trace(decay=config.momentum))
     return optax.chain(decay, optax.scale_by_adam())
@@ -34,6 +36,7 @@ def keep_if(condition, new, old):
 
 
 def decayed(config, progress: np.ndarray) -> np.ndarray:
-    """Learning rate at `progress` (fraction of the epochs begun, `[n]`): one drop by `decay_factor`."""
+    """Learning rate at `progress` (fraction of the epochs begun, `[n]`): one drop by
+    `decay_factor`."""
     factor = np.where(progress >= config.decay_at, config.decay_factor, 1.0)
     return (config.learning_rate * factor).astype(np.float32)

@@ -29,7 +29,7 @@ def initialize() -> None:
 
 def cache_compilations() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX was told of another place."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = pathlib.Path("~/.cache/tavaal_jax/compiled").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -77,12 +77,13 @@ def split(rows: np.ndarray) -> np.ndarray:
 
 
 def train_program(step: Callable, name: str) -> Callable:
-    """Compiles `step(state, data, key, shared, batch) -> state, metrics` into a loop on all devices.
+    """Compiles `step(state, data, key, shared, batch) -> state, metrics` into a loop on all
+    devices.
 
-    The program is `(state, data, key, shared, batches, count) -> state, metrics [n]`: `shared` holds
-    arrays `[n, ...]`, `batches` arrays `[n, B]`; the first `count` rows of them are run. `count` is not
-    a shape, so one compilation serves every call; more than one trace is an error. Raises RuntimeError
-    where devices end up with different states.
+    The program is `(state, data, key, shared, batches, count) -> state, metrics [n]`: `shared`
+    holds arrays `[n, ...]`, `batches` arrays `[n, B]`; the first `count` rows of them are run.
+    `count` is not a shape, so one compilation serves every call; more than one trace is an error.
+    Raises RuntimeError where devices end up with different states.
     """
 
     def steps(state, data, key, shared, batches, count):
@@ -105,7 +106,9 @@ def train_program(step: Callable, name: str) -> Callable:
         batches = jax.tree.map(split, batches)
         state, metrics, agree = compiled(state, data, key, shared, batches, np.int32(count))
         if jax.device_count() > 1 and not agree:
-            raise RuntimeError(f"devices disagree after {name}: a value was not averaged over devices")
+            raise RuntimeError(
+                f"devices disagree after {name}: a value was not averaged over devices"
+            )
         return state, metrics
 
     return program
@@ -114,10 +117,10 @@ def train_program(step: Callable, name: str) -> Callable:
 def map_program(function: Callable, name: str, chunk: int) -> Callable:
     """Compiles `function(variables, example) -> result`, written for one example, over a data set.
 
-    The program is `(variables, data, indices [n]) -> iterator of results`: `data` is a tree of arrays
-    `[N, ...]`, of which each call takes `chunk` examples per device. The last call is padded, and the
-    padding is dropped, so that every index counts exactly once. Results are numpy arrays in the order
-    of `indices`, some rows at a time.
+    The program is `(variables, data, indices [n]) -> iterator of results`: `data` is a tree of
+    arrays `[N, ...]`, of which each call takes `chunk` examples per device. The last call is
+    padded, and the padding is dropped, so that every index counts exactly once. Results are numpy
+    arrays in the order of `indices`, some rows at a time.
     """
 
     def mapped(variables, data, indices):
@@ -129,23 +132,24 @@ def map_program(function: Callable, name: str, chunk: int) -> Callable:
 
     def program(variables, data, indices: np.ndarray) -> Iterator[Any]:
         local, devices = jax.local_device_count(), jax.device_count()
-        rows = jax.process_index() * local + np.arange(local)
+        mine = jax.process_index() * local + np.arange(local)
         for start in range(0, len(indices), chunk * devices):
             wanted = np.asarray(indices[start : start + chunk * devices], np.int32)
             padded = np.resize(wanted, (devices, chunk))
-            gathered, results = jax.device_get(compiled(variables, data, padded[rows]))
+            gathered, results = jax.device_get(compiled(variables, data, padded[mine]))
             # Rows come in the order of the devices, which need not be the order they were fed in.
             gathered = gathered.ravel()
             sorter = np.argsort(gathered, kind="stable")
             order = sorter[np.searchsorted(gathered, wanted, sorter=sorter)]
-            yield jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:])[order], results)
+            rows_of = lambda r, order=order: r.reshape(-1, *r.shape[2:])[order]
+            yield jax.tree.map(rows_of, results)
 
     return program
 
 
 def _pmap(function, name, in_axes, donate=()):
-    # chex counts traces by a function's name and source: unique while it counts, plain for XLA, whose
-    # cache of compiled programs goes by name.
+    # chex counts traces by a function's name and source: unique while it counts, plain for XLA,
+    # whose cache of compiled programs goes by name.
     function.__name__ = f"{name}_{next(_program_number)}"
     counted = chex.assert_max_traces(function, n=1)
     counted.__name__ = name
@@ -154,7 +158,8 @@ def _pmap(function, name, in_axes, donate=()):
     compiled = jax.pmap(
         counted, axis_name=AXIS, in_axes=in_axes, out_axes=None, donate_argnums=donate
     )
-    # Programs with collectives in flight at the same time dead-lock CPU devices that share few cores.
+    # Programs with collectives in flight at the same time dead-lock CPU devices that share few
+    # cores.
     blocking = jax.default_backend() == "cpu"
     return lambda *args: jax.block_until_ready(compiled(*args)) if blocking else compiled(*args)
 

@@ -25,13 +25,17 @@ _BASELINE = "random"
 def accuracy(rows: list[dict], path: pathlib.Path, title: str) -> None:
     """Mean and spread per method over labelled images, and the paired difference to random.
 
-    `rows` are those of results.csv. The second panel is left out where there is no random baseline to
-    pair with.
+    `rows` are those of results.csv. The second panel is left out where there is no random baseline
+    to pair with.
     """
     curves = {name: _by_trial(rows, name) for name in dict.fromkeys(row["method"] for row in rows)}
     paired = [name for name in curves if name != _BASELINE and _BASELINE in curves]
     figure, axes = plt.subplots(
-        1, 2 if paired else 1, figsize=(10 if paired else 5.5, 4), layout="constrained", squeeze=False
+        1,
+        2 if paired else 1,
+        figsize=(10 if paired else 5.5, 4),
+        layout="constrained",
+        squeeze=False,
     )
     for name, curve in curves.items():
         _band(axes[0, 0], name, curve)
@@ -65,7 +69,9 @@ def _by_trial(rows, name):
 
 def _difference(curve, baseline):
     return {
-        labelled: {t: v - baseline[labelled][t] for t, v in trials.items() if t in baseline[labelled]}
+        labelled: {
+            t: v - baseline[labelled][t] for t, v in trials.items() if t in baseline[labelled]
+        }
         for labelled, trials in curve.items()
         if set(trials) & set(baseline.get(labelled, ()))
     }

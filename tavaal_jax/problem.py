@@ -1,6 +1,7 @@
 """What classification and segmentation do differently: loss of one image, metric, uncertainty."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import numpy as np
 from tavaal_jax import losses
 
 
-class Classification(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Classification:
     """One label per image; metric: test accuracy."""
 
-    metrics = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """`l_i`: `logits [B, K], labels [B] -> [B]`."""

@@ -1,4 +1,5 @@
-"""One run with its files: continues from its checkpoint, reports, saves, and stops when asked to."""
+"""One run with its files: continues from its checkpoint, reports, saves, and stops when asked
+to."""
 
 import pathlib
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from tavaal_jax import loop, metrics, parallel, workdir
+from tavaal_jax import loop, metrics, parallel, programs, workdir
 from tavaal_jax.checkpoints import Checkpoints
 from tavaal_jax.errors import UserError
 from tavaal_jax.signals import Interrupted, Signals
@@ -19,7 +20,7 @@ class Runner:
 
     def __init__(
         self,
-        run: loop.Run,
+        run: programs.Run,
         trial: int,
         folder: pathlib.Path,
         ids: np.ndarray,
@@ -36,7 +37,8 @@ class Runner:
         self._saved = None
 
     def run(self, on_results: Callable[[np.ndarray], None]) -> None:
-        """To the end of the trial; `on_results` gets `results [cycles, metrics]` when they change."""
+        """To the end of the trial; `on_results` gets `results [cycles, metrics]` when they
+        change."""
         state = loop.start(self._run, self._key)
         restored = self._checkpoints.restore(state)
         if restored is not None:
@@ -79,13 +81,16 @@ class Runner:
                 self._log(report, values, now - begin, log, board)
             if report.stage_ended:
                 self._write_files(state, on_results)
-            if report.stage_ended or state.step and state.step % config.checkpoint_every_steps == 0:
+            if report.stage_ended or (
+                state.step and state.step % config.checkpoint_every_steps == 0
+            ):
                 self._checkpoints.save(state)
             self._stop_if_asked(state)
             begin = time.monotonic()
 
     def _checked(self, report):
-        """Mean of each metric over the steps of a call; UserError at the first that is not finite."""
+        """Mean of each metric over the steps of a call; UserError at the first that is not
+        finite."""
         values = {name: np.asarray(value) for name, value in report.metrics.items()}
         for name, value in values.items():
             if not np.isfinite(value).all():
@@ -144,7 +149,8 @@ def _is_before(record, state):
 
 
 class _Pace:
-    """How many steps a call may run: more while calls are short, so that a signal never waits long."""
+    """How many steps a call may run: more while calls are short, so that a signal never waits
+    long."""
 
     def __init__(self, seconds: float, most: int):
         # Processes of a pod must make the same calls, whatever their clocks say.

@@ -12,7 +12,8 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Within its context the first signal is remembered; a second one has its usual, immediate effect."""
+    """Within its context the first signal is remembered; a second one has its usual, immediate
+    effect."""
 
     def __init__(self):
         self.received: int | None = None

@@ -8,8 +8,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 
-@struct.dataclass
-class TaskState:
+class TaskState(struct.PyTreeNode):
     """Task learner T and Ranker R."""
 
     learner_params: dict
@@ -21,8 +20,7 @@ class TaskState:
     ranker_optimiser: tuple | None
 
 
-@struct.dataclass
-class VaalState:
+class VaalState(struct.PyTreeNode):
     """VAE and discriminator D."""
 
     vae_params: dict
@@ -32,8 +30,7 @@ class VaalState:
     discriminator_optimiser: tuple
 
 
-@struct.dataclass
-class LoopState:
+class LoopState(struct.PyTreeNode):
     """One run at one moment: all that is needed to continue it to the same result."""
 
     cycle: int
@@ -79,12 +76,14 @@ class Stream(enum.IntEnum):
 
 
 def derive(key: jax.Array, *numbers: ArrayLike) -> jax.Array:
-    """The key of a place in the run: `numbers` (trial, stream, cycle, step, ...) folded in one by one."""
+    """The key of a place in the run: `numbers` (trial, stream, cycle, step, ...) folded in one by
+    one."""
     for number in numbers:
         key = jax.random.fold_in(key, number)
     return key
 
 
 def example_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
-    """One key per example from its position in the whole batch, so that devices do not matter: `[B]`."""
+    """One key per example from its position in the whole batch, so that devices do not matter:
+    `[B]`."""
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)

@@ -1,11 +1,12 @@
 """A study: methods x trials on paired seeds, one run each, with its files and its table."""
 
+import functools
 import pathlib
 
 import numpy as np
 from rich.console import Console
 
-from tavaal_jax import data, loop, metrics, parallel, plots, problem, validation, workdir
+from tavaal_jax import data, loop, metrics, parallel, plots, problem, programs, validation, workdir
 from tavaal_jax.checkpoints import Checkpoints
 from tavaal_jax.methods import METHODS
 from tavaal_jax.runner import Runner
@@ -60,17 +61,20 @@ class _Study:
     def run_all(self, todo, signals):
         """Runs `todo` one after the other; each method is compiled once for all its trials."""
         dataset = data.load(self.config)
-        device_data = parallel.place(dataset.on_device())
         size = len(dataset.train_labels)
-        runs: dict[str, loop.Run] = {}
+        validation.check_size(self.config, size)  # An imbalance leaves fewer than the source has.
+        device_data = parallel.place(dataset.on_device())
+        runs: dict[str, programs.Run] = {}
         total = sum(self._units(name, size) for name, _ in todo)
         with metrics.Display(total, self.console) as display:
             for name, trial in todo:
                 if name not in runs:
-                    runs[name] = loop.prepare(self.config, METHODS[name], dataset, device_data)
+                    runs[name] = programs.prepare(self.config, METHODS[name], dataset, device_data)
                 folder = workdir.run_folder(self.folder, name, trial)
-                runner = Runner(runs[name], trial, folder, dataset.train_ids, display, signals, _UNITS)
-                runner.run(lambda results, run=(name, trial): self.record_and_write(run, results))
+                runner = Runner(
+                    runs[name], trial, folder, dataset.train_ids, display, signals, _UNITS
+                )
+                runner.run(functools.partial(self.record_and_write, name, trial))
                 self._plot()
 
     def _units(self, name, size):
@@ -85,9 +89,9 @@ class _Study:
         names = problem.of(self.config).metrics
         self.rows[name, trial] = workdir.result_rows(self.config, name, trial, results, names)
 
-    def record_and_write(self, run, results):
+    def record_and_write(self, name, trial, results):
         """The same, and results.csv."""
-        self.record(*run, results)
+        self.record(name, trial, results)
         workdir.write_results(self.folder, self._all_rows())
 
     def _all_rows(self):
@@ -103,4 +107,6 @@ class _Study:
         workdir.write_results(self.folder, self._all_rows())
         self._plot()
         self.console.print(metrics.final_table(self._all_rows()))
-        self.say(f"Written to {self.folder}: results.csv, accuracy.png, <method>/trial_<t>/picks.csv")
+        self.say(
+            f"Written to {self.folder}: results.csv, accuracy.png, <method>/trial_<t>/picks.csv"
+        )

@@ -10,7 +10,8 @@ from tavaal_jax.state import Stream, TaskState, derive
 
 
 def init(run, key: jax.Array, cycle, example: jax.Array) -> TaskState:
-    """Fresh weights for a cycle; T's are the same for every method. `example [1, ...]` gives shapes."""
+    """Fresh weights for a cycle; T's are the same for every method. `example [1, ...]` gives
+    shapes."""
     learner, ranker = run.networks.learner, run.networks.ranker
     variables = learner.init(derive(key, Stream.LEARNER, cycle), example, train=False)
     params, stats = variables["params"], variables.get("batch_stats", {})
@@ -28,10 +29,14 @@ def init(run, key: jax.Array, cycle, example: jax.Array) -> TaskState:
 def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState, dict]:
     """One update of T and R with equation (2) on augmented `images [B, ...]` and `labels`.
 
-    `shared` has the scalars `learning_rate` and `ranker_active`; while the latter is False, R is not
-    updated ("freeze") or does not reach into T ("detach"), as `ranker.after` says.
+    `shared` has the scalars `learning_rate` and `ranker_active`; while the latter is False, R is
+    not updated ("freeze") or does not reach into T ("detach"), as `ranker.after` says.
     """
-    learner, ranker, ranking_loss = run.networks.learner, run.networks.ranker, run.method.ranking_loss
+    learner, ranker, ranking_loss = (
+        run.networks.learner,
+        run.networks.ranker,
+        run.method.ranking_loss,
+    )
     detach = run.config.ranker.after == "detach"
 
     def total_loss(params):
@@ -49,7 +54,7 @@ def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState
             loss = loss + run.config.ranker.eta * metrics["ranking_loss"]
         return loss, (updated.get("batch_stats", {}), metrics)
 
-    params = {"learner": state.learner_params}
+    params: dict = {"learner": state.learner_params}
     if ranking_loss is not None:
         params["ranker"] = state.ranker_params
     (_, (stats, metrics)), gradients = jax.value_and_grad(total_loss, has_aux=True)(params)

@@ -17,7 +17,8 @@ class Rank(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """One pool's half of a batch: plain images `[B, ...]`, ranks, and the latents' noise `[B, Z]`."""
+    """One pool's half of a batch: plain images `[B, ...]`, ranks, and the latents' noise `[B,
+    Z]`."""
 
     images: jax.Array
     rank: Rank
@@ -41,11 +42,12 @@ def first_ranks(key: jax.Array, positions: jax.Array) -> Rank:
 
 
 def pools(run, data, key: jax.Array, batch: dict, ranks: tuple[Rank, Rank]) -> tuple[Pool, Pool]:
-    """L's and U's halves of a step: `batch` has indices `labelled`, `unlabelled` and `positions`, `[B]`."""
+    """L's and U's halves of a step: `batch` has indices `labelled`, `unlabelled` and `positions`,
+    `[B]`."""
     latent = run.networks.vae.latent
 
     def pool(name, number, rank):
-        keys = example_keys(derive(key, Stream.LATENT, number), batch["positions"])
+        keys = example_keys(derive(key, number), batch["positions"])
         noise = jax.vmap(lambda k: jax.random.normal(k, (latent,)))(keys)
         return Pool(vae_images(run, data.plain(batch[name])), rank, noise)
 
@@ -53,7 +55,8 @@ def pools(run, data, key: jax.Array, batch: dict, ranks: tuple[Rank, Rank]) -> t
 
 
 def vae_images(run, images: jax.Array) -> jax.Array:
-    """Images as the VAE sees and reconstructs them, `[B, size, size, C]`; features stay as they are."""
+    """Images as the VAE sees and reconstructs them, `[B, size, size, C]`; features stay as they
+    are."""
     if images.ndim == 2:
         return images
     size = run.networks.vae.size
@@ -123,7 +126,11 @@ def _vae_step(run, state, labelled, unlabelled):
 
 
 def _discriminator_step(run, state, labelled, unlabelled):
-    config, vae, discriminator = run.config.discriminator, run.networks.vae, run.networks.discriminator
+    config, vae, discriminator = (
+        run.config.discriminator,
+        run.networks.vae,
+        run.networks.discriminator,
+    )
 
     def latent(pool):
         # Only the encoder runs; the statistics this pass would update were just updated above.

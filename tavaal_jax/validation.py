@@ -78,10 +78,22 @@ def check(config, devices: int) -> None:
             raise UserError(f"{key} is {_get(config, key)}: give a fraction between 0 and 1")
     for key in _WIDTHS:
         if min(_get(config, key), default=0) < 1:
-            raise UserError(f"{key} is {tuple(_get(config, key))}: give one or more positive widths")
+            raise UserError(
+                f"{key} is {tuple(_get(config, key))}: give one or more positive widths"
+            )
     _check_batch(config, devices)
     _check_pool(config)
     _check_networks(config)
+
+
+def check_size(config, size: int) -> None:
+    """Raises UserError if a run would label more than `size` images."""
+    needed = config.initial + config.budget * (config.cycles - 1)
+    if needed > size:
+        raise UserError(
+            f"initial + budget * (cycles - 1) = {needed} is more than the {size} training images of"
+            f" {config.dataset}: lower cycles, budget or initial"
+        )
 
 
 def _get(config, key):
@@ -130,12 +142,7 @@ def _check_pool(config):
             f"imbalance.classes is {classes}: give labels from 0 to {source.classes - 1},"
             f" {config.dataset} has {source.classes} classes"
         )
-    needed = config.initial + config.budget * (config.cycles - 1)
-    if needed > source.train_size:
-        raise UserError(
-            f"initial + budget * (cycles - 1) = {needed} is more than the {source.train_size}"
-            f" training images of {config.dataset}: lower cycles, budget or initial"
-        )
+    check_size(config, source.train_size)
     if config.subset and config.subset < config.budget:
         raise UserError(
             f"subset is {config.subset}, less than budget = {config.budget}:"

@@ -84,7 +84,7 @@ def check_config(workdir: pathlib.Path, config) -> None:
 
 
 def _flat(tree, prefix=""):
-    flat = {}
+    flat: dict = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

@@ -4,21 +4,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 
 
-@struct.dataclass
-class DeviceData:
+class DeviceData(struct.PyTreeNode):
     """A training or test set on the devices, with what normalises it."""
 
-    images: jax.Array
+    images: jax.Array | np.ndarray
     """`[N, H, W, C]` uint8, or features `[N, F]` float32."""
-    labels: jax.Array
+    labels: jax.Array | np.ndarray
     """`[N]` int32, or label maps `[N, H, W]`."""
-    mean: jax.Array
+    mean: jax.Array | np.ndarray
     """`[1, 1, C]` or `[F]` float32, in the units of `images`, over the training set."""
-    deviation: jax.Array
+    deviation: jax.Array | np.ndarray
 
     def example(self, index) -> tuple[jax.Array, Any]:
         """Stored image and label of one index."""
@@ -33,7 +33,8 @@ class DeviceData:
         return jax.vmap(self.normalise)(self.images[indices])
 
     def augmented(self, indices: jax.Array, keys: jax.Array, pad: int, flip: bool) -> jax.Array:
-        """Normalised images after random crop and flip, each from its key: `[B], [B] -> [B, H, W, C]`."""
+        """Normalised images after random crop and flip, each from its key: `[B], [B] -> [B, H, W,
+        C]`."""
 
         def one(image, key):
             return self.normalise(augment(image, key, pad, flip))
@@ -42,7 +43,8 @@ class DeviceData:
 
 
 def augment(image: jax.Array, key: jax.Array, pad: int, flip: bool) -> jax.Array:
-    """Random crop from `pad` pixels of zeros on all sides, then a horizontal flip half of the time."""
+    """Random crop from `pad` pixels of zeros on all sides, then a horizontal flip half of the
+    time."""
     crop_key, flip_key = jax.random.split(key)
     if pad:
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))

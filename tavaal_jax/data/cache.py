@@ -22,8 +22,8 @@ def folder(data_dir: str, name: str) -> pathlib.Path:
 def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.ndarray]:
     """The arrays stored at `path`; made and stored first if there are none.
 
-    A lock lets one of several processes make them while the others wait; the folder appears under its
-    name only when it is complete.
+    A lock lets one of several processes make them while the others wait; the folder appears under
+    its name only when it is complete.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""The one form in which every data set reaches a run, and the pool that an imbalance leaves of it."""
+"""The one form in which every data set reaches a run, and the pool that an imbalance leaves of
+it."""
 
 import dataclasses
 
@@ -6,7 +7,6 @@ import numpy as np
 
 from tavaal_jax.data import cache, sources
 from tavaal_jax.data.augment import DeviceData
-from tavaal_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,26 +30,24 @@ class Dataset:
         return len(self.class_names)
 
     def on_device(self) -> tuple[DeviceData, DeviceData]:
-        """Training and test set for the devices, both normalised by the training set's statistics."""
+        """Training and test set for the devices, both normalised by the training set's
+        statistics."""
         axes = tuple(range(self.train_images.ndim - 1))
         mean = self.train_images.mean(axes, dtype=np.float64)
         deviation = self.train_images.std(axes, dtype=np.float64)
         shape = (1,) * (self.train_images.ndim - 2) + (-1,)
-        scale = (
-            mean.reshape(shape).astype(np.float32),
-            np.where(deviation > 0, deviation, 1.0).reshape(shape).astype(np.float32),
-        )
+        mean = mean.reshape(shape).astype(np.float32)
+        deviation = np.where(deviation > 0, deviation, 1.0).reshape(shape).astype(np.float32)
         return (
-            DeviceData(self.train_images, self.train_labels, *scale),
-            DeviceData(self.test_images, self.test_labels, *scale),
+            DeviceData(self.train_images, self.train_labels, mean, deviation),
+            DeviceData(self.test_images, self.test_labels, mean, deviation),
         )
 
 
 def load(config) -> Dataset:
     """The data set of a config, decoded once into a cache, with its imbalance applied.
 
-    Raises UserError where it can neither be found nor be had, and where `config` asks for more images
-    than there are.
+    Raises UserError where it can neither be found nor be had.
     """
     source = sources.SOURCES[config.dataset]
     if source.embedded:
@@ -61,12 +59,6 @@ def load(config) -> Dataset:
     dataset = Dataset(config.dataset, class_names=names, **arrays)
     if config.imbalance.ratio > 1:
         dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))
-    needed = config.initial + config.budget * (config.cycles - 1)
-    if needed > len(dataset.train_labels):
-        raise UserError(
-            f"initial + budget * (cycles - 1) = {needed} is more than the {len(dataset.train_labels)}"
-            f" training images of {config.dataset}: lower cycles, budget or initial"
-        )
     return dataset
 
 

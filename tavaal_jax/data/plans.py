@@ -16,14 +16,15 @@ def _permutation(key, size):
 def permutation(key: jax.Array, size: int) -> np.ndarray:
     """A random order of all `size` images, `[N]`.
 
-    Pools are drawn by filtering it: the shape never changes, so nothing is compiled again as the pools
-    grow and shrink, and methods that share a key see the same order.
+    Pools are drawn by filtering it: the shape never changes, so nothing is compiled again as the
+    pools grow and shrink, and methods that share a key see the same order.
     """
     return np.asarray(_permutation(key, size))
 
 
 def initial_pool(key: jax.Array, size: int, initial: int) -> np.ndarray:
-    """int32 `[N]`: 0 for the `initial` images labelled at the start of a trial, -1 for the others."""
+    """int32 `[N]`: 0 for the `initial` images labelled at the start of a trial, -1 for the
+    others."""
     labelled_in = np.full(size, -1, np.int32)
     labelled_in[permutation(derive(key, Stream.INITIAL), size)[:initial]] = 0
     return labelled_in

@@ -1,6 +1,6 @@
 """Downloads and prepares one TFDS data set as array_record: the only code that imports TensorFlow.
 
-    python -m tavaal_jax.data.prepare cifar10 ~/.cache/tavaal_jax/data
+python -m tavaal_jax.data.prepare cifar10 ~/.cache/tavaal_jax/data
 """
 
 import sys

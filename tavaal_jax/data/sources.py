@@ -22,16 +22,18 @@ class Source(NamedTuple):
 
 
 def _moons(config):
-    """Two moons with 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 + 1000."""
+    """Two moons with 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 +
+    1000."""
     from sklearn import datasets
 
-    train = datasets.make_moons((500, 50), noise=0.2, random_state=config.seed)
-    test = datasets.make_moons((1000, 1000), noise=0.2, random_state=config.seed + 1_000_000)
-    return _arrays(*train, *test, np.float32, ("0", "1"))
+    train_x, train_y = datasets.make_moons((500, 50), noise=0.2, random_state=config.seed)
+    test_x, test_y = datasets.make_moons((1000, 1000), noise=0.2, random_state=config.seed + 10**6)
+    return _arrays(train_x, train_y, test_x, test_y, np.float32, ("0", "1"))
 
 
 def _digits(config):
-    """scikit-learn's 1797 digits, 8x8 with values 0 to 16; 500 of them, stratified, are the test set."""
+    """scikit-learn's 1797 digits, 8x8 with values 0 to 16; 500 of them, stratified, are the test
+    set."""
     del config
     from sklearn import datasets, model_selection
 

@@ -13,7 +13,8 @@ from tavaal_jax.models.vae import MLPVAE, ConvVAE, image_size
 
 
 class Networks(NamedTuple):
-    """The four networks of the paper; a method that needs no Ranker or no VAE leaves them unused."""
+    """The four networks of the paper; a method that needs no Ranker or no VAE leaves them
+    unused."""
 
     learner: nn.Module
     ranker: Ranker

@@ -1,4 +1,5 @@
-"""Layers that the networks share: convolutions on :mod:`tavaal_jax.ops`, initialisers, BatchNorm."""
+"""Layers that the networks share: convolutions on :mod:`tavaal_jax.ops`, initialisers,
+BatchNorm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,9 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 def pytorch_bias(fan_in: int) -> Callable:
     """PyTorch's default bias: uniform in +-1/sqrt(fan_in)."""
     bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 class Conv(nn.Module):
@@ -34,6 +37,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
+        """See the class."""
         shape = (self.window, self.window, images.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         out = convolution.conv(
@@ -54,6 +58,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
+        """See the class."""
         # Initialised as [k, k, C, F], so that fan_in counts the inputs; applied as [k, k, F, C].
         shape = (4, 4, images.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).swapaxes(2, 3)
@@ -62,8 +67,11 @@ class ConvTranspose(nn.Module):
         )
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str | None = None) -> nn.BatchNorm:
-    """BatchNorm with PyTorch's constants; in training its statistics span all devices of `axis_name`."""
+def batch_norm(
+    train: bool, axis_name: str | None, dtype: Any, name: str | None = None
+) -> nn.BatchNorm:
+    """BatchNorm with PyTorch's constants; in training its statistics span all devices of
+    `axis_name`."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,

@@ -1,4 +1,5 @@
-"""Multi-layer perceptron as a task learner for feature vectors, the paper's learner on two moons."""
+"""Multi-layer perceptron as a task learner for feature vectors, the paper's learner on two
+moons."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -21,7 +21,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        norm = lambda x: layers.batch_norm(train, self.axis_name, self.dtype)(x)
+        """See the class."""
+
+        def norm(x):
+            return layers.batch_norm(train, self.axis_name, self.dtype)(x)
+
         out = layers.Conv(self.features, 3, self.stride, 1, dtype=self.dtype)(images)
         out = nn.relu(norm(out))
         out = norm(layers.Conv(self.features, 3, 1, 1, dtype=self.dtype)(out))

@@ -15,7 +15,8 @@ from tavaal_jax.models import layers
 
 
 def image_size(height: int, width: int) -> int:
-    """The side of the square a VAE sees by default: the next power of two, at least 4, at most 64."""
+    """The side of the square a VAE sees by default: the next power of two, at least 4, at most
+    64."""
     return min(64, max(4, 1 << (max(height, width) - 1).bit_length()))
 
 
@@ -36,6 +37,7 @@ class ConvVAE(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
+        """Layers of both directions."""
         widths = stage_widths(self.size, self.widths)
         dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal)
         self.down = [
@@ -83,6 +85,7 @@ class MLPVAE(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
+        """Layers of both directions."""
         dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal, dtype=self.dtype)
         self.encoder_hidden = [dense(f) for f in self.widths]
         self.mean, self.log_variance = dense(self.latent), dense(self.latent)
@@ -111,7 +114,8 @@ class MLPVAE(nn.Module):
 
 
 def reconstruct(vae, images, noise, rank, train):
-    """One pass through a VAE with the reparametrised latent `mean + exp(log_variance / 2) noise`."""
+    """One pass through a VAE with the reparametrised latent `mean + exp(log_variance / 2)
+    noise`."""
     mean, log_variance = vae.encode(images, train)
     latent = mean + jnp.exp(0.5 * log_variance) * noise
     return vae.decode(latent, rank, train), mean, log_variance

@@ -1,12 +1,14 @@
-"""Convolution and transposed convolution, exact and differentiable, in the form each platform runs well.
+"""Convolution and transposed convolution, exact and differentiable, in the form each platform runs
+well.
 
-On GPU and TPU these are ``lax`` convolutions. XLA's CPU backend is different: gradients of a ``lax``
-convolution inside a loop (every training step here is one) miss its fast path by a factor of 50, so
-there the three products a convolution consists of (output, input gradient, kernel gradient) are
-written as matrix products over patches, or as a ``lax`` convolution in the one layout that is fast.
-A transposed convolution is the same three products with their roles exchanged.
+On GPU and TPU these are ``lax`` convolutions. XLA's CPU backend is different: gradients of a
+``lax`` convolution inside a loop (every training step here is one) miss its fast path by a factor
+of 50, so there the three products a convolution consists of (output, input gradient, kernel
+gradient) are written as matrix products over patches, or as a ``lax`` convolution in the one layout
+that is fast. A transposed convolution is the same three products with their roles exchanged.
 
-Layouts: images ``[B, H, W, C]``, kernels ``[k, k, C, F]``. The platform is read once, at trace time.
+Layouts: images ``[B, H, W, C]``, kernels ``[k, k, C, F]``. The platform is read once, at trace
+time.
 """
 
 import functools
@@ -38,7 +40,8 @@ def conv(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
 
 
 def conv_transpose(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The transpose of :func:`conv`: `images [B, H, W, C]`, `kernel [k, k, F, C]` (PyTorch's order).
+    """The transpose of :func:`conv`: `images [B, H, W, C]`, `kernel [k, k, F, C]` (PyTorch's
+    order).
 
     Returns `[B, H', W', F]` with `H' = (H - 1) stride + k - 2 padding`, as PyTorch's
     ``ConvTranspose2d`` does; ``nn.ConvTranspose`` places its padding differently.
@@ -110,7 +113,7 @@ _cpu_conv_transpose.defvjp(_cpu_conv_transpose_forward, _cpu_conv_transpose_back
 
 def _output(images, kernel, stride, padding):
     """Convolution `[B, H, W, C], [k, k, C, F] -> [B, H', W', F]`."""
-    size, _, channels, features = kernel.shape
+    size, _, _, features = kernel.shape
     if stride == 1 and size > 1:
         return _lax_conv(images, kernel, stride, padding)
     matrix = kernel.reshape(-1, features)
@@ -132,7 +135,8 @@ def _input_gradient(gradient, kernel, stride, padding, size):
 
 
 def _kernel_gradient(images, gradient, window, stride, padding):
-    """Gradient of :func:`_output` by its kernel: `-> [k, k, C, F]`, a chunk of the batch at a time."""
+    """Gradient of :func:`_output` by its kernel: `-> [k, k, C, F]`, a chunk of the batch at a
+    time."""
     batch, channels, features = images.shape[0], images.shape[3], gradient.shape[3]
     patch_bytes = math.prod(gradient.shape[1:3]) * window**2 * channels * images.dtype.itemsize
     chunk = _largest_divisor(batch, max(1, _CACHED_BYTES // patch_bytes))
@@ -149,11 +153,10 @@ def _kernel_gradient(images, gradient, window, stride, padding):
 def _sum_over_chunks(product: Callable, images, gradient, chunk):
     if chunk == images.shape[0]:
         return product(images, gradient)
-    split = lambda x: x.reshape(-1, chunk, *x.shape[1:])
-    first, *rest = (split(images), split(gradient))
-    total = product(first[0], rest[0][0])
-    chunks = (first[1:], rest[0][1:])
-    return lax.scan(lambda total, pair: (total + product(*pair), None), total, chunks)[0]
+    images, gradient = (x.reshape(-1, chunk, *x.shape[1:]) for x in (images, gradient))
+    total = product(images[0], gradient[0])
+    rest = (images[1:], gradient[1:])
+    return lax.scan(lambda total, pair: (total + product(*pair), None), total, rest)[0]
 
 
 def _patches(images, window, stride, padding):
@@ -163,7 +166,11 @@ def _patches(images, window, stride, padding):
         images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return jnp.concatenate(
         [
-            images[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+            images[
+                :,
+                i : i + stride * (height - 1) + 1 : stride,
+                j : j + stride * (width - 1) + 1 : stride,
+            ]
             for i in range(window)
             for j in range(window)
         ],
