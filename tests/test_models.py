@@ -1,0 +1,133 @@
+"""Shapes, sizes and initialisers of the networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import cifar10, digits, fashion_mnist, moons
+from tavaal_jax import models
+from tavaal_jax.models import layers, vae
+from tavaal_jax.models.ranker import Ranker
+
+
+def count(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def abstract(module, *arguments, **flags):
+    init = lambda *a: module.init(jax.random.key(0), *a, **flags)
+    return jax.eval_shape(init, *arguments)
+
+
+def test_resnet_18_is_the_usual_one_for_cifar():
+    learner = models.build(cifar10.get_config(), (32, 32, 3), 10, None).learner
+    images = jnp.zeros((2, 32, 32, 3))
+    variables = abstract(learner, images, train=False)
+    assert count(variables["params"]) == 11_173_962
+    output = jax.eval_shape(lambda v: learner.apply(v, images, train=False), variables)
+    assert output.logits.shape == (2, 10)
+    assert output.embedding.shape == (2, 512)
+    assert [t.shape[1:] for t in output.taps] == [
+        (32, 32, 64),
+        (16, 16, 128),
+        (8, 8, 256),
+        (4, 4, 512),
+    ]
+
+
+def test_mlp_taps_its_middle_layer():
+    learner = models.build(moons.get_config(), (2,), 2, None).learner
+    variables = learner.init(jax.random.key(0), jnp.ones((3, 2)), train=False)
+    assert len(variables["params"]) == 3
+    output = learner.apply(variables, jnp.ones((3, 2)), train=False)
+    assert output.logits.shape == (3, 2)
+    assert [t.shape for t in output.taps] == [(3, 32)]
+
+
+def test_ranker_by_hand():
+    taps = (jnp.full((1, 2, 2, 1), 3.0), jnp.array([[1.0, 5.0]]))
+    ranker = Ranker(2)
+    params = jax.tree.map(jnp.ones_like, ranker.init(jax.random.key(0), taps)["params"])
+    # relu(3 + 1) twice, relu(1 + 5 + 1) twice, then their sum plus 1.
+    np.testing.assert_allclose(ranker.apply({"params": params}, taps), [2 * 4 + 2 * 7 + 1])
+    single = Ranker(0)
+    params = single.init(jax.random.key(0), taps)["params"]
+    assert count(params) == 1 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "size"),
+    [
+        (cifar10, (32, 32, 3), 32),
+        (fashion_mnist, (28, 28, 1), 32),
+        (digits, (8, 8, 1), 8),
+        (cifar10, (3, 2, 4), 4),
+        (cifar10, (224, 224, 3), 64),
+    ],
+)
+def test_vae_of_any_size_and_channels(config, shape, size):
+    autoencoder = models.build(config.get_config(), shape, 10, None).vae
+    assert autoencoder.size == size
+    images, noise = jnp.zeros((2, size, size, shape[2])), jnp.zeros((2, autoencoder.latent))
+    arguments = (images, noise, jnp.zeros((2, 1)))
+    variables = abstract(autoencoder, *arguments, train=False)
+    decoded, mean, log_variance = jax.eval_shape(
+        lambda v: autoencoder.apply(v, *arguments, train=False), variables
+    )
+    assert decoded.shape == images.shape
+    assert mean.shape == log_variance.shape == noise.shape
+
+
+def test_vae_stages_follow_the_size():
+    assert vae.stage_widths(32, (128, 256, 512, 1024)) == (128, 256, 512, 1024)
+    assert vae.stage_widths(64, (128, 256, 512, 1024)) == (128, 256, 512, 1024, 1024)
+    assert vae.stage_widths(8, (32, 64)) == (32, 64)
+    assert vae.stage_widths(4, (32, 64)) == (32,)
+    config = cifar10.get_config()
+    networks = models.build(config, (32, 32, 3), 10, None)
+    arguments = (jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 64)), jnp.zeros((2, 1)))
+    params = abstract(networks.vae, *arguments, train=False)["params"]
+    assert params["down_3"]["kernel"].shape == (4, 4, 512, 1024)
+    assert params["expand"]["kernel"].shape == (65, 16 * 1024)
+    assert params["up_0"]["kernel"].shape == (4, 4, 1024, 512)
+    assert "up_3" not in params
+
+
+def test_decoder_and_discriminator_see_the_rank():
+    networks = models.build(digits.get_config(), (8, 8, 1), 10, None)
+    key, rank = jax.random.key(0), jnp.zeros((3, 1))
+    images, latent = jnp.ones((3, 8, 8, 1)), jnp.ones((3, 16))
+    variables = networks.vae.init(key, images, latent, rank, train=False)
+    decode = lambda r: networks.vae.apply(variables, latent, r, train=False, method="decode")
+    assert jnp.any(decode(rank) != decode(rank + 1))
+    params = networks.discriminator.init(key, latent, rank)
+    judge = lambda r: networks.discriminator.apply(params, latent, r)
+    assert jnp.any(judge(rank) != judge(rank + 1))
+    assert len(params["params"]) == 5
+    without = networks.discriminator.init(key, latent, None)["params"]
+    assert without["Dense_0"]["kernel"].shape == (16, 64)
+
+
+def test_initialisers_have_the_released_codes_spread():
+    shape, fan_in = (3, 3, 64, 128), 9 * 64
+    uniform = layers.pytorch_uniform(jax.random.key(0), shape)
+    assert jnp.max(jnp.abs(uniform)) <= fan_in**-0.5
+    np.testing.assert_allclose(uniform.std(), (1 / (3 * fan_in)) ** 0.5, rtol=0.02)
+    normal = layers.he_normal(jax.random.key(0), shape)
+    np.testing.assert_allclose(normal.std(), (2 / fan_in) ** 0.5, rtol=0.02)
+    assert jnp.max(jnp.abs(normal)) > 3 * (2 / fan_in) ** 0.5  # not truncated
+    bias = layers.pytorch_bias(fan_in)(jax.random.key(0), (1000,))
+    np.testing.assert_allclose(bias.std(), (1 / (3 * fan_in)) ** 0.5, rtol=0.05)
+
+
+def test_bfloat16_networks_keep_float32_parameters_and_outputs():
+    config = digits.get_config()
+    config.dtype = "bfloat16"
+    networks = models.build(config, (8, 8, 1), 10, None)
+    images = jnp.ones((2, 8, 8, 1))
+    variables = networks.learner.init(jax.random.key(0), images, train=False)
+    output = networks.learner.apply(variables, images, train=False)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert output.taps[0].dtype == jnp.bfloat16
+    assert output.logits.dtype == jnp.float32

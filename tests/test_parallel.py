@@ -1,0 +1,97 @@
+"""Devices: the same result on any number of them, and a value that is not averaged is noticed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tavaal_jax import losses, parallel
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_layout_deals_out_every_position_and_keeps_global_pairs(devices):
+    layout = parallel.layout(16, devices)
+    assert sorted(layout.ravel()) == list(range(16))
+    for part in layout:
+        np.testing.assert_array_equal(part + part[::-1], 15)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_ranking_loss_over_devices_is_the_global_one(devices, rng):
+    predicted, true = rng.normal(size=(2, 16)).astype(np.float32)
+    layout = parallel.layout(16, devices)
+    local = [losses.ranking(predicted[part], true[part]) for part in layout]
+    np.testing.assert_allclose(np.mean(local), losses.ranking(predicted, true), rtol=1e-6)
+    naive = [losses.ranking(p, t) for p, t in
+             zip(np.split(predicted, devices), np.split(true, devices), strict=True)]  # fmt: skip
+    assert abs(np.mean(naive) - losses.ranking(predicted, true)) > 1e-3
+
+
+def test_batch_that_cannot_be_dealt_out_is_refused():
+    with pytest.raises(ValueError, match="12 is not a multiple of 8"):
+        parallel.layout(12, 4)
+
+
+def step(state, data, key, shared, batch):
+    """Moves the state by the mean of the batch's images and draws one number per position."""
+    keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(batch["positions"])
+    noise = jax.vmap(jax.random.uniform)(keys)
+    moved = jnp.mean(data[batch["rows"]] * noise) * shared["rate"]
+    return state + parallel.mean(moved), {"moved": parallel.mean(moved)}
+
+
+def arguments(count):
+    rows = np.resize(np.arange(24, dtype=np.int32), (5, 8))
+    batches = {"rows": rows, "positions": np.tile(np.arange(8, dtype=np.int32), (5, 1))}
+    shared = {"rate": np.linspace(1, 2, 5, dtype=np.float32)}
+    data = parallel.place(np.arange(24, dtype=np.float32) ** 2)
+    state = parallel.place(np.float32(0))
+    return state, data, jax.random.key(0), shared, batches, count
+
+
+def test_train_program_runs_count_steps_and_is_traced_once():
+    program = parallel.train_program(step, "moving")
+    state, metrics = program(*arguments(5))
+    keys = jax.vmap(lambda p: jax.random.fold_in(jax.random.key(0), p))(np.arange(8))
+    noise = np.asarray(jax.vmap(jax.random.uniform)(keys))
+    rows = np.resize(np.arange(24), (5, 8))
+    expected = (rows**2 * noise).mean(1) * np.linspace(1, 2, 5)
+    np.testing.assert_allclose(metrics["moved"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state, expected.sum(), rtol=1e-5)
+    state, metrics = program(*arguments(3))
+    np.testing.assert_allclose(state, expected[:3].sum(), rtol=1e-5)
+    np.testing.assert_array_equal(metrics["moved"][3:], 0)
+
+
+def test_new_shapes_are_an_error_and_no_silent_compilation():
+    program = parallel.train_program(step, "reshaped")
+    program(*arguments(2))
+    state, data, key, shared, batches, count = arguments(2)
+    shorter = jax.tree.map(lambda x: x[:4], (shared, batches))
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        program(state, data, key, *shorter, count)
+
+
+@pytest.mark.parametrize("forgotten", ["state", "metric"])
+def test_a_value_returned_without_pmean_is_noticed(forgotten):
+    def careless(state, data, key, shared, batch):
+        moved = jnp.mean(data[batch["rows"]])
+        mean = parallel.mean(moved)
+        if forgotten == "state":
+            return state + moved, {"moved": mean}
+        return state + mean, {"moved": moved}
+
+    program = parallel.train_program(careless, f"careless_{forgotten}")
+    with pytest.raises(RuntimeError, match="not averaged over devices"):
+        program(*arguments(2))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 21])
+def test_map_program_gives_every_index_once_in_order(count):
+    data = {"x": parallel.place(np.arange(40, dtype=np.float32) ** 2)}
+    program = parallel.map_program(lambda scale, e: (e["x"] * scale, -e["x"]), f"map{count}", 2)
+    indices = np.random.default_rng(1).permutation(40)[:count]
+    parts = list(program(np.float32(3), data, indices))
+    first, second = (np.concatenate(x) for x in zip(*parts, strict=True))
+    np.testing.assert_allclose(first, 3.0 * indices**2)
+    np.testing.assert_allclose(second, -1.0 * indices**2)
