@@ -23,6 +23,8 @@ def _parse(argv):
     """Reads the flags; raises UserError for anything wrong with them."""
     try:
         rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # A config that could not be loaded raises here.
     except Exception as error:  # Whatever a config file or an override can raise.
         text = " ".join(str(error.args[0] if error.args else error).split())
         raise UserError(f"{type(error).__name__} while reading the flags: {text}") from error

@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tavaal_jax.errors import UserError
-
 
 class JsonLines:
     """`metrics.jsonl`: one object per line, in the order of the run even after an interruption."""
@@ -41,14 +39,9 @@ def _is_object(line):
 
 
 def tensorboard_writer(folder: pathlib.Path):
-    """A TensorBoard writer below `folder`; UserError without the extra."""
-    try:
-        import tensorboardX
-    except ImportError as error:
-        raise UserError(
-            "tensorboard is True, but tensorboardX is not installed:"
-            " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
-        ) from error
+    """A TensorBoard writer below `folder`; needs the extra."""
+    import tensorboardX
+
     return tensorboardX.SummaryWriter(str(folder))
 
 

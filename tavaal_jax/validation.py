@@ -1,6 +1,7 @@
 """Checks a config before any download or compilation; every fault is one line with its mend."""
 
 import difflib
+import importlib.util
 
 from tavaal_jax.data import SOURCES
 from tavaal_jax.errors import UserError
@@ -54,6 +55,16 @@ _FRACTIONS = (
     "ranker.until_fraction",
 )
 _WIDTHS = ("task.widths", "vae.widths", "discriminator.hidden")
+_OTHERS = (
+    "dataset",
+    "data_dir",
+    "methods",
+    "imbalance.classes",
+    "augmentation.flip",
+    "task.blocks",
+    "vae.image_size",
+    "tensorboard",
+)
 
 
 def method_names(config) -> list[str]:
@@ -63,6 +74,8 @@ def method_names(config) -> list[str]:
 
 def check(config, devices: int) -> None:
     """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
+    for key in (*_CHOICES, *_AT_LEAST, *_POSITIVE, *_FRACTIONS, *_WIDTHS, *_OTHERS):
+        _get(config, key)
     _check_choice("dataset", config.dataset, tuple(SOURCES))
     _check_methods(config)
     for key, choices in _CHOICES.items():
@@ -84,6 +97,11 @@ def check(config, devices: int) -> None:
     _check_batch(config, devices)
     _check_pool(config)
     _check_networks(config)
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "tensorboard is True, but tensorboardX is not installed:"
+            " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
+        )
 
 
 def check_size(config, size: int) -> None:
@@ -98,6 +116,8 @@ def check_size(config, size: int) -> None:
 
 def _get(config, key):
     for part in key.split("."):
+        if part not in config:
+            raise UserError(f"the config has no {key}: build it from configs/default.py")
         config = config[part]
     return config
 
@@ -137,7 +157,7 @@ def _check_batch(config, devices):
 def _check_pool(config):
     source = SOURCES[config.dataset]
     classes = tuple(config.imbalance.classes)
-    if any(not 0 <= label < source.classes for label in classes):
+    if config.imbalance.ratio > 1 and any(not 0 <= label < source.classes for label in classes):
         raise UserError(
             f"imbalance.classes is {classes}: give labels from 0 to {source.classes - 1},"
             f" {config.dataset} has {source.classes} classes"

@@ -2,9 +2,12 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+# What is tested does not need optimised code, and compiling is most of the time.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=4 {QUICK_COMPILATION}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import csv
 import pathlib
 import subprocess
 import sys
@@ -16,15 +19,12 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).parent.parent
-# A study of seconds: two stages of everything, few compilations.
-TINY = (
-    "--config.epochs=2",
-    "--config.cycles=2",
-    "--config.task.widths=(4,)",
-    "--config.task.blocks=(1,)",
-    "--config.vae.widths=(4,)",
-    "--config.discriminator.hidden=(4,)",
-)
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+    """Rows of a csv file with a header."""
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def command(compiled):
         argv = [sys.executable, "-m", "tavaal_jax.main", f"--config=configs/{config}.py"]
         environment = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILATION}",
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }

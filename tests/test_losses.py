@@ -55,7 +55,7 @@ def test_odd_batch_is_refused(loss):
 
 
 def test_normalised_rank_has_no_gradient():
-    value, gradient = jax.value_and_grad(lambda x: losses.normalised_rank(x))(2.0)
+    value, gradient = jax.value_and_grad(losses.normalised_rank)(2.0)
     np.testing.assert_allclose(value, sigmoid(2.0), rtol=1e-6)
     assert gradient == 0
 

@@ -1,4 +1,4 @@
-"""The train step of T and R: equation (2), freezing, detaching, no Ranker where none is asked for."""
+"""The train step of T and R: equation (2), freezing, detaching, learners without a Ranker."""
 
 import functools
 
@@ -120,5 +120,3 @@ def test_connected_if(connected):
     )(3.0)
     assert value == 9
     assert gradient == (6 if connected else 0)
-
-

@@ -59,7 +59,9 @@ def test_metrics_are_equations_4_to_6():
     def outputs(pool, params, stats):
         variables = {"params": params, "batch_stats": stats}
         arguments = (pool.images, pool.noise, pool.rank.decoder)
-        apply = lambda: networks.vae.apply(variables, *arguments, train=True, mutable=["batch_stats"])
+        apply = lambda: networks.vae.apply(
+            variables, *arguments, train=True, mutable=["batch_stats"]
+        )
         # The axis of the devices, of size one.
         named = jax.vmap(
             lambda _: apply()[0], axis_name=parallel.AXIS, in_axes=0, out_axes=0, axis_size=1
@@ -72,7 +74,9 @@ def test_metrics_are_equations_4_to_6():
         losses.reconstruction(labelled.images, decoded)
         + losses.reconstruction(unlabelled.images, decoded_u)
     ) / 2
-    kl = (losses.kl_divergence(mean, log_variance) + losses.kl_divergence(mean_u, log_variance_u)) / 2
+    kl = (
+        losses.kl_divergence(mean, log_variance) + losses.kl_divergence(mean_u, log_variance_u)
+    ) / 2
     judge = lambda m, pool: networks.discriminator.apply(d_params, m, pool.rank.discriminator)
     adversarial = losses.adversarial(judge(mean, labelled), judge(mean_u, unlabelled))
     np.testing.assert_allclose(metrics["reconstruction"], reconstruction, rtol=1e-5)
@@ -87,7 +91,7 @@ def test_metrics_are_equations_4_to_6():
 
 
 def test_both_pools_have_their_own_batch_statistics():
-    run, state, _, after, _ = stepped()
+    _, state, _, after, _ = stepped()
     old = state.vae_stats["down_norm_0"]["mean"]
     new = after.vae_stats["down_norm_0"]["mean"]
     assert jnp.any(old != new)

@@ -1,0 +1,77 @@
+"""Saving and restoring LoopState."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import moons
+from tavaal_jax import programs
+from tavaal_jax.checkpoints import Checkpoints
+from tavaal_jax.data import load
+from tavaal_jax.errors import UserError
+from tavaal_jax.loop import start
+from tavaal_jax.methods import METHODS
+
+
+@pytest.fixture(scope="module")
+def state():
+    config = moons.get_config()
+    dataset = load(config)
+    run = programs.prepare(config, METHODS["tavaal"], dataset, dataset.on_device())
+    return start(run, jax.random.key(0))
+
+
+def damage(folder):
+    for file in (p for p in folder.rglob("*") if p.is_file()):
+        file.write_bytes(b"\0" * 7)
+
+
+def test_everything_comes_back(state, tmp_path):
+    state = state.replace(cycle=1, stage=2, step=7)
+    state.results[0] = 0.123456789
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state)
+    template = state.replace(cycle=0, stage=0, step=0, results=np.zeros_like(state.results))
+    template = jax.tree.map(lambda x: x * 0, template)
+    restored = checkpoints.restore(template)
+    assert (restored.cycle, restored.stage, restored.step) == (1, 2, 7)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert checkpoints.progress()["results"][0] == state.results[0].tolist()
+
+
+def test_nothing_saved_is_none(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(state) is None
+    assert checkpoints.progress() is None
+
+
+def test_the_two_newest_are_kept_and_a_moment_is_saved_once(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 2, 3):
+        checkpoints.save(state.replace(step=step))
+    assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 2
+    assert checkpoints.restore(state).step == 3
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(state.replace(step=step))
+    newest = max((p for p in tmp_path.iterdir() if p.is_dir()), key=lambda p: int(p.name))
+    damage(newest)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match="skipping unreadable checkpoint"):
+        assert checkpoints.restore(state).step == 1
+
+
+def test_only_damaged_checkpoints_are_an_error(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state)
+    damage(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="skipping unreadable checkpoint"),
+        pytest.raises(UserError, match="delete it to start this run over"),
+    ):
+        checkpoints.restore(state)

@@ -1,0 +1,197 @@
+"""What a user can get wrong: one clear line, exit code 2, nothing lost."""
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+from absl import flags
+
+from tavaal_jax import main
+from tavaal_jax.data import tfds_source
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path, request):
+    """Calls `main` in this process, which has 4 devices: `-> exit code, lines of stderr`."""
+    monkeypatch.chdir(request.config.rootpath)
+
+    def run(*arguments, config="configs/smoke.py", workdir=tmp_path / "study"):
+        flags.FLAGS.unparse_flags()
+        for name in [n for n in flags.FLAGS if n.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        argv = ["main", f"--config={config}", f"--workdir={workdir}", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
+        code = main.main(argv)
+        return code, capsys.readouterr().err.strip().splitlines()
+
+    return run
+
+
+WRONG = {
+    "unknown key": (["--config.lerning_rate=1"], "lerning_rate"),
+    "unknown group": (["--config.tusk.widths=(4,)"], "tusk"),
+    "wrong type": (["--config.epochs=many"], "epochs"),
+    "unknown flag": (["--wrokdir=x"], "wrokdir"),
+    "stray argument": (["digits"], "unknown argument 'digits'"),
+    "misspelt method": (["--config.methods=random,tavall"], "did you mean tavaal?"),
+    "no method": (["--config.methods=,"], "name one or more of"),
+    "method twice": (["--config.methods=random,random"], "name each method once"),
+    "unknown data set": (["--config.dataset=digit"], "did you mean digits?"),
+    "misspelt schedule": (["--config.schedule=jiont"], "did you mean joint?"),
+    "unknown dtype": (["--config.dtype=float8"], "choose one of float32, bfloat16"),
+    "misspelt freeze": (["--config.ranker.after=freezes"], "did you mean freeze?"),
+    "no cycles": (["--config.cycles=0"], "cycles is 0: give at least 1"),
+    "no trials": (["--config.trials=0"], "trials is 0: give at least 1"),
+    "negative epochs": (["--config.epochs=-1"], "epochs is -1: give at least 1"),
+    "more than the pool": (["--config.budget=1000"], "2032 is more than the 1297 training images"),
+    "subset below budget": (["--config.subset=10"], "subset is 10, less than budget = 16"),
+    "odd batch": (["--config.batch_size=9"], "batch_size is 9: give an even number"),
+    "batch for the devices": (["--config.batch_size=12"], "give a multiple of 8, twice the 4"),
+    "batch above initial": (["--config.batch_size=64"], "64, more than initial = 32"),
+    "learning rate": (["--config.task.learning_rate=0.0"], "task.learning_rate is 0.0: give more"),
+    "fraction": (["--config.ranker.until_fraction=1.5"], "give a fraction between 0 and 1"),
+    "widths": (["--config.task.widths=()"], "give one or more positive widths"),
+    "stages": (["--config.task.widths=(4,4,4)"], "3 stages and task.blocks 2"),
+    "image size": (["--config.vae.image_size=12"], "12: give 0 or a power of two"),
+    "vae for images": (["--config.vae.network=mlp"], "which needs feature vectors"),
+    "classes": (
+        ["--config.imbalance.ratio=2", "--config.imbalance.classes=(0,10)"],
+        "give labels from 0 to 9",
+    ),
+    "images for moons": (["--config.dataset=moons"], "2 features: give task.network = 'mlp'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line_and_exit_code_2(name, call, tmp_path):
+    arguments, expected = WRONG[name]
+    code, lines = call(*arguments)
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("error: ")
+    assert expected in line
+    assert not (tmp_path / "study").exists()
+
+
+def test_missing_config_file(call):
+    code, lines = call(config="configs/no_such.py")
+    assert code == 2
+    assert len(lines) == 1
+    assert "no_such.py" in lines[0]
+
+
+def test_config_that_lacks_a_key(call, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import smoke\n\ndef get_config():\n    config = smoke.get_config().unlock()\n"
+        "    del config.task.widths\n    return config\n"
+    )
+    code, lines = call(config=path)
+    assert code == 2
+    assert lines == ["error: the config has no task.widths: build it from configs/default.py"]
+
+
+def test_no_config_at_all(run_main, capsys):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS["config"].unparse()
+    assert main.main(["main"]) == 2
+    assert "--config is missing" in capsys.readouterr().err
+
+
+def test_unwritable_workdir(call, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, lines = call(workdir=tmp_path / "file" / "study")
+    assert code == 2
+    assert len(lines) == 1
+    assert "give another --workdir" in lines[0]
+
+
+def test_workdir_in_use(call, tmp_path):
+    from tavaal_jax import workdir
+
+    with workdir.claim(tmp_path / "study"):
+        code, lines = call()
+    assert code == 2
+    assert "another process is running" in lines[0]
+
+
+def test_workdir_of_another_config(call, tmp_path):
+    (tmp_path / "study").mkdir()
+    from configs import smoke
+
+    old = json.loads(smoke.get_config().to_json())
+    old["task"]["learning_rate"] = 0.2
+    old["steps_per_call"] = 7  # changes no result, and so is no difference
+    (tmp_path / "study" / "config.json").write_text(json.dumps({"config": old}))
+    code, lines = call()
+    assert code == 2
+    assert "task.learning_rate (0.2 -> 0.1)" in lines[0]
+    assert "steps_per_call" not in lines[0]
+
+
+def test_unreadable_config_json(call, tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "config.json").write_text("{")
+    code, lines = call()
+    assert code == 2
+    assert "cannot be read" in lines[0]
+
+
+def test_missing_data_set(call, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(tfds_source.urllib.request, "urlopen", refuse)
+    code, lines = call(
+        "--config.batch_size=128", f"--config.data_dir={tmp_path}", config="configs/cifar10.py"
+    )
+    assert code == 2
+    assert len(lines) == 1
+    assert "cifar-10-binary.tar.gz" in lines[0]
+
+
+def test_data_dir_that_cannot_be_written(call, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, lines = call(f"--config.data_dir={tmp_path / 'file'}", config="configs/cifar10.py")
+    assert code == 2
+    assert "set --config.data_dir" in lines[0]
+
+
+def test_imbalance_that_leaves_too_few_images(call):
+    code, lines = call("--config.imbalance.ratio=100", "--config.budget=600", "--config.subset=0")
+    assert code == 2
+    assert "training images of digits" in lines[0]
+
+
+def test_tensorboard_without_its_package(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    code, lines = call("--config.tensorboard=True")
+    assert code == 2
+    assert "pip install 'tavaal_jax[tensorboard]'" in lines[0]
+
+
+def test_nan_stops_with_cycle_and_step_and_keeps_the_last_good_checkpoint(run_main, tmp_path):
+    flags = ("--config.methods=random", "--config.checkpoint_every_steps=4")
+    assert run_main("smoke", tmp_path / "good", *flags).returncode == 0
+    # As if the learning rate had been this from the start: the weights soon overflow.
+    done = run_main("smoke", tmp_path / "bad", *flags, "--config.task.learning_rate=1e15")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "task_loss is" in line
+    assert "in cycle 0, stage task, step" in line
+    assert "the last good checkpoint is kept" in line
+
+
+def test_corrupt_checkpoints(run_main, tmp_path):
+    flags = ("--config.methods=random",)
+    assert run_main("smoke", tmp_path, *flags).returncode == 0
+    checkpoints = tmp_path / "random" / "trial_0" / "checkpoints"
+    for folder in checkpoints.iterdir():
+        shutil.rmtree(folder / "arrays")
+        shutil.rmtree(folder / "counters")
+    done = run_main("smoke", tmp_path, *flags)
+    assert done.returncode == 2, done.stderr
+    assert "none of the checkpoints in" in done.stderr.strip().splitlines()[-1]
+    assert os.path.exists(tmp_path / "results.csv")

@@ -1,0 +1,130 @@
+"""The real TFDS builders on small archives in the upstream layouts, then the real command line."""
+
+import importlib.util
+import pathlib
+import socket
+import subprocess
+import sys
+
+import archives
+import numpy as np
+import pytest
+from conftest import read_csv
+
+from configs import cifar10, cifar100, svhn
+from tavaal_jax.data import SOURCES, load, tfds_source
+from tavaal_jax.errors import UserError
+
+SMALL = (
+    "--config.trials=1",
+    "--config.cycles=2",
+    "--config.epochs=1",
+    "--config.batch_size=16",
+    "--config.initial=32",
+    "--config.budget=16",
+    "--config.subset=64",
+    "--config.task.widths=(4,4,4,4)",
+    "--config.task.blocks=(1,1,1,1)",
+    "--config.ranker.features=4",
+    "--config.vae.widths=(4,4,4,4)",
+    "--config.vae.epochs=2",
+    "--config.discriminator.hidden=(8,8)",
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    archives.cifar10(folder)
+    archives.cifar100(folder)
+    archives.svhn_cropped(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("cifar10", "cifar10"),
+        ("cifar10_imbalanced", "cifar10"),
+        ("cifar10_released", "cifar10"),
+        ("cifar100", "cifar100"),
+        ("cifar100_vaal", "cifar100"),
+        ("svhn", "svhn_cropped"),
+    ],
+)
+def test_every_tfds_config_runs_to_its_end(config, name, data_dir, run_main, tmp_path):
+    done = run_main(config, tmp_path, *SMALL, f"--config.data_dir={data_dir}")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "results.csv")
+    assert [(r["method"], r["cycle"], r["labelled"]) for r in rows] == [
+        (method, str(cycle), str(32 + 16 * cycle))
+        for method in ("random", "tavaal")
+        for cycle in (0, 1)
+    ]
+    picks = read_csv(tmp_path / "tavaal/trial_0/picks.csv")
+    assert len({p["index"] for p in picks}) == 16
+    # A pool index means the same image everywhere: its number in upstream's order.
+    if config != "cifar10_imbalanced":
+        assert all(int(p["id"].rpartition("_")[2]) == int(p["index"]) for p in picks)
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+    assert SOURCES[name].classes in (10, 100)
+
+
+@pytest.mark.parametrize(
+    ("config", "classes", "digits"), [(cifar10, 10, 5), (cifar100, 100, 5), (svhn, 10, 6)]
+)
+def test_images_come_in_upstreams_order(config, classes, digits, data_dir):
+    config = config.get_config()
+    config.data_dir = str(data_dir)
+    data = load(config)
+    np.testing.assert_array_equal(data.train_images, archives.images(archives.CIFAR_TRAIN, 0))
+    np.testing.assert_array_equal(data.test_images, archives.images(archives.CIFAR_TEST, 1))
+    np.testing.assert_array_equal(data.train_labels, archives.labels(archives.CIFAR_TRAIN, classes))
+    assert data.train_ids[7] == f"train_{7:0{digits}d}"
+    assert data.classes == classes
+
+
+def test_training_never_imports_tensorflow(data_dir):
+    script = (
+        "import sys; from configs import cifar10; from tavaal_jax import data, main, study;"
+        "config = cifar10.get_config(); config.data_dir = sys.argv[1]; data.load(config);"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(data_dir)], check=False)
+    assert done.returncode == 0
+
+
+def missing(tmp_path):
+    config = cifar10.get_config()
+    config.data_dir = str(tmp_path)
+    return config
+
+
+def test_without_tensorflow_the_error_says_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
+    )
+    with pytest.raises(UserError, match=r"pip install 'tavaal_jax\[tfds\]'"):
+        load(missing(tmp_path))
+
+
+def test_without_a_network_the_error_says_which_file_to_place_where(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(UserError) as error:
+        load(missing(tmp_path))
+    assert tfds_source.URLS["cifar10"][0] in str(error.value)
+    assert str(pathlib.Path(tmp_path, "downloads", "manual")) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_gives_the_builders_reason(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    (manual / "cifar-10-binary.tar.gz").write_bytes(b"not the archive")
+    with pytest.raises(UserError, match="preparing cifar10 failed") as error:
+        load(missing(tmp_path))
+    assert "\n" not in str(error.value)
