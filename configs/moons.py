@@ -12,6 +12,7 @@ def get_config():
     config.dataset = "moons"
     config.trials, config.cycles, config.initial, config.budget, config.subset = 10, 6, 20, 10, 100
     config.epochs, config.batch_size = 100, 10
+    config.augmentation.update(pad=0, flip=False)
     config.task.update(network="mlp", widths=(32, 32), optimiser="adam", weight_decay=0.0)
     config.task.decay_at = 1.0
     config.ranker.features = 0

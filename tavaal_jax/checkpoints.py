@@ -22,15 +22,17 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
         )
 
     def save(self, state: LoopState) -> None:
-        """Saves `state`; does nothing where this very moment is saved already."""
+        """Saves `state` while the run goes on; nothing where this very moment is saved already."""
         position = _position(state)
         if position in self._manager.all_steps():
             return
         counters, arrays = _split(state)
+        # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
+        arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
         self._manager.save(
             position,
             args=ocp.args.Composite(
@@ -67,7 +69,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until everything is written."""
         self._manager.close()
 
     def _counters(self, step):

@@ -86,6 +86,8 @@ def train_program(step: Callable, name: str) -> Callable:
     Raises RuntimeError where devices end up with different states.
     """
 
+    step = jax.jit(step)  # Traced once for the shapes of its metrics and for the loop.
+
     def steps(state, data, key, shared, batches, count):
         row = lambda i: jax.tree.map(lambda x: x[i], (shared, batches))
         _, metrics = jax.eval_shape(lambda s: step(s, data, key, *row(0)), state)

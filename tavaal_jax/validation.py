@@ -180,6 +180,11 @@ def _check_networks(config):
                     f"{group}.network is {network!r}, which needs images, and {config.dataset} has"
                     f" {shape[0]} features: give {group}.network = 'mlp'"
                 )
+        if config.augmentation.pad or config.augmentation.flip:
+            raise UserError(
+                f"augmentation.pad is {config.augmentation.pad}, augmentation.flip"
+                f" {config.augmentation.flip}, and {config.dataset} has no images: give pad = 0 and flip = False"
+            )
     elif vae.network == "mlp":
         raise UserError(
             f"vae.network is 'mlp', which needs feature vectors, and {config.dataset} has images:"

@@ -21,6 +21,15 @@ def state():
     return start(run, jax.random.key(0))
 
 
+def saved(folder, *states):
+    """Checkpoints of `states`, all written."""
+    checkpoints = Checkpoints(folder)
+    for each in states:
+        checkpoints.save(each)
+    checkpoints.close()
+    return Checkpoints(folder)
+
+
 def damage(folder):
     for file in (p for p in folder.rglob("*") if p.is_file()):
         file.write_bytes(b"\0" * 7)
@@ -29,8 +38,7 @@ def damage(folder):
 def test_everything_comes_back(state, tmp_path):
     state = state.replace(cycle=1, stage=2, step=7)
     state.results[0] = 0.123456789
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state)
+    checkpoints = saved(tmp_path, state)
     template = state.replace(cycle=0, stage=0, step=0, results=np.zeros_like(state.results))
     template = jax.tree.map(lambda x: x * 0, template)
     restored = checkpoints.restore(template)
@@ -47,17 +55,13 @@ def test_nothing_saved_is_none(state, tmp_path):
 
 
 def test_the_two_newest_are_kept_and_a_moment_is_saved_once(state, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    for step in (1, 2, 2, 3):
-        checkpoints.save(state.replace(step=step))
+    checkpoints = saved(tmp_path, *(state.replace(step=step) for step in (1, 2, 2, 3)))
     assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 2
     assert checkpoints.restore(state).step == 3
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(state, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    for step in (1, 2):
-        checkpoints.save(state.replace(step=step))
+    saved(tmp_path, *(state.replace(step=step) for step in (1, 2)))
     newest = max((p for p in tmp_path.iterdir() if p.is_dir()), key=lambda p: int(p.name))
     damage(newest)
     checkpoints = Checkpoints(tmp_path)
@@ -66,8 +70,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(state, tmp_path):
 
 
 def test_only_damaged_checkpoints_are_an_error(state, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state)
+    saved(tmp_path, state)
     damage(tmp_path)
     checkpoints = Checkpoints(tmp_path)
     with (
@@ -75,3 +78,14 @@ def test_only_damaged_checkpoints_are_an_error(state, tmp_path):
         pytest.raises(UserError, match="delete it to start this run over"),
     ):
         checkpoints.restore(state)
+
+
+def test_a_state_can_be_given_up_while_it_is_written(state, tmp_path):
+    expected = jax.tree.map(np.array, state)
+    mine = jax.tree.map(lambda x: jax.numpy.array(x) if isinstance(x, jax.Array) else x, state)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(mine)
+    jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(mine.task)
+    checkpoints.close()
+    restored = Checkpoints(tmp_path).restore(state)
+    jax.tree.map(np.testing.assert_array_equal, restored.task, expected.task)

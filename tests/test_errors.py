@@ -61,6 +61,10 @@ WRONG = {
         "give labels from 0 to 9",
     ),
     "images for moons": (["--config.dataset=moons"], "2 features: give task.network = 'mlp'"),
+    "crops of features": (
+        ["--config.dataset=moons", "--config.task.network=mlp", "--config.vae.network=mlp"],
+        "give pad = 0 and flip = False",
+    ),
 }
 
 

@@ -79,7 +79,7 @@ def test_a_study_can_grow_by_trials(finished, run_main):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_devices_do_not_change_the_picks(finished, devices, run_main, tmp_path):
     folder, _ = finished
-    done = run_main("smoke", tmp_path, devices=devices)
+    done = run_main("smoke", tmp_path, "--config.methods=tavaal", devices=devices)
     assert done.returncode == 0, done.stderr
     name = "tavaal/trial_0/picks.csv"
     one, many = read_csv(folder / name), read_csv(tmp_path / name)
