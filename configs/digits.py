@@ -15,6 +15,6 @@ def get_config():
     config.augmentation.update(pad=1, flip=False)
     config.task.update(widths=(16, 32, 64), blocks=(1, 1, 1))
     config.ranker.features = 32
-    config.vae.update(latent=16, widths=(32, 64))
-    config.discriminator.hidden = (64, 64, 64, 64)
+    config.vae.update(latent=32, widths=(32, 64), learning_rate=5e-3)
+    config.discriminator.update(hidden=(64, 64, 64, 64), learning_rate=1e-3)
     return config

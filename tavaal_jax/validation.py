@@ -183,7 +183,8 @@ def _check_networks(config):
         if config.augmentation.pad or config.augmentation.flip:
             raise UserError(
                 f"augmentation.pad is {config.augmentation.pad}, augmentation.flip"
-                f" {config.augmentation.flip}, and {config.dataset} has no images: give pad = 0 and flip = False"
+                f" {config.augmentation.flip}, and {config.dataset} has no images:"
+                " give pad = 0 and flip = False"
             )
     elif vae.network == "mlp":
         raise UserError(

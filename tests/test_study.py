@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from conftest import read_csv
 
+from configs import digits
+from tavaal_jax.data import load
+
 
 @pytest.fixture(scope="module")
 def finished(run_main, tmp_path_factory):
@@ -96,6 +99,21 @@ def first_losses(folder):
     assert record["step"] == 1
     return {name: value for name, value in record.items() if isinstance(value, float)
             and name != "seconds"}  # fmt: skip
+
+
+def test_the_training_trains(run_main, tmp_path):
+    flags = ("--config.methods=tavaal", "--config.trials=1", "--config.cycles=2")
+    done = run_main("digits", tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "tavaal" / "trial_0" / "metrics.jsonl").read_text().splitlines()
+    records = [r for r in map(json.loads, lines) if r["stage"] == "joint"]
+    first, last = records[0], records[-1]
+    assert last["task_loss"] < 0.2 * first["task_loss"]
+    assert last["ranking_loss"] < 0.95 * first["ranking_loss"]
+    train, _ = load(digits.get_config()).on_device()
+    images = np.asarray(train.plain(np.arange(1297)))
+    assert last["reconstruction"] < np.mean((images - images.mean(0, keepdims=True)) ** 2)
+    assert 0.51 < last["discriminator_accuracy"] < 0.95
 
 
 def test_moons_run_to_their_end(run_main, tmp_path):
