@@ -69,8 +69,9 @@ def get_config() -> ConfigDict:
     config.discriminator.momentum = 0.9  # of SGD
     config.discriminator.weight_decay = 0.0
 
-    # None of the keys below changes a result.
     config.score_batch_size = 128  # images per device and call in scoring and evaluation
+
+    # None of the keys below changes a result.
     config.steps_per_call = 50  # most training steps in one call to the devices
     config.seconds_per_call = 5.0  # calls are cut shorter where steps are slow; 0: never
     config.log_every_steps = 50

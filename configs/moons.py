@@ -10,11 +10,10 @@ def get_config():
     """Everything small; sizes the paper leaves open are ours."""
     config = default.get_config()
     config.dataset = "moons"
-    config.trials, config.cycles, config.initial, config.budget, config.subset = 10, 6, 20, 10, 100
+    config.cycles, config.initial, config.budget, config.subset = 6, 20, 10, 100
     config.epochs, config.batch_size = 100, 10
     config.augmentation.update(pad=0, flip=False)
     config.task.update(network="mlp", widths=(32, 32), optimiser="adam", weight_decay=0.0)
-    config.task.decay_at = 1.0
     config.ranker.features = 0
     config.vae.update(network="mlp", latent=2, widths=(32,), learning_rate=0.01)
     config.discriminator.update(hidden=(32,), learning_rate=0.01)

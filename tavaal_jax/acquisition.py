@@ -5,6 +5,7 @@ the pool. Everything is in evaluation mode, so a score never depends on which im
 batch.
 """
 
+import chex
 import jax
 import numpy as np
 
@@ -31,6 +32,7 @@ def discriminator(run, variables, image, key) -> jax.Array:
 def pick(scores: np.ndarray, indices: np.ndarray, count: int, smallest_first: bool) -> np.ndarray:
     """Positions in `scores [M]` of the `count` picks, best first; ties go to the smaller pool
     index."""
+    chex.assert_equal_shape([scores, indices])
     if not np.isfinite(scores).all():
         raise FloatingPointError("a score is not finite")
     order = np.lexsort((indices, scores if smallest_first else -scores))

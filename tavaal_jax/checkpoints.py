@@ -1,6 +1,8 @@
 """Saves and restores LoopState; the only file that imports orbax."""
 
 import pathlib
+import shutil
+import time
 import warnings
 
 import jax
@@ -26,13 +28,19 @@ class Checkpoints:
         )
 
     def save(self, state: LoopState) -> None:
-        """Saves `state` while the run goes on; nothing where this very moment is saved already."""
+        """Saves `state` while the run goes on; nothing where this very moment is saved already.
+
+        Raises FloatingPointError, and saves nothing, where a weight is not finite.
+        """
         position = _position(state)
         if position in self._manager.all_steps():
             return
         counters, arrays = _split(state)
         # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
+        for path, array in jax.tree_util.tree_leaves_with_path(arrays):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FloatingPointError(f"{jax.tree_util.keystr(path)} is not finite")
         self._manager.save(
             position,
             args=ocp.args.Composite(
@@ -46,7 +54,10 @@ class Checkpoints:
         `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
         skipped with a warning; UserError where there are some and none can be read.
         """
-        return self._newest(lambda step: self._restore_one(step, template))
+        state = self._newest(lambda step: self._restore_one(step, template))
+        if state is not None:
+            self._set_aside_after(_position(state))
+        return state
 
     def progress(self) -> dict | None:
         """`cycle`, `stage`, `step` and `results` of the newest checkpoint, without its arrays."""
@@ -72,6 +83,16 @@ class Checkpoints:
         """Waits until everything is written."""
         self._manager.close()
 
+    def _set_aside_after(self, position):
+        """Moves unreadable checkpoints away, so that their moments can be saved again."""
+        unreadable = [step for step in self._manager.all_steps() if step > position]
+        for step in unreadable:
+            aside = self._folder.with_name("unreadable_checkpoints")
+            aside.mkdir(exist_ok=True)
+            shutil.move(self._folder / str(step), aside / f"{step}_{time.time_ns()}")
+        if unreadable:
+            self._manager.reload()
+
     def _counters(self, step):
         restored = self._manager.restore(
             step, args=ocp.args.Composite(counters=ocp.args.JsonRestore())
@@ -87,6 +108,17 @@ class Checkpoints:
         counters = self._counters(step)
         results = np.array(counters.pop("results"), np.float32)
         return LoopState(**counters, results=results, **restored.arrays)
+
+
+def read_progress(folder: pathlib.Path) -> dict | None:
+    """`Checkpoints.progress` of a folder that may not be there; leaves it as it is."""
+    if not folder.exists():
+        return None
+    checkpoints = Checkpoints(folder)
+    try:
+        return checkpoints.progress()
+    finally:
+        checkpoints.close()
 
 
 def _position(state):

@@ -92,15 +92,18 @@ def advance(
                 **parallel.place(run.programs["init"](run.train, key, state.cycle))
             )
         name = names[state.stage]
+        cycle = state.cycle
         if name == "evaluate":
-            state = yield from _evaluate(run, state)
+            state, metrics = yield from _evaluate(run, state)
         elif name == "select":
-            state = yield from _select(run, key, state)
+            state, metrics = yield from _select(run, key, state)
         else:
-            state = yield from _train(run, key, state, name, steps_per_call)
-        if state.stage == len(names):
-            state = state.replace(cycle=state.cycle + 1, stage=0, step=0)
-        yield state, Report(state.cycle, name, state.step, {}, stage_ended=True)
+            state, metrics = yield from _train(run, key, state, name, steps_per_call)
+        if state.stage + 1 < len(names):
+            state = state.replace(stage=state.stage + 1, step=0)
+        else:
+            state = state.replace(cycle=cycle + 1, stage=0, step=0)
+        yield state, Report(cycle, name, 0, metrics, stage_ended=True)
 
 
 # Stages
@@ -114,11 +117,11 @@ def _train(run, key, state, stage, steps_per_call):
     labelled = plans.IndexStream(
         derive(key, Stream.LABELLED_ORDER, cycle), state.labelled, config.batch_size
     )
-    unlabelled = plans.IndexStream(
-        derive(key, Stream.UNLABELLED_ORDER, cycle),
-        _adversary_pool(run, key, state),
-        config.batch_size,
-    )
+    unlabelled = None
+    if stage != "task":
+        order_key = derive(key, Stream.UNLABELLED_ORDER, cycle)
+        pool = _adversary_pool(run, key, state)
+        unlabelled = plans.IndexStream(order_key, pool, config.batch_size)
     networks = _networks(stage, state)
     data = (run.train, None)
     if stage == "adversary":
@@ -135,7 +138,7 @@ def _train(run, key, state, stage, steps_per_call):
         )
         shared = _shared_rows(config, first, count, labelled.steps_per_pass)
         batches = {"labelled": labelled.rows(first, count)}
-        if stage != "task":
+        if unlabelled is not None:
             batches["unlabelled"] = unlabelled.rows(first, count)
         batches["positions"] = np.tile(np.arange(config.batch_size, dtype=np.int32), (count, 1))
         fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
@@ -144,7 +147,7 @@ def _train(run, key, state, stage, steps_per_call):
         state = state.replace(step=first + count, **_as_fields(stage, networks))
         metrics = {name: values[:count] for name, values in metrics.items()}
         yield state, Report(cycle, stage, state.step, metrics)
-    return state.replace(stage=state.stage + 1, step=0)
+    return state, {}
 
 
 def _shared_rows(config, first, count, steps_per_epoch):
@@ -170,10 +173,8 @@ def _evaluate(run, state):
     values = run.problem.summarise(counts)
     results = state.results.copy()
     results[state.cycle] = values
-    state = state.replace(stage=state.stage + 1, results=results)
     metrics = dict(zip(run.problem.metrics, values.tolist(), strict=True))
-    yield state, Report(state.cycle, "evaluate", 0, metrics)
-    return state
+    return state.replace(results=results), metrics
 
 
 def _select(run, key, state):
@@ -195,9 +196,8 @@ def _select(run, key, state):
     labelled_in[picks] = state.cycle + 1
     rank[picks] = np.arange(len(picks))
     score[picks] = scores[first]
-    return state.replace(
-        stage=state.stage + 1, labelled_in=labelled_in, pick_rank=rank, pick_score=score
-    )
+    state = state.replace(labelled_in=labelled_in, pick_rank=rank, pick_score=score)
+    return state, {"first_score": scores[first[0]], "last_score": scores[first[-1]]}
 
 
 def _adversary_pool(run, key, state):

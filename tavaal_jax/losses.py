@@ -25,6 +25,7 @@ def _pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def ranking(predicted: jax.Array, losses: jax.Array) -> jax.Array:
     """Equation (1): `predicted R(x) [B], losses l [B] -> []`; no gradient through `losses`."""
+    chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
     truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
     larger = (truth_first > truth_second).astype(predicted.dtype)
@@ -34,6 +35,7 @@ def ranking(predicted: jax.Array, losses: jax.Array) -> jax.Array:
 def margin(predicted: jax.Array, losses: jax.Array, epsilon: float = 1.0) -> jax.Array:
     """Margin loss of "Learning loss for active learning" (Yoo and Kweon, CVPR 2019): `[B], [B] ->
     []`."""
+    chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
     truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
     sign = jnp.where(truth_first > truth_second, 1.0, -1.0)

@@ -45,10 +45,17 @@ def main(argv: list[str]) -> int:
             parallel.initialize()
         parallel.cache_compilations()
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        study.run(_CONFIG.value, pathlib.Path(_WORKDIR.value or f"runs/{name}"))
+        folder = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
+        study.run(_CONFIG.value, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; the same command continues", file=sys.stderr)
+        return 130
     except Interrupted as error:
         print(f"{error}; everything is saved, the same command continues", file=sys.stderr)
         return 128 + error.number

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tavaal_jax import workdir
+
 
 class JsonLines:
     """`metrics.jsonl`: one object per line, in the order of the run even after an interruption."""
@@ -18,7 +20,7 @@ class JsonLines:
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _is_object(line) and keep(json.loads(line))]
         if kept != lines:
-            path.write_text("".join(f"{line}\n" for line in kept))
+            workdir.write(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, record: dict) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tavaal_jax.errors import UserError
+
 AXIS = "batch"
 
 _program_number = itertools.count()
@@ -24,7 +26,14 @@ _program_number = itertools.count()
 
 def initialize() -> None:
     """Joins the processes of a pod or cluster; to be called before anything else touches JAX."""
-    jax.distributed.initialize()
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--distributed cannot join other processes ({reason}): leave it out on one machine, or"
+            " start it where JAX finds its cluster (a TPU pod, SLURM, Open MPI)"
+        ) from error
 
 
 def cache_compilations() -> None:
@@ -38,6 +47,11 @@ def cache_compilations() -> None:
 def device_count() -> int:
     """All devices of all processes."""
     return jax.device_count()
+
+
+def several_processes() -> bool:
+    """Whether other processes must make the same calls as this one."""
+    return jax.process_count() > 1
 
 
 def is_primary() -> bool:

@@ -34,14 +34,15 @@ class Runner:
         self._key = derive(jax.random.key(run.config.seed), trial)
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._pace = _Pace(run.config.seconds_per_call, run.config.steps_per_call)
-        self._saved = None
 
     def run(self, on_results: Callable[[np.ndarray], None]) -> None:
         """To the end of the trial; `on_results` gets `results [cycles, metrics]` when they
         change."""
         state = loop.start(self._run, self._key)
         restored = self._checkpoints.restore(state)
-        if restored is not None:
+        if restored is None:
+            self._save(state)  # There is a good checkpoint from the first step on.
+        else:
             state = restored
             self._say(f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}")
         self._skip_finished_work(state)
@@ -69,7 +70,7 @@ class Runner:
             except StopIteration:
                 return
             except FloatingPointError as error:
-                raise UserError(f"{self._name}, cycle {state.cycle}: {error}") from error
+                self._fail(f"{error} in cycle {state.cycle}", error)
             values = self._checked(report)
             now = time.monotonic()
             if report.stage in self._units and report.metrics:
@@ -84,7 +85,7 @@ class Runner:
             if report.stage_ended or (
                 state.step and state.step % config.checkpoint_every_steps == 0
             ):
-                self._checkpoints.save(state)
+                self._save(state)
             self._stop_if_asked(state)
             begin = time.monotonic()
 
@@ -95,13 +96,23 @@ class Runner:
         for name, value in values.items():
             if not np.isfinite(value).all():
                 bad = int(np.flatnonzero(~np.isfinite(np.atleast_1d(value)))[0])
-                step = report.step - value.size + bad
-                raise UserError(
-                    f"{self._name}: {name} is {np.atleast_1d(value)[bad]} in cycle {report.cycle},"
-                    f" stage {report.stage}, step {step}; the last good checkpoint is kept in"
-                    f" {self._folder / 'checkpoints'}: lower the learning rates in a new --workdir"
+                self._fail(
+                    f"{name} is {np.atleast_1d(value)[bad]} in cycle {report.cycle},"
+                    f" stage {report.stage}, step {report.step - value.size + bad}"
                 )
         return {name: float(value.mean()) for name, value in values.items()}
+
+    def _save(self, state):
+        try:
+            self._checkpoints.save(state)
+        except FloatingPointError as error:
+            self._fail(f"{error} in cycle {state.cycle}, step {state.step}", error)
+
+    def _fail(self, what, cause=None):
+        raise UserError(
+            f"{self._name}: {what}; the last good checkpoint is kept in"
+            f" {self._folder / 'checkpoints'}: lower the learning rates in a new --workdir"
+        ) from cause
 
     def _log(self, report, values, seconds, log, board):
         run = self._run
@@ -135,7 +146,7 @@ class Runner:
 
     def _stop_if_asked(self, state):
         if self._signals.received is not None:
-            self._checkpoints.save(state)
+            self._save(state)
             raise Interrupted(self._signals.received)
 
     def _say(self, text):
@@ -154,7 +165,7 @@ class _Pace:
 
     def __init__(self, seconds: float, most: int):
         # Processes of a pod must make the same calls, whatever their clocks say.
-        self._adapt = seconds > 0 and jax.process_count() == 1
+        self._adapt = seconds > 0 and not parallel.several_processes()
         self._seconds, self._most = seconds, most
         self._steps: dict[str, int] = {}
 

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from tavaal_jax import data, loop, metrics, parallel, plots, problem, programs, validation, workdir
-from tavaal_jax.checkpoints import Checkpoints
+from tavaal_jax.checkpoints import read_progress
 from tavaal_jax.methods import METHODS
 from tavaal_jax.runner import Runner
 from tavaal_jax.signals import Signals
@@ -22,12 +22,16 @@ def run(config, folder: pathlib.Path) -> None:
     Raises UserError for a fault the user can mend, Interrupted after SIGINT or SIGTERM.
     """
     validation.check(config, parallel.device_count())
-    with workdir.claim(folder), Signals() as signals:
+    with workdir.claim(folder):
         workdir.check_config(folder, config)
         study = _Study(config, folder)
         todo = study.unfinished()
         if todo:
-            study.run_all(todo, signals)
+            dataset = data.load(config)
+            validation.check_size(config, len(dataset.train_labels))
+            workdir.write_config(folder, config)
+            with Signals() as signals:
+                study.run_all(todo, dataset, signals)
         else:
             study.say(f"All runs in {folder} are finished; nothing to do.")
         study.finish()
@@ -50,19 +54,16 @@ class _Study:
         wanted = [(name, trial) for trial in range(self.config.trials) for name in self.names]
         todo = []
         for name, trial in dict.fromkeys(wanted + workdir.runs(self.folder)):
-            checkpoints = workdir.run_folder(self.folder, name, trial) / "checkpoints"
-            progress = Checkpoints(checkpoints).progress() if checkpoints.exists() else None
+            progress = read_progress(workdir.run_folder(self.folder, name, trial) / "checkpoints")
             if progress is not None:
                 self.record(name, trial, np.array(progress["results"], np.float32))
             if (name, trial) in wanted and (progress or {}).get("cycle") != self.config.cycles:
                 todo.append((name, trial))
         return todo
 
-    def run_all(self, todo, signals):
+    def run_all(self, todo, dataset, signals):
         """Runs `todo` one after the other; each method is compiled once for all its trials."""
-        dataset = data.load(self.config)
         size = len(dataset.train_labels)
-        validation.check_size(self.config, size)  # An imbalance leaves fewer than the source has.
         device_data = parallel.place(dataset.on_device())
         runs: dict[str, programs.Run] = {}
         total = sum(self._units(name, size) for name, _ in todo)

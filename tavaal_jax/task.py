@@ -1,5 +1,6 @@
 """Task learner T and Ranker R: total loss (2), train step, prediction."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -32,6 +33,8 @@ def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState
     `shared` has the scalars `learning_rate` and `ranker_active`; while the latter is False, R is
     not updated ("freeze") or does not reach into T ("detach"), as `ranker.after` says.
     """
+    chex.assert_equal_shape_prefix([images, labels], 1)
+    chex.assert_rank([shared["learning_rate"], shared["ranker_active"]], 0)
     learner, ranker, ranking_loss = (
         run.networks.learner,
         run.networks.ranker,

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +30,7 @@ def rank_of(run, predicted: jax.Array | None) -> Rank:
     """Normalised ranks from R(x) `[B]`; D's may stay raw, as in the released code."""
     if predicted is None:
         return Rank(None, None)
+    chex.assert_rank(predicted, 1)
     predicted = jax.lax.stop_gradient(predicted)[:, None]
     normalised = losses.normalised_rank(predicted)
     raw = run.config.rank_to_discriminator == "raw"
@@ -84,6 +86,8 @@ def init(run, key: jax.Array, cycle, example: jax.Array) -> VaalState:
 
 def train_step(run, state: VaalState, labelled: Pool, unlabelled: Pool) -> tuple[VaalState, dict]:
     """One update of the VAE with (4) + lambda (5), then one of D with (6)."""
+    chex.assert_trees_all_equal_shapes(labelled, unlabelled)
+    chex.assert_equal_shape_prefix([labelled.images, labelled.noise], 1)
     state, vae_metrics = _vae_step(run, state, labelled, unlabelled)
     state, discriminator_metrics = _discriminator_step(run, state, labelled, unlabelled)
     return state, {**vae_metrics, **discriminator_metrics}

@@ -80,20 +80,7 @@ def check(config, devices: int) -> None:
     _check_methods(config)
     for key, choices in _CHOICES.items():
         _check_choice(key, _get(config, key), choices)
-    for key, least in _AT_LEAST.items():
-        if _get(config, key) < least:
-            raise UserError(f"{key} is {_get(config, key)}: give at least {least}")
-    for key in _POSITIVE:
-        if not _get(config, key) > 0:
-            raise UserError(f"{key} is {_get(config, key)}: give more than 0")
-    for key in _FRACTIONS:
-        if not 0 <= _get(config, key) <= 1:
-            raise UserError(f"{key} is {_get(config, key)}: give a fraction between 0 and 1")
-    for key in _WIDTHS:
-        if min(_get(config, key), default=0) < 1:
-            raise UserError(
-                f"{key} is {tuple(_get(config, key))}: give one or more positive widths"
-            )
+    _check_numbers(config)
     _check_batch(config, devices)
     _check_pool(config)
     _check_networks(config)
@@ -137,6 +124,28 @@ def _check_methods(config):
         _check_choice("methods", name, tuple(METHODS))
     if len(set(names)) < len(names):
         raise UserError(f"methods is {config.methods!r}: name each method once")
+
+
+def _check_numbers(config):
+    for key, least in _AT_LEAST.items():
+        if _get(config, key) < least:
+            raise UserError(f"{key} is {_get(config, key)}: give at least {least}")
+    for key in _POSITIVE:
+        if not _get(config, key) > 0:
+            raise UserError(f"{key} is {_get(config, key)}: give more than 0")
+    for key in _FRACTIONS:
+        if not 0 <= _get(config, key) <= 1:
+            raise UserError(f"{key} is {_get(config, key)}: give a fraction between 0 and 1")
+    if config.seed >= 2**31:
+        raise UserError(f"seed is {config.seed}: give less than 2147483648")
+    for key in (*_WIDTHS, "task.blocks", "imbalance.classes"):
+        if not all(type(number) is int for number in _get(config, key)):
+            raise UserError(f"{key} is {tuple(_get(config, key))}: give whole numbers")
+    for key in _WIDTHS:
+        if min(_get(config, key), default=0) < 1:
+            raise UserError(
+                f"{key} is {tuple(_get(config, key))}: give one or more positive widths"
+            )
 
 
 def _check_batch(config, devices):

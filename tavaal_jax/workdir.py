@@ -19,19 +19,18 @@ from tavaal_jax.state import LoopState
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys that change no result, or, like more methods and trials, only add some.
 _NEUTRAL = (
-    "data_dir", "methods", "trials", "score_batch_size", "steps_per_call", "seconds_per_call",
+    "data_dir", "methods", "trials", "steps_per_call", "seconds_per_call",
     "log_every_steps", "checkpoint_every_steps", "tensorboard",
 )  # fmt: skip
 _RESULT_FIELDS = ("method", "trial", "cycle", "labelled", "metric", "value")
 _PICK_FIELDS = ("cycle", "rank", "index", "id", "score")
 
 
-def claim(workdir: pathlib.Path) -> filelock.FileLock:
-    """Makes the folder, checks that it can be written, and locks it against a second process."""
+def claim(workdir: pathlib.Path):
+    """Makes the folder and locks it against a second process: a context that ends with the lock."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(workdir / ".lock")
-        lock.acquire(timeout=0)
+        return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
     except filelock.Timeout as error:
         raise UserError(
             f"another process is running in {workdir}: wait for it, or give another --workdir"
@@ -40,7 +39,6 @@ def claim(workdir: pathlib.Path) -> filelock.FileLock:
         raise UserError(
             f"cannot write to workdir {workdir} ({error.strerror or error}): give another --workdir"
         ) from error
-    return lock
 
 
 def run_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
@@ -54,33 +52,53 @@ def runs(workdir: pathlib.Path) -> list[tuple[str, int]]:
     return sorted(
         (p.parent.parent.name, int(p.parent.name.removeprefix("trial_")))
         for p in found
-        if p.parent.parent.name in METHODS
+        if p.parent.parent.name in METHODS and p.parent.name.removeprefix("trial_").isdecimal()
     )
 
 
 def check_config(workdir: pathlib.Path, config) -> None:
-    """Writes config.json; UserError if the folder holds a study with another config."""
+    """UserError if the folder holds results of a config that differs in what changes results."""
+    old = _read_config(workdir)
+    if old is None:
+        return
+    before, now = _flat(old["config"]), _flat(_plain(config))
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+    changed = [key for key in changed if key not in _NEUTRAL]
+    if changed:
+        differences = ", ".join(f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed)
+        raise UserError(
+            f"{workdir} holds a study with another config: {differences};"
+            " give the old values or another --workdir"
+        )
+
+
+def write_config(workdir: pathlib.Path, config) -> None:
+    """config.json: what runs now, and, where that differs, what ran here earlier."""
+    old = _read_config(workdir)
+    record = {"config": _plain(config), "versions": _versions(), "git_revision": _git_revision()}
+    earlier = [] if old is None else old.pop("earlier", [])
+    if old is not None and old != record:
+        earlier = [*earlier, old]
+    write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
+
+
+def _read_config(workdir):
     path = workdir / "config.json"
-    new = json.loads(config.to_json())
-    if path.exists():
-        try:
-            old = json.loads(path.read_text())["config"]
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{path} cannot be read, so this may be another study's folder:"
-                " give another --workdir, or delete that file if you are sure"
-            ) from error
-        before, now = _flat(old), _flat(new)
-        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
-        changed = [key for key in changed if key not in _NEUTRAL]
-        if changed:
-            differences = ", ".join(f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed)
-            raise UserError(
-                f"{workdir} holds a study with another config: {differences};"
-                " give the old values or another --workdir"
-            )
-    record = {"config": new, "versions": _versions(), "git_revision": _git_revision()}
-    write(path, json.dumps(record, indent=2) + "\n")
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        record["config"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read, so this may be another study's folder:"
+            " give another --workdir, or delete that file if you are sure"
+        ) from error
+    return record
+
+
+def _plain(config):
+    return json.loads(config.to_json())
 
 
 def _flat(tree, prefix=""):

@@ -61,12 +61,27 @@ def test_the_two_newest_are_kept_and_a_moment_is_saved_once(state, tmp_path):
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(state, tmp_path):
-    saved(tmp_path, *(state.replace(step=step) for step in (1, 2)))
-    newest = max((p for p in tmp_path.iterdir() if p.is_dir()), key=lambda p: int(p.name))
+    saved(tmp_path / "checkpoints", *(state.replace(step=step) for step in (1, 2)))
+    newest = max(
+        (p for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()), key=lambda p: int(p.name)
+    )
     damage(newest)
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     with pytest.warns(UserWarning, match="skipping unreadable checkpoint"):
         assert checkpoints.restore(state).step == 1
+    # It is moved away, and its moment can be saved again.
+    checkpoints.save(state.replace(step=2))
+    checkpoints.close()
+    assert Checkpoints(tmp_path / "checkpoints").restore(state).step == 2
+    assert len(list((tmp_path / "unreadable_checkpoints").iterdir())) == 1
+
+
+def test_a_state_that_is_not_finite_is_not_saved(state, tmp_path):
+    checkpoints = saved(tmp_path, state)
+    params = jax.tree.map(lambda x: x * np.nan, state.task.learner_params)
+    with pytest.raises(FloatingPointError, match="learner_params"):
+        checkpoints.save(state.replace(step=5, task=state.task.replace(learner_params=params)))
+    assert checkpoints.progress()["step"] == 0
 
 
 def test_only_damaged_checkpoints_are_an_error(state, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from tavaal_jax import main
+from tavaal_jax.checkpoints import read_progress
 from tavaal_jax.data import tfds_source
 
 
@@ -56,6 +57,8 @@ WRONG = {
     "stages": (["--config.task.widths=(4,4,4)"], "3 stages and task.blocks 2"),
     "image size": (["--config.vae.image_size=12"], "12: give 0 or a power of two"),
     "vae for images": (["--config.vae.network=mlp"], "which needs feature vectors"),
+    "whole numbers": (["--config.task.widths=(4.5,4)"], "give whole numbers"),
+    "seed": (["--config.seed=4294967296"], "seed is 4294967296: give less than"),
     "classes": (
         ["--config.imbalance.ratio=2", "--config.imbalance.classes=(0,10)"],
         "give labels from 0 to 9",
@@ -128,7 +131,8 @@ def test_workdir_of_another_config(call, tmp_path):
     old = json.loads(smoke.get_config().to_json())
     old["task"]["learning_rate"] = 0.2
     old["steps_per_call"] = 7  # changes no result, and so is no difference
-    (tmp_path / "study" / "config.json").write_text(json.dumps({"config": old}))
+    record = {"config": old, "versions": {}, "git_revision": None}
+    (tmp_path / "study" / "config.json").write_text(json.dumps(record))
     code, lines = call()
     assert code == 2
     assert "task.learning_rate (0.2 -> 0.1)" in lines[0]
@@ -163,10 +167,12 @@ def test_data_dir_that_cannot_be_written(call, tmp_path):
     assert "set --config.data_dir" in lines[0]
 
 
-def test_imbalance_that_leaves_too_few_images(call):
+def test_imbalance_that_leaves_too_few_images(call, tmp_path):
     code, lines = call("--config.imbalance.ratio=100", "--config.budget=600", "--config.subset=0")
     assert code == 2
     assert "training images of digits" in lines[0]
+    # The folder is not spoilt for the mended command.
+    assert not (tmp_path / "study" / "config.json").exists()
 
 
 def test_tensorboard_without_its_package(call, monkeypatch):
@@ -177,15 +183,33 @@ def test_tensorboard_without_its_package(call, monkeypatch):
 
 
 def test_nan_stops_with_cycle_and_step_and_keeps_the_last_good_checkpoint(run_main, tmp_path):
-    flags = ("--config.methods=random", "--config.checkpoint_every_steps=4")
-    assert run_main("smoke", tmp_path / "good", *flags).returncode == 0
-    # As if the learning rate had been this from the start: the weights soon overflow.
-    done = run_main("smoke", tmp_path / "bad", *flags, "--config.task.learning_rate=1e15")
+    flags = ("--config.methods=random", "--config.task.learning_rate=1e15")
+    done = run_main("smoke", tmp_path, *flags, "--config.checkpoint_every_steps=1")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "task_loss is" in line
-    assert "in cycle 0, stage task, step" in line
-    assert "the last good checkpoint is kept" in line
+    assert "is not finite in cycle 0" in line or "task_loss is nan in cycle 0, stage task" in line
+    assert "step" in line
+    kept = tmp_path / "random" / "trial_0" / "checkpoints"
+    assert f"the last good checkpoint is kept in {kept}" in line
+    assert read_progress(kept)["cycle"] == 0
+
+
+def test_distributed_on_one_machine(run_main, tmp_path):
+    done = run_main("smoke", tmp_path, "--distributed")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: --distributed cannot join other processes")
+
+
+def test_data_prepared_in_another_format(call, tmp_path):
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    info = {"name": "cifar10", "version": "3.0.2", "fileFormat": "tfrecord"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (folder / "features.json").write_text("{}")
+    code, lines = call(f"--config.data_dir={tmp_path}", config="configs/cifar10.py")
+    assert code == 2
+    assert "give --config.data_dir a folder of its own" in lines[0]
 
 
 def test_corrupt_checkpoints(run_main, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from conftest import read_csv
 
 from configs import cifar10, cifar100, svhn
-from tavaal_jax.data import SOURCES, load, tfds_source
+from tavaal_jax.data import load, tfds_source
 from tavaal_jax.errors import UserError
 
 SMALL = (
@@ -43,17 +43,10 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("config", "name"),
-    [
-        ("cifar10", "cifar10"),
-        ("cifar10_imbalanced", "cifar10"),
-        ("cifar10_released", "cifar10"),
-        ("cifar100", "cifar100"),
-        ("cifar100_vaal", "cifar100"),
-        ("svhn", "svhn_cropped"),
-    ],
+    "config",
+    ["cifar10", "cifar10_imbalanced", "cifar10_released", "cifar100", "cifar100_vaal", "svhn"],
 )
-def test_every_tfds_config_runs_to_its_end(config, name, data_dir, run_main, tmp_path):
+def test_every_tfds_config_runs_to_its_end(config, data_dir, run_main, tmp_path):
     done = run_main(config, tmp_path, *SMALL, f"--config.data_dir={data_dir}")
     assert done.returncode == 0, done.stderr
     rows = read_csv(tmp_path / "results.csv")
@@ -68,7 +61,6 @@ def test_every_tfds_config_runs_to_its_end(config, name, data_dir, run_main, tmp
     if config != "cifar10_imbalanced":
         assert all(int(p["id"].rpartition("_")[2]) == int(p["index"]) for p in picks)
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
-    assert SOURCES[name].classes in (10, 100)
 
 
 @pytest.mark.parametrize(

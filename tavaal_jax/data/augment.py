@@ -1,7 +1,5 @@
 """From stored examples to network input, on the device, one example at a time."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +17,6 @@ class DeviceData(struct.PyTreeNode):
     mean: jax.Array | np.ndarray
     """`[1, 1, C]` or `[F]` float32, in the units of `images`, over the training set."""
     deviation: jax.Array | np.ndarray
-
-    def example(self, index) -> tuple[jax.Array, Any]:
-        """Stored image and label of one index."""
-        return self.images[index], self.labels[index]
 
     def normalise(self, image: jax.Array) -> jax.Array:
         """`[H, W, C]` or `[F]` in stored units -> float32 of mean 0 and deviation 1."""

@@ -27,13 +27,16 @@ def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.n
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{path}.lock"):
-            if not path.exists():
-                _store(path, make())
+        lock = filelock.FileLock(f"{path}.lock").acquire()
     except OSError as error:
         raise UserError(
-            f"cannot store data in {path.parent}: {error.strerror or error}; set --config.data_dir"
+            f"cannot write to {path.parent} ({error.strerror or error}): set --config.data_dir"
         ) from error
+    with lock:
+        if not path.exists():
+            for leftover in path.parent.glob(f"{path.name}-*"):
+                shutil.rmtree(leftover)  # of a process that was killed while it held the lock
+            _store(path, make())
     return {file.stem: np.load(file) for file in sorted(path.glob("*.npy"))}
 
 

@@ -11,6 +11,7 @@ are the official files byte for byte, which their checksums confirm.
 import hashlib
 import pathlib
 import struct
+import sys
 
 from absl import app, flags
 
@@ -75,7 +76,8 @@ def main(argv: list[str]) -> None:
     try:
         print(f"Fashion-MNIST's four files are in {restore(_SOURCE.value, _DATA_DIR.value)}")
     except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,13 @@ def read(config) -> dict[str, np.ndarray]:
 def _builder(name, data_dir):
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    try:
+        return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except ValueError as error:
+        raise UserError(
+            f"{name} in {data_dir} cannot be read as array_record"
+            f" ({' '.join(str(error).split())[:120]}): give --config.data_dir a folder of its own"
+        ) from error
 
 
 def _split(builder, split):

@@ -1,0 +1,173 @@
+"""The order of stages, schedules step by step, pairing of methods, going on from anywhere."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import cifar10, cifar10_released, moons
+from tavaal_jax import loop, parallel, programs, vaal
+from tavaal_jax.data import load, plans
+from tavaal_jax.methods import METHODS
+from tavaal_jax.state import derive
+
+KEY = derive(jax.random.key(0), 1)
+
+
+@functools.cache
+def prepared(method, schedule="joint", unlabelled="all"):
+    config = moons.get_config()
+    config.cycles, config.epochs, config.schedule = 2, 4, schedule
+    config.vae.unlabelled = unlabelled
+    dataset = load(config)
+    data = parallel.place(dataset.on_device())
+    config.batch_size = 16
+    return programs.prepare(config, METHODS[method], dataset, data)
+
+
+def test_stages_of_each_method_and_schedule():
+    config = cifar10.get_config()
+    random, tavaal = METHODS["random"], METHODS["tavaal"]
+    assert loop.stages(config, random, 0) == ("task", "evaluate", "select")
+    assert loop.stages(config, tavaal, 0) == ("joint", "evaluate", "select")
+    assert loop.stages(config, tavaal, 9) == ("task", "evaluate")
+    config.schedule = "two_phase"
+    assert loop.stages(config, tavaal, 0) == ("task", "evaluate", "adversary", "select")
+
+
+def test_steps_of_each_stage():
+    config = cifar10.get_config()
+    assert loop.stage_steps(config, 50_000, 0, "joint") == 200 * 7  # 1000 // 128
+    assert loop.stage_steps(config, 50_000, 4, "task") == 200 * 39  # 5000 // 128
+    # The released code: (labels + M) * 100 / B.
+    assert loop.stage_steps(config, 50_000, 4, "adversary") == (5000 + 10_000) * 100 // 128
+    assert loop.stage_steps(config, 5500, 4, "adversary") == (5000 + 500) * 100 // 128
+    assert loop.stage_steps(config, 50_000, 0, "evaluate") == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "last_active", "decayed_from"), [(cifar10, 160, 160), (cifar10_released, 120, 160)]
+)
+def test_schedules_change_at_the_papers_epochs(config, last_active, decayed_from):
+    per_epoch = 7
+    rows = loop._shared_rows(config.get_config(), 0, 200 * per_epoch, per_epoch)
+    assert rows["first_epoch"].sum() == per_epoch
+    assert rows["first_epoch"][:per_epoch].all()
+    assert rows["ranker_active"].sum() == last_active * per_epoch
+    assert rows["ranker_active"][: last_active * per_epoch].all()
+    np.testing.assert_allclose(rows["learning_rate"][: decayed_from * per_epoch], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rows["learning_rate"][decayed_from * per_epoch :], 0.01, rtol=1e-6)
+
+
+def test_rows_do_not_depend_on_where_a_call_starts():
+    config = cifar10.get_config()
+    whole = loop._shared_rows(config, 0, 50, 7)
+    part = loop._shared_rows(config, 13, 20, 7)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[13:33], b), whole, part)
+
+
+def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers():
+    run = prepared("tavaal")
+    state = loop.start(run, KEY)
+    train = run.train
+    batch = {
+        "labelled": np.arange(16, dtype=np.int32),
+        "unlabelled": np.arange(16, 32, dtype=np.int32),
+        "positions": np.arange(16, dtype=np.int32),
+    }
+    ranks = lambda first: programs._joint_ranks(
+        run, state.task, train, KEY, {"first_epoch": np.bool_(first), "step": 3}, batch
+    )
+    first = np.concatenate([r.decoder for r in ranks(True)])
+    assert len(np.unique(first)) == 32
+    assert first.min() >= 0
+    assert first.max() < 1
+    assert abs(first.mean() - 0.5) < 0.2
+    for half, name in zip(ranks(False), ("labelled", "unlabelled"), strict=True):
+        predicted = programs.task.predict_loss(run, state.task, train.plain(batch[name]))
+        expected = vaal.rank_of(run, predicted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), half, expected)
+
+
+def finish(generator):
+    """The value a generator returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.mark.parametrize("pool", ["all", "subset"])
+def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
+    run = prepared("tavaal", "two_phase", pool)
+    state = loop.start(run, KEY)
+    predicted = finish(loop._predicted_losses(run, KEY, state))
+    images = run.train.plain(np.arange(run.size))
+    expected = np.asarray(programs.task.predict_loss(run, state.task, images))
+    used = np.ones(run.size, bool)
+    if pool == "subset":
+        used = state.labelled.copy()
+        used[plans.subset(KEY, 0, state.labelled, 100)] = True
+        assert used.sum() == 120
+    np.testing.assert_allclose(predicted[used], expected[used], rtol=1e-4, atol=1e-6)
+    assert not predicted[~used].any()
+
+
+def cycle_of(run, cycles=1):
+    """Every state of a run's first cycles, copied before it is given up, with its report."""
+    state = loop.start(run, KEY)
+    seen = [(jax.tree.map(np.array, state), None)]
+    for after, report in loop.advance(run, KEY, state, lambda stage: 5):
+        seen.append((jax.tree.map(np.array, after), report))
+        if after.cycle == cycles:
+            return seen
+    return seen
+
+
+def test_methods_share_initial_images_weights_and_subset():
+    random, tavaal = (cycle_of(prepared(name)) for name in ("random", "tavaal"))
+    first, other = random[0][0], tavaal[0][0]
+    np.testing.assert_array_equal(first.labelled_in, other.labelled_in)
+    jax.tree.map(
+        np.testing.assert_array_equal, first.task.learner_params, other.task.learner_params
+    )
+    subset = set(plans.subset(KEY, 0, first.labelled, 100))
+    for seen in (random, tavaal):
+        picks = np.flatnonzero(seen[-1][0].labelled_in == 1)
+        assert len(picks) == 10
+        assert set(picks) <= subset
+    assert (random[-1][0].labelled_in != tavaal[-1][0].labelled_in).any()
+
+
+@pytest.mark.parametrize("schedule", ["joint", "two_phase"])
+def test_going_on_from_any_yielded_state_gives_the_same_end(schedule):
+    run = prepared("tavaal", schedule)
+    seen = cycle_of(run, cycles=2)
+    end = seen[-1][0]
+    assert end.cycle == 2
+    assert np.isfinite(end.results).all()
+    endings = [i for i, (_, report) in enumerate(seen) if report and report.stage_ended]
+    # The moments around the end of each stage are the delicate ones.
+    for index in {i + offset for i in endings for offset in (-1, 0)}:
+        state = seen[index][0]
+        state = state.replace(
+            cycle=int(state.cycle), stage=int(state.stage), step=int(state.step),
+            task=parallel.place(state.task), vaal=parallel.place(state.vaal),
+        )  # fmt: skip
+        last = state
+        for last, _ in loop.advance(run, KEY, state, lambda stage: 3):
+            pass
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, last), end)
+
+
+def test_reports_name_the_cycle_and_stage_they_come_from():
+    reports = [report for _, report in cycle_of(prepared("tavaal"), 2) if report]
+    ended = [(r.cycle, r.stage) for r in reports if r.stage_ended]
+    assert ended == [
+        (0, "joint"), (0, "evaluate"), (0, "select"), (1, "task"), (1, "evaluate")
+    ]  # fmt: skip
+    values = [r.metrics for r in reports if r.stage == "evaluate" and r.metrics]
+    assert len(values) == 2
+    assert all(0 < v["accuracy"] <= 1 for v in values)
