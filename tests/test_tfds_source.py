@@ -47,13 +47,13 @@ def data_dir(tmp_path_factory):
     ["cifar10", "cifar10_imbalanced", "cifar10_released", "cifar100", "cifar100_vaal", "svhn"],
 )
 def test_every_tfds_config_runs_to_its_end(config, data_dir, run_main, tmp_path):
-    done = run_main(config, tmp_path, *SMALL, f"--config.data_dir={data_dir}")
+    methods = ("random", "tavaal") if config == "cifar100" else ("tavaal",)
+    flags = (*SMALL, f"--config.data_dir={data_dir}", f"--config.methods={','.join(methods)}")
+    done = run_main(config, tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     rows = read_csv(tmp_path / "results.csv")
     assert [(r["method"], r["cycle"], r["labelled"]) for r in rows] == [
-        (method, str(cycle), str(32 + 16 * cycle))
-        for method in ("random", "tavaal")
-        for cycle in (0, 1)
+        (method, str(cycle), str(32 + 16 * cycle)) for method in methods for cycle in (0, 1)
     ]
     picks = read_csv(tmp_path / "tavaal/trial_0/picks.csv")
     assert len({p["index"] for p in picks}) == 16
