@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tavaal_jax.errors import UserError
@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
 
     try:
         _parse(argv)
+        # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
+        logging.set_verbosity(logging.ERROR)
         if _DISTRIBUTED.value:
             parallel.initialize()
         parallel.cache_compilations()

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 
 import numpy as np
-from absl import logging
 
 from tavaal_jax.errors import UserError
 
@@ -42,8 +41,6 @@ _READ_AT_ONCE = 1000
 def read(config) -> dict[str, np.ndarray]:
     """Arrays of `config.dataset`, prepared first if need be; images with an id are sorted by it."""
     name, data_dir = config.dataset, pathlib.Path(config.data_dir).expanduser()
-    # TFDS warns of a missing OpenCV and of folders not prepared yet; neither is news here.
-    logging.set_verbosity(logging.ERROR)
     builder = _builder(name, data_dir)
     if not builder.is_prepared():
         _prepare(name, data_dir)
