@@ -1,6 +1,9 @@
 """Two moons, 500 + 50 points, MLPs: section 4.1 and Figure 1 of the paper.
 
 Command: python -m tavaal_jax.main --config=configs/moons.py
+Time: 35 s on 2 cores of an AMD EPYC, compilation included.
+Score: 0.81 (0.04) for random with 70 labels, 0.71 (0.20) for tavaal, n = 5, test set balanced. Adam at
+0.1, the paper's, now and then ends with a learner that only knows the larger class: 0.5.
 """
 
 from configs import default
@@ -11,7 +14,7 @@ def get_config():
     config = default.get_config()
     config.dataset = "moons"
     config.cycles, config.initial, config.budget, config.subset = 6, 20, 10, 100
-    config.epochs, config.batch_size = 100, 10
+    config.epochs, config.batch_size = 100, 20
     config.augmentation.update(pad=0, flip=False)
     config.task.update(network="mlp", widths=(32, 32), optimiser="adam", weight_decay=0.0)
     config.ranker.features = 0

@@ -24,6 +24,16 @@ def pytorch_bias(fan_in: int) -> Callable:
     )
 
 
+def pytorch_dense(x: jax.Array, features: int, dtype: Any = jnp.float32) -> jax.Array:
+    """A dense layer of the calling module, initialised as PyTorch's: `[B, F] -> [B, features]`."""
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=pytorch_uniform,
+        bias_init=pytorch_bias(x.shape[-1]),
+    )(x)
+
+
 class Conv(nn.Module):
     """Convolution `[B, H, W, C] -> [B, H', W', features]` with a square window."""
 

@@ -26,16 +26,7 @@ class MLP(nn.Module):
         hidden = []
         x = features.reshape(features.shape[0], -1)
         for width in self.widths:
-            x = nn.relu(_dense(x, width, self.dtype))
+            x = nn.relu(layers.pytorch_dense(x, width, self.dtype))
             hidden.append(x)
-        logits = _dense(x, self.classes, jnp.float32)
+        logits = layers.pytorch_dense(x, self.classes, jnp.float32)
         return TaskOutput(logits, (hidden[len(hidden) // 2],), x.astype(jnp.float32))
-
-
-def _dense(x, features, dtype):
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        kernel_init=layers.pytorch_uniform,
-        bias_init=layers.pytorch_bias(x.shape[-1]),
-    )(x)

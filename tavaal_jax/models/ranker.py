@@ -24,15 +24,6 @@ class Ranker(nn.Module):
         """`taps -> [B]`."""
         pooled = [jnp.mean(t, axis=(1, 2), dtype=jnp.float32) if t.ndim == 4 else t for t in taps]
         if self.features:
-            pooled = [nn.relu(_dense(p, self.features, self.dtype)) for p in pooled]
+            pooled = [nn.relu(layers.pytorch_dense(p, self.features, self.dtype)) for p in pooled]
         joined = jnp.concatenate(pooled, axis=-1)
-        return _dense(joined, 1, jnp.float32)[:, 0]
-
-
-def _dense(x, features, dtype):
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        kernel_init=layers.pytorch_uniform,
-        bias_init=layers.pytorch_bias(x.shape[-1]),
-    )(x)
+        return layers.pytorch_dense(joined, 1, jnp.float32)[:, 0]

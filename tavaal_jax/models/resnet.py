@@ -60,9 +60,5 @@ class ResNet(nn.Module):
                 x = BasicBlock(features, stride, self.axis_name, self.dtype)(x, train)
             taps.append(x)
         embedding = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        logits = nn.Dense(
-            self.classes,
-            kernel_init=layers.pytorch_uniform,
-            bias_init=layers.pytorch_bias(embedding.shape[-1]),
-        )(embedding)
+        logits = layers.pytorch_dense(embedding, self.classes)
         return TaskOutput(logits, tuple(taps), embedding)
