@@ -97,7 +97,7 @@ def test_vae_stages_follow_the_size():
 def test_decoder_and_discriminator_see_the_rank():
     networks = models.build(digits.get_config(), (8, 8, 1), 10, None)
     key, rank = jax.random.key(0), jnp.zeros((3, 1))
-    images, latent = jnp.ones((3, 8, 8, 1)), jnp.ones((3, 16))
+    images, latent = jnp.ones((3, 8, 8, 1)), jnp.ones((3, 32))
     variables = networks.vae.init(key, images, latent, rank, train=False)
     decode = lambda r: networks.vae.apply(variables, latent, r, train=False, method="decode")
     assert jnp.any(decode(rank) != decode(rank + 1))
@@ -106,7 +106,7 @@ def test_decoder_and_discriminator_see_the_rank():
     assert jnp.any(judge(rank) != judge(rank + 1))
     assert len(params["params"]) == 5
     without = networks.discriminator.init(key, latent, None)["params"]
-    assert without["Dense_0"]["kernel"].shape == (16, 64)
+    assert without["Dense_0"]["kernel"].shape == (32, 64)
 
 
 def test_initialisers_have_the_released_codes_spread():
