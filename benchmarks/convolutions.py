@@ -74,8 +74,7 @@ def measure(shape, batch_size, runs):
     kind, side, channels, features, window, stride, padding = shape
     keys = jax.random.split(jax.random.key(0), 3)
     images = jax.random.normal(keys[0], (batch_size, side, side, channels))
-    order = (channels, features) if kind == "conv" else (features, channels)
-    kernel = jax.random.normal(keys[1], (window, window, *order))
+    kernel = jax.random.normal(keys[1], (window, window, channels, features))
     gradient = jax.random.normal(keys[2], LAX[kind](images, kernel, stride, padding).shape)
     arrays = (images, kernel, gradient)
     positions = side**2 if kind == "transposed" else (side // stride) ** 2

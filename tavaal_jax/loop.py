@@ -28,8 +28,22 @@ class Report:
     step: int
     """Finished steps of the stage."""
     metrics: dict[str, Any]
-    """For training stages an array `[n]` per metric, one entry per step run; else a number."""
+    """A number per metric; for a training call a buffer on the devices, see :meth:`values`."""
+    count: int = 0
+    """Steps that a training call ran."""
     stage_ended: bool = False
+    agree: jax.Array | bool = True
+    """Whether all devices hold the same state, for `parallel.check_agreement`."""
+
+    def is_ready(self) -> bool:
+        """Whether the call it came from is done."""
+        arrays = (x for x in jax.tree.leaves(self.metrics) if isinstance(x, jax.Array))
+        return all(x.is_ready() for x in arrays)  # type: ignore[attr-defined]
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The metrics in host memory, `[]` or one entry per step run `[count]`; waits for them."""
+        metrics = {k: np.asarray(v) for k, v in jax.device_get(self.metrics).items()}
+        return {k: v[: self.count] for k, v in metrics.items()} if self.count else metrics
 
 
 def stages(config, method: Method, cycle: int) -> tuple[str, ...]:
@@ -85,6 +99,7 @@ def advance(
     run; it changes when there is something to yield, and nothing else. A yielded state's arrays are
     given up (donated) when the generator goes on.
     """
+    predicted = None  # R(x) of the cycle under way, once T and R are trained
     while not is_finished(run, state):
         names = stages(run.config, run.method, state.cycle)
         if state.stage == 0 and state.step == 0:
@@ -93,23 +108,26 @@ def advance(
             )
         name = names[state.stage]
         cycle = state.cycle
+        if name in ("adversary", "select") and predicted is None:
+            predicted = yield from _predicted_losses(run, key, state, name)
         if name == "evaluate":
             state, metrics = yield from _evaluate(run, state)
         elif name == "select":
-            state, metrics = yield from _select(run, key, state)
+            state, metrics = yield from _select(run, key, state, predicted)
         else:
-            state, metrics = yield from _train(run, key, state, name, steps_per_call)
+            state, metrics = yield from _train(run, key, state, name, steps_per_call, predicted)
         if state.stage + 1 < len(names):
             state = state.replace(stage=state.stage + 1, step=0)
         else:
             state = state.replace(cycle=cycle + 1, stage=0, step=0)
+            predicted = None
         yield state, Report(cycle, name, 0, metrics, stage_ended=True)
 
 
 # Stages
 
 
-def _train(run, key, state, stage, steps_per_call):
+def _train(run, key, state, stage, steps_per_call, predicted):
     """Runs the steps that a training stage still lacks."""
     config, cycle = run.config, state.cycle
     total = stage_steps(config, run.size, cycle, stage)
@@ -123,10 +141,7 @@ def _train(run, key, state, stage, steps_per_call):
         pool = _adversary_pool(run, key, state)
         unlabelled = plans.IndexStream(order_key, pool, config.batch_size)
     networks = _networks(stage, state)
-    data = (run.train, None)
-    if stage == "adversary":
-        predicted = yield from _predicted_losses(run, key, state)
-        data = (run.train, parallel.place(predicted))
+    data = (run.train, predicted)
     while state.step < total:
         first = state.step
         count = min(
@@ -143,10 +158,11 @@ def _train(run, key, state, stage, steps_per_call):
         batches["positions"] = np.tile(np.arange(config.batch_size, dtype=np.int32), (count, 1))
         fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
         shared, batches = jax.tree.map(fill, (shared, batches))
-        networks, metrics = run.programs[stage](networks, data, stage_key, shared, batches, count)
+        networks, metrics, agree = run.programs[stage](
+            networks, data, stage_key, shared, batches, count
+        )
         state = state.replace(step=first + count, **_as_fields(stage, networks))
-        metrics = {name: values[:count] for name, values in metrics.items()}
-        yield state, Report(cycle, stage, state.step, metrics)
+        yield state, Report(cycle, stage, state.step, metrics, count, agree=agree)
     return state, {}
 
 
@@ -177,12 +193,12 @@ def _evaluate(run, state):
     return state.replace(results=results), metrics
 
 
-def _select(run, key, state):
+def _select(run, key, state, predicted):
     """Scores the subset, picks from it and labels the picks."""
     indices = plans.subset(key, state.cycle, state.labelled, run.config.subset)
     keys_of = derive(key, Stream.ACQUISITION, state.cycle)
     variables = (state.task, state.vaal, run.train.replace(images=None, labels=None), keys_of)
-    pool = {"image": run.train.images, "index": np.arange(run.size, dtype=np.int32)}
+    pool = run.pool if predicted is None else {**run.pool, "predicted": predicted}
     parts = []
     for part in run.programs["score"](variables, pool, indices):
         parts.append(part)
@@ -210,20 +226,27 @@ def _adversary_pool(run, key, state):
     return mask
 
 
-def _predicted_losses(run, key, state):
-    """R(x) of all images the frozen networks will meet, float32 `[N]`; None where nothing is
-    ranked."""
-    if run.method.adversary != "ranked":
+def _predicted_losses(run, key, state, stage):
+    """R(x) of all images that the rest of the cycle meets, float32 `[N]` on the devices.
+
+    T and R change no more in this cycle, so each image passes them once. None where the method has
+    no Ranker.
+    """
+    if run.method.ranking_loss is None:
         return None
+    met = np.zeros(run.size, bool)
+    met[plans.subset(key, state.cycle, state.labelled, run.config.subset)] = True
+    if run.config.schedule == "two_phase" and run.method.adversary is not None:
+        met |= state.labelled | _adversary_pool(run, key, state)
     predicted = np.zeros(run.size, np.float32)
-    indices = np.flatnonzero(state.labelled | _adversary_pool(run, key, state))
+    indices = np.flatnonzero(met)
     variables = (state.task, run.train.replace(images=None, labels=None))
     done = 0
     for part in run.programs["rank"](variables, {"image": run.train.images}, indices):
         predicted[indices[done : done + len(part)]] = part
         done += len(part)
-        yield state, Report(state.cycle, "adversary", state.step, {})
-    return predicted
+        yield state, Report(state.cycle, stage, state.step, {})
+    return parallel.place(predicted)
 
 
 def _networks(stage, state):

@@ -6,6 +6,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tavaal_jax import allocator
 from tavaal_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -36,7 +37,7 @@ def _parse(argv):
 
 def main(argv: list[str]) -> int:
     """Runs the study that `argv` describes; returns the exit code."""
-    from tavaal_jax import parallel, study
+    from tavaal_jax import compilation, parallel, study
     from tavaal_jax.signals import Interrupted
 
     try:
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.ERROR)
         if _DISTRIBUTED.value:
             parallel.initialize()
-        parallel.cache_compilations()
+        compilation.keep_in_cache()
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         folder = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
         study.run(_CONFIG.value, folder)
@@ -65,5 +66,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    allocator.restart_with_huge_pages()
     app.define_help_flags()
     sys.exit(main(sys.argv))

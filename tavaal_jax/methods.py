@@ -15,7 +15,7 @@ class Method(NamedTuple):
     adversary: str | None
     """VAE and discriminator: "plain" (VAAL), "ranked" (decoder and D see r), or None."""
     score: Callable
-    """`(run, variables, example, key) -> []`: the score of one image, see `acquisition`."""
+    """`(run, variables, candidate, key) -> []`: the score of one image, see `acquisition`."""
     smallest_first: bool
     """Whether the smallest scores are picked, else the largest."""
 

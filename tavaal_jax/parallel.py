@@ -6,7 +6,6 @@ alike on all devices, and training programs check that it is.
 """
 
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,14 +33,6 @@ def initialize() -> None:
             f"--distributed cannot join other processes ({reason}): leave it out on one machine, or"
             " start it where JAX finds its cluster (a TPU pod, SLURM, Open MPI)"
         ) from error
-
-
-def cache_compilations() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX was told of another place."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = pathlib.Path("~/.cache/tavaal_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def device_count() -> int:
@@ -94,10 +85,10 @@ def train_program(step: Callable, name: str) -> Callable:
     """Compiles `step(state, data, key, shared, batch) -> state, metrics` into a loop on all
     devices.
 
-    The program is `(state, data, key, shared, batches, count) -> state, metrics [n]`: `shared`
-    holds arrays `[n, ...]`, `batches` arrays `[n, B]`; the first `count` rows of them are run.
-    `count` is not a shape, so one compilation serves every call; more than one trace is an error.
-    Raises RuntimeError where devices end up with different states.
+    The program is `(state, data, key, shared, batches, count) -> state, metrics [n], agree`:
+    `shared` holds arrays `[n, ...]`, `batches` arrays `[n, B]`; the first `count` rows of them are
+    run. `count` is not a shape, so one compilation serves every call; more than one trace is an
+    error. `agree` says whether all devices ended with the same bits, see :func:`check_agreement`.
     """
 
     step = jax.jit(step)  # Traced once for the shapes of its metrics and for the loop.
@@ -114,20 +105,22 @@ def train_program(step: Callable, name: str) -> Callable:
             return state, jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
 
         state, buffers = lax.fori_loop(0, count, body, (state, buffers))
-        return state, buffers, _devices_agree((state, buffers))
+        agree = _devices_agree((state, buffers)) if jax.device_count() > 1 else True
+        return state, buffers, agree
 
     compiled = _pmap(steps, name, in_axes=(None, None, None, None, 0, None), donate=(0,))
 
     def program(state, data, key, shared, batches, count: int):
         batches = jax.tree.map(split, batches)
-        state, metrics, agree = compiled(state, data, key, shared, batches, np.int32(count))
-        if jax.device_count() > 1 and not agree:
-            raise RuntimeError(
-                f"devices disagree after {name}: a value was not averaged over devices"
-            )
-        return state, metrics
+        return compiled(state, data, key, shared, batches, np.int32(count))
 
     return program
+
+
+def check_agreement(agree: jax.Array | bool, stage: str) -> None:
+    """Raises RuntimeError where a call left devices with different states; waits for the call."""
+    if not agree:
+        raise RuntimeError(f"devices disagree after {stage}: a value was not averaged over devices")
 
 
 def map_program(function: Callable, name: str, chunk: int) -> Callable:
@@ -149,18 +142,27 @@ def map_program(function: Callable, name: str, chunk: int) -> Callable:
     def program(variables, data, indices: np.ndarray) -> Iterator[Any]:
         local, devices = jax.local_device_count(), jax.device_count()
         mine = jax.process_index() * local + np.arange(local)
+        before = None  # Results are fetched one call late, so that devices never wait.
         for start in range(0, len(indices), chunk * devices):
             wanted = np.asarray(indices[start : start + chunk * devices], np.int32)
             padded = np.resize(wanted, (devices, chunk))
-            gathered, results = jax.device_get(compiled(variables, data, padded[mine]))
-            # Rows come in the order of the devices, which need not be the order they were fed in.
-            gathered = gathered.ravel()
-            sorter = np.argsort(gathered, kind="stable")
-            order = sorter[np.searchsorted(gathered, wanted, sorter=sorter)]
-            rows_of = lambda r, order=order: r.reshape(-1, *r.shape[2:])[order]
-            yield jax.tree.map(rows_of, results)
+            now = wanted, compiled(variables, data, padded[mine])
+            if before is not None:
+                yield _in_order(*before)
+            before = now
+        if before is not None:
+            yield _in_order(*before)
 
     return program
+
+
+def _in_order(wanted, results):
+    """Results of a call in the order of the indices `wanted`; devices may answer in another one."""
+    gathered, results = jax.device_get(results)
+    gathered = gathered.ravel()
+    sorter = np.argsort(gathered, kind="stable")
+    order = sorter[np.searchsorted(gathered, wanted, sorter=sorter)]
+    return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:])[order], results)
 
 
 def _pmap(function, name, in_axes, donate=()):

@@ -11,8 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from tavaal_jax import models, optim, parallel, problem, task, vaal
+from tavaal_jax import acquisition, compilation, models, parallel, problem, task, vaal
 from tavaal_jax.data import Dataset
 from tavaal_jax.methods import Method
 from tavaal_jax.state import Stream, derive, example_keys
@@ -31,6 +33,8 @@ class Run:
     train: Any
     test: Any
     test_size: int
+    pool: dict[str, Any]
+    """What is mapped over for scores: `image [N, ...]` and `index [N]`, on the devices."""
     programs: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
 
@@ -41,6 +45,7 @@ def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run
     run = Run(
         config, method, problem.of(config), networks,
         len(dataset.train_labels), train, test, len(dataset.test_labels),
+        {"image": train.images, "index": parallel.place(np.arange(len(dataset.train_labels)))},
     )  # fmt: skip
     chunk = config.score_batch_size
     for stage, step in (("task", _task_step), ("joint", _joint_step), ("adversary", _vaal_step)):
@@ -49,7 +54,9 @@ def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run
         ("evaluate", _evaluate_one), ("score", _score_one), ("rank", _rank_one)
     ):  # fmt: skip
         run.programs[name] = parallel.map_program(_bind(function, run), name, chunk)
-    run.programs["init"] = jax.jit(_bind(_init_networks, run))
+    run.programs["init"] = jax.jit(
+        _bind(_init_networks, run), compiler_options=compilation.quickly()
+    )
     return run
 
 
@@ -90,15 +97,17 @@ def _joint_step(run, state, data, key, shared, batch):
 
 def _joint_ranks(run, task_state, train, key, shared, batch):
     """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images."""
-    indices = jnp.concatenate([batch["labelled"], batch["unlabelled"]])
-    predicted = task.predict_loss(run, task_state, train.plain(indices))
 
-    def rank(half, number):
-        first_key = derive(key, Stream.FIRST_RANKS, shared["step"], number)
-        first = vaal.first_ranks(first_key, batch["positions"])
-        return optim.keep_if(shared["first_epoch"], first, vaal.rank_of(run, half))
+    def first():
+        keys = (derive(key, Stream.FIRST_RANKS, shared["step"], number) for number in range(2))
+        return tuple(vaal.first_ranks(key, batch["positions"]) for key in keys)
 
-    return tuple(rank(half, number) for number, half in enumerate(jnp.split(predicted, 2)))
+    def later():
+        indices = jnp.concatenate([batch["labelled"], batch["unlabelled"]])
+        predicted = task.predict_loss(run, task_state, train.plain(indices))
+        return tuple(vaal.rank_of(run, half) for half in jnp.split(predicted, 2))
+
+    return lax.cond(shared["first_epoch"], first, later)
 
 
 def _vaal_step(run, state, data, key, shared, batch):
@@ -124,5 +133,6 @@ def _rank_one(run, variables, example):
 def _score_one(run, variables, example):
     task_state, vaal_state, scale, keys_of = variables
     image = scale.normalise(example["image"])
+    candidate = acquisition.Candidate(image, example.get("predicted"))
     key = jax.random.fold_in(keys_of, example["index"])
-    return run.method.score(run, (task_state, vaal_state), image, key)
+    return run.method.score(run, (task_state, vaal_state), candidate, key)

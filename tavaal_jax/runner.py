@@ -61,9 +61,11 @@ class Runner:
             self._checkpoints.close()
 
     def _advance(self, state, log, board, on_results):
-        config = self._run.config
-        begin = time.monotonic()
+        every = self._run.config.checkpoint_every_steps
         steps = loop.advance(self._run, self._key, state, self._pace)
+        handle = lambda report: self._handle(report, log, board)
+        late = None  # A report whose call may still run: its metrics are fetched one call later.
+        self._begin = time.monotonic()
         while True:
             try:
                 state, report = next(steps)
@@ -71,28 +73,36 @@ class Runner:
                 return
             except FloatingPointError as error:
                 self._fail(f"{error} in cycle {state.cycle}", error)
-            values = self._checked(report)
-            now = time.monotonic()
-            if report.stage in self._units and report.metrics:
-                self._pace.observe(report.stage, now - begin)
-                steps_run = len(next(iter(report.metrics.values())))
-                text = f"{self._name} cycle {report.cycle} {report.stage} {report.step}"
-                self._display.advance(steps_run * self._units[report.stage], text)
-            if values:
-                self._log(report, values, now - begin, log, board)
+            if late is not None:
+                handle(late)
+            late = report
+            to_save = report.stage_ended or (state.step and state.step % every == 0)
+            if to_save or self._signals.received is not None or report.is_ready():
+                handle(late)  # Nothing is saved before it was found to be finite.
+                late = None
             if report.stage_ended:
                 self._write_files(state, on_results)
-            if report.stage_ended or (
-                state.step and state.step % config.checkpoint_every_steps == 0
-            ):
+            if to_save:
                 self._save(state)
             self._stop_if_asked(state)
-            begin = time.monotonic()
+
+    def _handle(self, report, log, board):
+        """Checks and writes what a report says; waits for the call it came from."""
+        values = self._checked(report)
+        now = time.monotonic()
+        seconds, self._begin = now - self._begin, now
+        if report.stage in self._units and report.count:
+            self._pace.observe(report.stage, seconds)
+            text = f"{self._name} cycle {report.cycle} {report.stage} {report.step}"
+            self._display.advance(report.count * self._units[report.stage], text)
+        if values:
+            self._log(report, values, seconds, log, board)
 
     def _checked(self, report):
         """Mean of each metric over the steps of a call; UserError at the first that is not
         finite."""
-        values = {name: np.asarray(value) for name, value in report.metrics.items()}
+        parallel.check_agreement(report.agree, report.stage)
+        values = report.values()
         for name, value in values.items():
             if not np.isfinite(value).all():
                 bad = int(np.flatnonzero(~np.isfinite(np.atleast_1d(value)))[0])

@@ -6,7 +6,18 @@ import pathlib
 import numpy as np
 from rich.console import Console
 
-from tavaal_jax import data, loop, metrics, parallel, plots, problem, programs, validation, workdir
+from tavaal_jax import (
+    compilation,
+    data,
+    loop,
+    metrics,
+    parallel,
+    plots,
+    problem,
+    programs,
+    validation,
+    workdir,
+)  # fmt: skip
 from tavaal_jax.checkpoints import read_progress
 from tavaal_jax.methods import METHODS
 from tavaal_jax.runner import Runner
@@ -22,7 +33,7 @@ def run(config, folder: pathlib.Path) -> None:
     Raises UserError for a fault the user can mend, Interrupted after SIGINT or SIGTERM.
     """
     validation.check(config, parallel.device_count())
-    with workdir.claim(folder):
+    with workdir.claim(folder), compilation.Count() as count:
         workdir.check_config(folder, config)
         study = _Study(config, folder)
         todo = study.unfinished()
@@ -35,6 +46,8 @@ def run(config, folder: pathlib.Path) -> None:
         else:
             study.say(f"All runs in {folder} are finished; nothing to do.")
         study.finish()
+        if count.programs:
+            study.say(f"{count}.")
 
 
 class _Study:

@@ -103,7 +103,7 @@ def finish(generator):
 def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     run = prepared("tavaal", "two_phase", pool)
     state = loop.start(run, KEY)
-    predicted = finish(loop._predicted_losses(run, KEY, state))
+    predicted = np.asarray(finish(loop._predicted_losses(run, KEY, state, "adversary")))
     images = run.train.plain(np.arange(run.size))
     expected = np.asarray(programs.task.predict_loss(run, state.task, images))
     used = np.ones(run.size, bool)

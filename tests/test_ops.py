@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tavaal_jax.ops import convolution
+from tavaal_jax.ops import convolution, matrix, patches, winograd
 
 # height, width, C, F, window, stride, padding
 SHAPES = [
@@ -20,6 +20,17 @@ SHAPES = [
     (8, 8, 3, 5, 4, 2, 1),
     (4, 4, 8, 16, 4, 2, 1),
     (9, 9, 3, 5, 4, 2, 1),
+    # wide enough for Winograd
+    (8, 8, 16, 32, 3, 1, 1),
+    (7, 5, 16, 17, 3, 1, 1),
+    (4, 4, 32, 16, 3, 1, 1),
+    (1, 1, 16, 16, 3, 1, 1),
+    (5, 6, 16, 16, 3, 1, 0),
+    (8, 8, 16, 32, 4, 2, 1),
+    (7, 10, 17, 19, 4, 2, 1),
+    (2, 2, 16, 32, 4, 2, 1),
+    (8, 8, 16, 24, 2, 1, 0),
+    (9, 7, 16, 16, 6, 2, 2),
 ]
 
 
@@ -43,9 +54,11 @@ def assert_same_value_and_gradients(function, expected, *arguments):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("cached", [1, 10**9])  # one image a chunk, all images in one
-def test_conv_equals_lax(shape, cached, monkeypatch):
-    monkeypatch.setattr(convolution, "_CACHED_BYTES", cached)
+@pytest.mark.parametrize("most_bytes", [1, 10**9])  # one image at a time, all images at once
+def test_conv_equals_lax(shape, most_bytes, monkeypatch):
+    monkeypatch.setattr(patches, "_CACHED_BYTES", most_bytes)
+    monkeypatch.setattr(winograd, "_MOST_BYTES", most_bytes)
+    jax.clear_caches()
     height, width, channels, features, window, stride, padding = shape
     images = jax.random.normal(jax.random.key(0), (6, height, width, channels))
     kernel = jax.random.normal(jax.random.key(1), (window, window, channels, features))
@@ -58,17 +71,19 @@ def test_conv_equals_lax(shape, cached, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [2, 4, 5])
-def test_conv_transpose_equals_lax_and_is_the_transpose_of_conv(size):
-    images = jax.random.normal(jax.random.key(0), (6, size, size, 5))
-    kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5))
+@pytest.mark.parametrize("channels", [(5, 3), (16, 17), (32, 16)])
+def test_conv_transpose_equals_lax_and_is_the_transpose_of_conv(size, channels):
+    images = jax.random.normal(jax.random.key(0), (6, size, size, channels[0]))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, *channels))
     assert_same_value_and_gradients(
         lambda x, w: convolution.conv_transpose(x, w, 2, 1),
         lambda x, w: convolution._lax_conv_transpose(x, w, 2, 1),
         images,
         kernel,
     )
-    shape = jax.ShapeDtypeStruct((6, 2 * size, 2 * size, 3), jnp.float32)
-    transpose = jax.linear_transpose(lambda x: reference(x, kernel, 2, 1), shape)
+    shape = jax.ShapeDtypeStruct((6, 2 * size, 2 * size, channels[1]), jnp.float32)
+    forward = kernel.swapaxes(2, 3)
+    transpose = jax.linear_transpose(lambda x: reference(x, forward, 2, 1), shape)
     expected = transpose(images)[0]
     out = convolution.conv_transpose(images, kernel, 2, 1)
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
@@ -85,3 +100,67 @@ def test_conv_under_vmap_and_in_a_loop():
         return lax.fori_loop(0, 3, lambda _, w: w - 1e-5 * gradient(w), kernel)
 
     np.testing.assert_allclose(descend(convolution.conv), descend(reference), rtol=1e-4, atol=1e-5)
+
+
+# Image side, C, F, window, stride of all convolutions of ResNet-18 and the VAE at 32 and 28 pixels.
+IN_USE = [
+    (32, 3, 64, 3, 1), (32, 64, 64, 3, 1), (28, 1, 64, 3, 1), (28, 64, 64, 3, 1),
+    (32, 64, 128, 3, 2), (16, 128, 128, 3, 1), (7, 256, 256, 3, 1), (7, 256, 512, 3, 2),
+    (32, 3, 128, 4, 2), (16, 128, 256, 4, 2), (8, 256, 512, 4, 2), (4, 512, 1024, 4, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", IN_USE)
+def test_no_less_accurate_than_lax_at_full_width(shape):
+    """Against float64: our largest error is at most four times `lax`'s, a few float32 roundings."""
+    side, channels, features, window, stride = shape
+    random = np.random.default_rng(0)
+    images = random.normal(size=(2, side, side, channels))
+    kernel = random.normal(size=(window, window, channels, features))
+    with jax.enable_x64(True):
+        exact, pull = jax.vjp(lambda x, w: reference(x, w, stride, 1), images, kernel)
+        gradient = random.normal(size=exact.shape)
+        exact = [np.asarray(x) for x in (exact, *pull(jnp.asarray(gradient)))]
+
+    def errors(function):
+        value, pull = jax.vjp(function, jnp.float32(images), jnp.float32(kernel))
+        results = (value, *pull(jnp.float32(gradient)))
+        pairs = zip(results, exact, strict=True)
+        return [np.abs(r - e).max() / np.abs(e).max() for r, e in pairs]
+
+    ours = errors(lambda x, w: convolution.conv(x, w, stride, 1))
+    theirs = errors(lambda x, w: reference(x, w, stride, 1))
+    for our, their in zip(ours, theirs, strict=True):
+        assert our <= max(4 * their, 1e-6)
+        assert our < 1e-5
+
+
+@pytest.mark.parametrize("room", [winograd, patches])
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_sums_in_float32(room, native, monkeypatch):
+    """bfloat16 has 8 bits: one rounding of factors and result, not one per addition."""
+    monkeypatch.setattr(matrix, "_multiplies_bfloat16", lambda: native)
+    jax.clear_caches()
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 256))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 256, 16))
+    images, kernel = images.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    exact, exact_pull = jax.vjp(
+        lambda x, w: reference(x, w, 2, 1), jnp.float32(images), jnp.float32(kernel)
+    )
+    value, pull = jax.vjp(lambda x, w: room.conv(x, w, 2, 1), images, kernel)
+    gradient = jax.random.normal(jax.random.key(2), value.shape).astype(jnp.bfloat16)
+    results = zip(
+        (value, *pull(gradient)), (exact, *exact_pull(jnp.float32(gradient))), strict=True
+    )
+    for result, expected in results:
+        assert result.dtype == jnp.bfloat16
+        error = jnp.abs(jnp.float32(result) - expected).max() / jnp.abs(expected).max()
+        assert error < 0.015
+
+
+def test_gpu_and_tpu_get_lax_convolutions(monkeypatch):
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: False)
+    images, kernel = jnp.ones((2, 8, 8, 32)), jnp.ones((4, 4, 32, 32))
+    text = str(jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 2, 1))(images, kernel))
+    assert "conv_general_dilated" in text
+    assert "dot_general" not in text

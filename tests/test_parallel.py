@@ -51,14 +51,15 @@ def arguments(count):
 
 def test_train_program_runs_count_steps_and_is_traced_once():
     program = parallel.train_program(step, "moving")
-    state, metrics = program(*arguments(5))
+    state, metrics, agree = program(*arguments(5))
+    assert agree
     keys = jax.vmap(lambda p: jax.random.fold_in(jax.random.key(0), p))(np.arange(8))
     noise = np.asarray(jax.vmap(jax.random.uniform)(keys))
     rows = np.resize(np.arange(24), (5, 8))
     expected = (rows**2 * noise).mean(1) * np.linspace(1, 2, 5)
     np.testing.assert_allclose(metrics["moved"], expected, rtol=1e-5)
     np.testing.assert_allclose(state, expected.sum(), rtol=1e-5)
-    state, metrics = program(*arguments(3))
+    state, metrics, _ = program(*arguments(3))
     np.testing.assert_allclose(state, expected[:3].sum(), rtol=1e-5)
     np.testing.assert_array_equal(metrics["moved"][3:], 0)
 
@@ -82,8 +83,9 @@ def test_a_value_returned_without_pmean_is_noticed(forgotten):
         return state + mean, {"moved": moved}
 
     program = parallel.train_program(careless, f"careless_{forgotten}")
+    _, _, agree = program(*arguments(2))
     with pytest.raises(RuntimeError, match="not averaged over devices"):
-        program(*arguments(2))
+        parallel.check_agreement(agree, "careless")
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 21])

@@ -69,9 +69,8 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """See the class."""
-        # Initialised as [k, k, C, F], so that fan_in counts the inputs; applied as [k, k, F, C].
         shape = (4, 4, images.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).swapaxes(2, 3)
+        kernel = self.param("kernel", self.kernel_init, shape)
         return convolution.conv_transpose(
             images.astype(self.dtype), kernel.astype(self.dtype), stride=2, padding=1
         )

@@ -1,0 +1,230 @@
+"""What the benchmarks share: our programs on CIFAR-shaped data, the peer's process, fair timing.
+
+Ours and the peers take turns, one run each per round; what is reported is the median over the
+rounds of the peer's time divided by ours. The machine's matrix-product peak is measured in the same
+run.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from tavaal_jax import allocator
+
+allocator.restart_with_huge_pages()  # as main does
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))  # configs/
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from configs import cifar100  # noqa: E402
+from tavaal_jax import loop, parallel, programs  # noqa: E402
+from tavaal_jax.data import Dataset  # noqa: E402
+from tavaal_jax.methods import METHODS  # noqa: E402
+
+
+def parser(docstring: str, rounds: int) -> argparse.ArgumentParser:
+    """Flags that every benchmark has."""
+    flags = argparse.ArgumentParser(description=docstring.splitlines()[0])
+    flags.add_argument("--rounds", type=int, default=rounds, help="runs of each side")
+    flags.add_argument("--json", action="store_true", help="last line: one JSON object")
+    return flags
+
+
+class Peer:
+    """A process of `torch_peer.py` that runs its work once for every call."""
+
+    def __init__(self, work: str, **arguments):
+        # It starts as a user's would: with the default allocator and its own threads.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, str(FOLDER / "torch_peer.py"), work, json.dumps(arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean,
+        )  # fmt: skip
+        self.about = self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the PyTorch peer ended: see above; pip install -e '.[bench]' first")
+        return json.loads(line)
+
+    def __call__(self) -> float:
+        """Seconds of one run."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    """Wall time of one call, its results waited for."""
+    begin = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - begin
+
+
+def interleave(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side, the sides in turn, `rounds` times."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side())
+    return times
+
+
+def matrix_peak() -> float:
+    """GFLOP/s of a float32 matrix product, the best of several."""
+    x = jnp.ones((2048, 2048))
+    product = jax.jit(lambda a: a @ a)
+    seconds_of(lambda: product(x))
+    return 2e-9 * 2048**3 / min(seconds_of(lambda: product(x)) for _ in range(5))
+
+
+def report(title: str, times: dict, gflop: float | None, arguments, **more) -> None:
+    """Prints a table of medians and spreads; the first of `times` is ours, each other a peer."""
+    ours, *peers = times
+    peak = matrix_peak()
+    print(f"{title}; {machine()}")
+    for name, values in times.items():
+        line = f"  {name:44s} {statistics.median(values):8.3f} s"
+        line += f"  ({min(values):.3f} to {max(values):.3f}, n = {len(values)})"
+        if name != ours:
+            line += f"  ratio {_ratio(times, name, ours):.2f}"
+        print(line)
+    result = {"seconds": times, "ratios": {p: _ratio(times, p, ours) for p in peers}, **more}
+    if gflop is not None:
+        rate = gflop / statistics.median(times[ours])
+        result |= {"peak_gflops": peak, "share_of_peak": rate / peak}
+        print(
+            f"  ours does {gflop:.0f} GFLOP of direct convolution at {rate:.0f} GFLOP/s,"
+            f" {rate / peak:.2f} of the matrix peak, {peak:.0f} GFLOP/s"
+        )
+    if arguments.json:
+        print(json.dumps({"ratio": result["ratios"][peers[0]], **result, "machine": machine()}))
+
+
+def _ratio(times, peer, ours):
+    return statistics.median(p / o for p, o in zip(times[peer], times[ours], strict=True))
+
+
+def machine() -> str:
+    """Hardware and versions in one line."""
+    device = jax.devices()[0]
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    devices = f"{jax.device_count()} x {device.device_kind}"
+    return f"{devices}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
+
+
+class Programs:
+    """The programs of `tavaal` with `configs/cifar100.py` on random images of CIFAR's shape."""
+
+    def __init__(self, dtype: str = "float32", images: int = 4096, **overrides):
+        self.config = cifar100.get_config()
+        with self.config.unlocked():
+            self.config.update({"dtype": dtype, **overrides})
+        random = np.random.default_rng(0)
+        pixels = random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+        labels = random.integers(0, 100, images).astype(np.int32)
+        self.dataset = Dataset(
+            "random", pixels, labels, np.arange(images).astype(str),
+            pixels[:256], labels[:256], tuple(str(i) for i in range(100)),
+        )  # fmt: skip
+        data = parallel.place(self.dataset.on_device())
+        self.run = programs.prepare(self.config, METHODS["tavaal"], self.dataset, data)
+        self.key = jax.random.key(0)
+        networks = parallel.place(self.run.programs["init"](self.run.train, self.key, 0))
+        self.task, self.vaal = networks["task"], networks["vaal"]
+
+    def train(self, stage: str, steps: int) -> object:
+        """Some steps of a training stage, as `loop` runs them; the weights go on from call to
+        call."""
+        rows, size = self.config.steps_per_call, self.config.batch_size
+        half = self.run.size // 2
+        labelled = np.arange(rows * size, dtype=np.int32).reshape(rows, size) % half
+        positions = np.tile(np.arange(size, dtype=np.int32), (rows, 1))
+        batches = {"labelled": labelled, "positions": positions}
+        data = (self.run.train, None)
+        if stage != "task":
+            batches["unlabelled"] = labelled + half
+        if stage == "adversary":
+            data = (self.run.train, parallel.place(np.zeros(self.run.size, np.float32)))
+        shared = loop._shared_rows(self.config, 0, rows, half // size)
+        state = {"task": self.task, "adversary": self.vaal, "joint": (self.task, self.vaal)}[stage]
+        state, metrics, _ = self.run.programs[stage](state, data, self.key, shared, batches, steps)
+        if stage == "joint":
+            self.task, self.vaal = state
+        elif stage == "task":
+            self.task = state
+        else:
+            self.vaal = state
+        return metrics
+
+    def scores(self, indices) -> np.ndarray:
+        """D's logits of some images, as `loop` gets them for picking: R(x) first, then D."""
+        indices = np.asarray(indices)
+        data = self.run.train.replace(images=None, labels=None)
+        images = {"image": self.run.train.images}
+        predicted = np.zeros(self.run.size, np.float32)
+        ranks = self.run.programs["rank"]((self.task, data), images, indices)
+        predicted[indices] = np.concatenate(list(ranks))
+        pool = {**self.run.pool, "predicted": parallel.place(predicted)}
+        variables = (self.task, self.vaal, data, self.key)
+        return np.concatenate(list(self.run.programs["score"](variables, pool, indices)))
+
+    def accuracy(self) -> np.ndarray:
+        """Counts of T on the test set, as `loop` gets them."""
+        test = {"image": self.run.test.images, "label": self.run.test.labels}
+        variables = (self.task, self.run.test.replace(images=None, labels=None))
+        indices = np.arange(self.run.test_size)
+        return sum(part.sum(0) for part in self.run.programs["evaluate"](variables, test, indices))
+
+
+def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
+    """Times one training step of `stage` against the peers, or float32 against bfloat16."""
+    size = arguments.batch_size
+    if arguments.bfloat16:
+        kinds = {
+            f"ours, {dtype}": Programs(dtype, batch_size=size) for dtype in ("bfloat16", "float32")
+        }
+    else:
+        kinds = {"ours": Programs(batch_size=size)}
+    sides = {name: lambda p=p: seconds_of(lambda: p.train(stage, 1)) for name, p in kinds.items()}
+    for side in sides.values():
+        side()
+    processes = {}
+    if not arguments.bfloat16:
+        config = kinds["ours"].config
+        hidden, latent = len(config.discriminator.hidden), config.vae.latent
+        processes = {
+            name: Peer(work, batch_size=size, hidden=hidden, latent=latent)
+            for name, work in peers.items()
+        }
+    times = interleave({**sides, **processes}, arguments.rounds)
+    about = {name: peer.about for name, peer in processes.items()}
+    gflop = list(about.values())[-1]["gflop"] if about else None
+    for peer in processes.values():
+        peer.close()
+    report(f"{stage} step, batch {size}", times, gflop, arguments, peers=about)

@@ -1,0 +1,68 @@
+"""Claim: on a CPU, one whole two-phase cycle of TA-VAAL takes less than half of PyTorch's time.
+
+Both sides train T and R on the labelled images with crops and flips, then VAE and D on labelled
+images and the subset, then score the subset, for the same number of epochs: ours is
+`loop.advance`, the generator behind `main`, to the end of its first cycle (ranks and test included,
+checkpoints not), the peer is `torch_peer.Stage`, the released code's work per step. CIFAR-shaped
+random images.
+
+    python benchmarks/stage.py [--epochs=2] [--vae_epochs=1] [--rounds=1] [--json]
+
+The paper's proportion is 200 to 100. `ratio` is the peer's time over ours; the weights are compiled
+and warm on both sides. A round with the default flags takes half an hour on two cores.
+"""
+
+import harness
+import jax
+
+from tavaal_jax import loop
+
+
+def main():
+    """Command line."""
+    flags = harness.parser(__doc__, rounds=1)
+    flags.add_argument("--batch_size", type=int, default=128)
+    flags.add_argument("--labelled", type=int, default=1_000)
+    flags.add_argument("--subset", type=int, default=10_000)
+    flags.add_argument("--epochs", type=int, default=2)
+    flags.add_argument("--vae_epochs", type=int, default=1)
+    arguments = flags.parse_args()
+    programs = harness.Programs(
+        images=arguments.labelled + arguments.subset, schedule="two_phase",
+        batch_size=arguments.batch_size, initial=arguments.labelled, budget=arguments.labelled,
+        subset=arguments.subset, epochs=arguments.epochs, cycles=2,
+    )  # fmt: skip
+    config = programs.config
+    with config.unlocked():
+        config.vae.unlabelled, config.vae.epochs = "subset", arguments.vae_epochs
+    programs.train("task", 1)
+    programs.train("adversary", 1)
+    programs.scores(range(128))
+    vae_steps = loop.stage_steps(config, programs.run.size, 0, "adversary")
+
+    def ours():
+        key = jax.random.key(1)
+
+        def cycle():
+            state = loop.start(programs.run, key)
+            for after, _ in loop.advance(programs.run, key, state, lambda stage: 5):
+                if after.cycle == 1:
+                    return after.pick_rank
+            return None
+
+        return harness.seconds_of(cycle)
+
+    peer = harness.Peer(
+        "stage", batch_size=arguments.batch_size, hidden=len(config.discriminator.hidden),
+        latent=config.vae.latent, labelled=arguments.labelled, subset=arguments.subset,
+        epochs=arguments.epochs, vae_steps=vae_steps,
+    )  # fmt: skip
+    times = harness.interleave({"ours": ours, "PyTorch, released work": peer}, arguments.rounds)
+    peer.close()
+    steps = loop.stage_steps(config, programs.run.size, 0, "task")
+    title = f"cycle of {steps} steps of T, {vae_steps} of the VAE, {arguments.subset} scores"
+    harness.report(title, times, None, arguments, peers=peer.about)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""The peer: what PyTorch users run today, written anew, as a process of its own.
+
+The networks and the work per step are those of the authors' released code (SGD on ResNet-18 with
+the Ranker, then VAE and discriminator), in plain eager PyTorch, as everybody trains it. Each kind
+of work is one class with a `run`; the memory format is the faster one, found at the start.
+
+Run by the other scripts, which talk to it over pipes so that neither side's allocator, threads or
+environment touches the other's: a line of JSON arguments in, a line of JSON results out.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class BasicBlock(nn.Module):
+    """ResNet's block of two 3x3 convolutions."""
+
+    def __init__(self, channels, features, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, features, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(features)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != features:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, features, 1, stride, bias=False), nn.BatchNorm2d(features)
+            )
+
+    def forward(self, x):
+        """`[B, C, H, W] -> [B, F, H / stride, W / stride]`"""
+        out = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 with the CIFAR stem; returns logits and the four stages' outputs."""
+
+    def __init__(self, classes, channels=3):
+        super().__init__()
+        widths = (64, 64, 128, 256, 512)
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                BasicBlock(widths[i], widths[i + 1], 1 if i == 0 else 2),
+                BasicBlock(widths[i + 1], widths[i + 1], 1),
+            )
+            for i in range(4)
+        )
+        self.head = nn.Linear(512, classes)
+
+    def forward(self, x):
+        """`[B, C, H, W] -> logits [B, K], taps`"""
+        x = self.stem(x)
+        taps = []
+        for stage in self.stages:
+            x = stage(x)
+            taps.append(x)
+        return self.head(x.mean((2, 3))), taps
+
+
+class Ranker(nn.Module):
+    """Loss prediction module."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.ModuleList(nn.Linear(c, 128) for c in (64, 128, 256, 512))
+        self.out = nn.Linear(4 * 128, 1)
+
+    def forward(self, taps):
+        """`taps -> [B]`"""
+        pooled = [functional.relu(d(t.mean((2, 3)))) for d, t in zip(self.dense, taps, strict=True)]
+        return self.out(torch.cat(pooled, 1))[:, 0]
+
+
+class VAE(nn.Module):
+    """Convolutional VAE for 32x32 images, conditioned on the rank."""
+
+    def __init__(self, latent, channels=3):
+        super().__init__()
+        widths = (channels, 128, 256, 512, 1024)
+        down, up = [], []
+        for i in range(4):
+            conv = nn.Conv2d(widths[i], widths[i + 1], 4, 2, 1, bias=False)
+            down += [conv, nn.BatchNorm2d(widths[i + 1]), nn.ReLU()]
+        for i in (3, 2, 1):
+            conv = nn.ConvTranspose2d(widths[i + 1], widths[i], 4, 2, 1, bias=False)
+            up += [conv, nn.BatchNorm2d(widths[i]), nn.ReLU()]
+        self.down = nn.Sequential(*down)
+        self.mean, self.log_variance = nn.Linear(4096, latent), nn.Linear(4096, latent)
+        self.expand = nn.Linear(latent + 1, 16 * 1024)
+        self.up = nn.Sequential(*up, nn.ConvTranspose2d(128, channels, 1))
+
+    def encode(self, x):
+        """`[B, C, 32, 32] -> mean, log_variance [B, Z]`"""
+        x = self.down(x).flatten(1)
+        return self.mean(x), self.log_variance(x)
+
+    def forward(self, rank, x):
+        """`rank [B, 1], x -> reconstruction, mean, log_variance`"""
+        mean, log_variance = self.encode(x)
+        latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        decoded = self.expand(torch.cat([latent, rank], 1)).view(-1, 1024, 4, 4)
+        if x.is_contiguous(memory_format=torch.channels_last):
+            decoded = decoded.contiguous(memory_format=torch.channels_last)
+        return self.up(decoded), mean, log_variance
+
+
+class Discriminator(nn.Module):
+    """MLP on latent and rank; `hidden` layers of 512."""
+
+    def __init__(self, latent, hidden):
+        super().__init__()
+        widths = [latent + 1] + [512] * hidden
+        dense = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
+        self.net = nn.Sequential(*dense, nn.Linear(512, 1))
+
+    def forward(self, rank, mean):
+        """`[B, 1], [B, Z] -> logits [B]`"""
+        return self.net(torch.cat([mean, rank], 1))[:, 0]
+
+
+def ranking_loss(predicted, target):
+    """Equation (1) on pairs (i, B-1-i)."""
+    half = len(predicted) // 2
+    difference = (predicted - predicted.flip(0))[:half]
+    larger = ((target - target.flip(0))[:half] > 0).float().detach()
+    return functional.binary_cross_entropy_with_logits(difference, larger)
+
+
+def vae_loss(x, decoded, mean, log_variance):
+    """Reconstruction and KL."""
+    kl = -0.5 * torch.mean(1 + log_variance - mean.square() - log_variance.exp())
+    return functional.mse_loss(decoded, x) + kl
+
+
+def bce(logits, value):
+    """Binary cross-entropy against a constant."""
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, value))
+
+
+class Task:
+    """One step of T and R."""
+
+    def __init__(self, arguments, to):
+        self.size, self.to = arguments["batch_size"], to
+        self.net, self.ranker = to(ResNet18(100)).train(), Ranker()
+        params = [*self.net.parameters(), *self.ranker.parameters()]
+        self.optimiser = torch.optim.SGD(params, 0.1, momentum=0.9, weight_decay=5e-4)
+        self.images = to(torch.randn(self.size, 3, 32, 32))
+        self.labels = torch.randint(0, 100, (self.size,))
+
+    def step(self, images, labels):
+        """SGD with equation (2)."""
+        self.optimiser.zero_grad()
+        logits, taps = self.net(images)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        (losses.mean() + ranking_loss(self.ranker(taps), losses)).backward()
+        self.optimiser.step()
+
+    def run(self):
+        """One step on random images."""
+        self.step(self.images, self.labels)
+
+
+class Adversary:
+    """One step of VAE and discriminator on random images; subclasses say how much of it."""
+
+    released: bool
+
+    def __init__(self, arguments, to):
+        size, latent = arguments["batch_size"], arguments["latent"]
+        self.vae = to(VAE(latent)).train()
+        self.discriminator = Discriminator(latent, arguments["hidden"])
+        self.vae_optimiser = torch.optim.Adam(self.vae.parameters(), 5e-4)
+        self.d_optimiser = torch.optim.Adam(self.discriminator.parameters(), 5e-4)
+        self.net, self.ranker = to(ResNet18(100)).eval(), Ranker()
+        self.pools = [to(torch.randn(size, 3, 32, 32)) for _ in range(2)]
+        self.ranks = [torch.rand(size, 1) for _ in range(2)]
+
+    def step(self, pools, ranks):
+        """VAE, then D; the released code computes the ranks anew and decodes once more for D."""
+        if self.released:
+            with torch.no_grad():
+                ranks = [torch.sigmoid(self.ranker(self.net(x)[1]))[:, None] for x in pools]
+        loss = 0.0
+        for x, rank, value in zip(pools, ranks, (1.0, 1.0), strict=True):
+            decoded, mean, log_variance = self.vae(rank, x)
+            loss = loss + vae_loss(x, decoded, mean, log_variance)
+            loss = loss + bce(self.discriminator(rank, mean), value)
+        self.vae_optimiser.zero_grad()
+        loss.backward()
+        self.vae_optimiser.step()
+        with torch.no_grad():
+            if self.released:
+                means = [self.vae(rank, x)[1] for x, rank in zip(pools, ranks, strict=True)]
+            else:
+                means = [self.vae.encode(x)[0] for x in pools]
+        loss = 0.0
+        for mean, rank, value in zip(means, ranks, (1.0, 0.0), strict=True):
+            loss = loss + bce(self.discriminator(rank, mean), value)
+        self.d_optimiser.zero_grad()
+        loss.backward()
+        self.d_optimiser.step()
+
+    def run(self):
+        """One step on random images."""
+        self.step(self.pools, self.ranks)
+
+
+class Released(Adversary):
+    """The released code's step: ranks by T and R on both batches, the whole VAE for D."""
+
+    released = True
+
+
+class Reduced(Adversary):
+    """Only what the result needs, as ours: constant ranks, the encoder alone for D."""
+
+    released = False
+
+
+class Score(Adversary):
+    """Scores of one batch of images: T, R, encoder, D in evaluation mode."""
+
+    released = False
+
+    def __init__(self, arguments, to):
+        super().__init__(arguments, to)
+        self.vae.eval()
+        self.discriminator.eval()
+
+    def run(self):
+        """One batch."""
+        with torch.inference_mode():
+            x = self.pools[0]
+            rank = torch.sigmoid(self.ranker(self.net(x)[1]))[:, None]
+            self.discriminator(rank, self.vae.encode(x)[0])
+
+
+class Stage(Released):
+    """One two-phase TA-VAAL cycle as the released code runs it, scoring of the subset included.
+
+    T and R for `epochs` on the labelled images (crop and flip), then VAE and D for `vae_steps`,
+    then D of the subset. Images are in memory as floats; the released code's loader takes longer.
+    """
+
+    def __init__(self, arguments, to):
+        super().__init__(arguments, to)
+        self.task = Task(arguments, to)
+        self.net, self.ranker = self.task.net, self.task.ranker
+        self.arguments, self.to = arguments, to
+        self.labelled = torch.randn(arguments["labelled"], 3, 32, 32)
+        self.labels = torch.randint(0, 100, (len(self.labelled),))
+        self.subset = torch.randn(arguments["subset"], 3, 32, 32)
+
+    def augmented(self, images):
+        """Random crop from 36 pixels and flip, image by image as torchvision does."""
+        padded = functional.pad(images, (2, 2, 2, 2))
+        out = torch.empty_like(images)
+        offsets, flips = torch.randint(0, 5, (len(images), 2)).tolist(), torch.rand(len(images))
+        for i, (y, x) in enumerate(offsets):
+            crop = padded[i, :, y : y + 32, x : x + 32]
+            out[i] = crop.flip(2) if flips[i] < 0.5 else crop
+        return self.to(out)
+
+    def run(self):
+        """The whole cycle."""
+        size, labelled = self.task.size, len(self.labelled)
+        self.net.train()
+        for _ in range(self.arguments["epochs"]):
+            order = torch.randperm(labelled)
+            for start in range(0, labelled - size + 1, size):
+                rows = order[start : start + size]
+                self.task.step(self.augmented(self.labelled[rows]), self.labels[rows])
+        self.net.eval()
+        self.vae.train()
+        for _ in range(self.arguments["vae_steps"]):
+            pools = [
+                self.to(x[torch.randint(0, len(x), (size,))]) for x in (self.labelled, self.subset)
+            ]
+            self.step(pools, None)
+        self.vae.eval()
+        with torch.inference_mode():
+            scores = []
+            for x in map(self.to, self.subset.split(size)):
+                rank = torch.sigmoid(self.ranker(self.net(x)[1]))[:, None]
+                scores.append(self.discriminator(rank, self.vae.encode(x)[0]))
+        torch.cat(scores).argsort()[:labelled]
+
+
+WORK = {"task": Task, "released": Released, "reduced": Reduced, "score": Score, "stage": Stage}
+
+
+def seconds(work):
+    """Wall time of one run."""
+    begin = time.perf_counter()
+    work.run()
+    return time.perf_counter() - begin
+
+
+def faster_format(kind, arguments):
+    """The work in whichever memory format runs a step faster, after one step to warm up."""
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    times = {}
+    probe = WORK["released"] if kind is Stage else kind
+    for name, memory_format in formats.items():
+        work = probe(arguments, lambda x, f=memory_format: x.to(memory_format=f))
+        work.run()
+        times[name] = min(seconds(work) for _ in range(2))
+    best = min(times, key=times.get)
+    return kind(arguments, lambda x: x.to(memory_format=formats[best])), best, times
+
+
+def main():
+    """Serves one run for every line on stdin."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", choices=sorted(WORK))
+    parser.add_argument("arguments", type=json.loads)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    work, memory_format, times = faster_format(WORK[options.work], options.arguments)
+    gflop = None
+    if options.work != "stage":
+        with FlopCounterMode(display=False) as counter:
+            work.run()
+        gflop = counter.get_total_flops() / 1e9
+    about = {
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "gflop": gflop,
+        "memory_format": memory_format, "format_seconds": times,
+    }  # fmt: skip
+    print(json.dumps(about), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": seconds(work)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The process starts itself anew once, with huge pages, its arguments and its PID."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, sys
+from tavaal_jax import allocator
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
+allocator.restart_with_huge_pages()
+print("went on", flush=True)
+"""
+
+
+def lines(tunables):
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    if tunables is not None:
+        environment["GLIBC_TUNABLES"] = tunables
+    command = [sys.executable, "-c", PROGRAM, "--flag", "a b"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+@pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
+def test_starts_anew_once(tunables):
+    first, second, end = lines(tunables)
+    both = "glibc.malloc.hugetlb=1" if tunables is None else f"{tunables}:glibc.malloc.hugetlb=1"
+    assert first.split()[0] == second.split()[0]
+    assert second.endswith(f" {both} ['--flag', 'a b']")
+    assert end == "went on"
+
+
+def test_leaves_the_users_choice_alone():
+    first, end = lines("glibc.malloc.hugetlb=0")
+    assert "hugetlb=0" in first
+    assert end == "went on"
