@@ -38,6 +38,7 @@ def main():
     programs.train("task", 1)
     programs.train("adversary", 1)
     programs.scores(range(128))
+    programs.accuracy()
     vae_steps = loop.stage_steps(config, programs.run.size, 0, "adversary")
 
     def ours():

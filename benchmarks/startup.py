@@ -1,9 +1,9 @@
 """Claim: everything that `configs/cifar100.py` needs is traced and compiled once, in a minute, and
 from the cache in seconds.
 
-A process of its own imports the package, compiles all programs of `tavaal` under `configs/cifar100.py`
-(weights, joint step, last cycle's step, test, ranks, scores) and runs each once; first with an empty
-cache of compiled programs, then with the one that the first left.
+A process of its own imports the package, compiles all programs of `tavaal` under
+`configs/cifar100.py` (weights, joint step, last cycle's step, test, ranks, scores) and runs each
+once; first with an empty cache of compiled programs, then with the one that the first left.
 
     python benchmarks/startup.py [--rounds=1] [--json]
 
