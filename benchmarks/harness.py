@@ -16,27 +16,27 @@ import sys
 import time
 from collections.abc import Callable
 
-from tavaal_jax import allocator
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-allocator.restart_with_huge_pages()  # as main does
+from tavaal_jax import allocator, loop, parallel, programs
+from tavaal_jax.data import Dataset
+from tavaal_jax.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))  # configs/
-
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-
+sys.path.insert(0, str(FOLDER.parent))
 from configs import cifar100  # noqa: E402
-from tavaal_jax import loop, parallel, programs  # noqa: E402
-from tavaal_jax.data import Dataset  # noqa: E402
-from tavaal_jax.methods import METHODS  # noqa: E402
 
 
 def parser(docstring: str, rounds: int) -> argparse.ArgumentParser:
-    """Flags that every benchmark has."""
+    """Flags that every benchmark has; called first of all, it allows huge pages as `main` does."""
+    allocator.restart_with_huge_pages()
     flags = argparse.ArgumentParser(description=docstring.splitlines()[0])
     flags.add_argument("--rounds", type=int, default=rounds, help="runs of each side")
+    flags.add_argument(
+        "--huge_pages_for_peer", action="store_true", help="give PyTorch our allocator setting"
+    )
     flags.add_argument("--json", action="store_true", help="last line: one JSON object")
     return flags
 
@@ -44,9 +44,10 @@ def parser(docstring: str, rounds: int) -> argparse.ArgumentParser:
 class Peer:
     """A process of `torch_peer.py` that runs its work once for every call."""
 
-    def __init__(self, work: str, **arguments):
+    def __init__(self, work: str, huge_pages: bool = False, **arguments):
         # It starts as a user's would: with the default allocator and its own threads.
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+        ours = () if huge_pages else ("GLIBC_TUNABLES",)
+        clean = {k: v for k, v in os.environ.items() if k not in ours}
         self._process = subprocess.Popen(
             [sys.executable, str(FOLDER / "torch_peer.py"), work, json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean,
@@ -219,7 +220,9 @@ def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
         config = kinds["ours"].config
         hidden, latent = len(config.discriminator.hidden), config.vae.latent
         processes = {
-            name: Peer(work, batch_size=size, hidden=hidden, latent=latent)
+            name: Peer(
+                work, arguments.huge_pages_for_peer, batch_size=size, hidden=hidden, latent=latent
+            )
             for name, work in peers.items()
         }
     times = interleave({**sides, **processes}, arguments.rounds)

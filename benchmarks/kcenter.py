@@ -59,13 +59,13 @@ def main():
         "ours": side("ours", acquisition.k_center),
         "scikit-learn distances": side("theirs", usual_greedy),
     }
-    sides["ours"]()
+    sides["ours"]()  # compiles
     times = harness.interleave(sides, arguments.rounds)
     swapped = int(np.sum(picks["ours"] != picks["theirs"]))
     if set(picks["ours"]) != set(picks["theirs"]):
         raise SystemExit("error: the picks differ")
-    harness.report(f"{arguments.picks} picks", times, None, arguments, swapped_by_rounding=swapped)
-    print(f"  the same {arguments.picks} points, {swapped} of them in another place")
+    title = f"the same {arguments.picks} picks, {swapped} of them in another place"
+    harness.report(title, times, None, arguments, swapped_by_rounding=swapped)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def main():
     ours()
     config = programs.config
     hidden, latent = len(config.discriminator.hidden), config.vae.latent
-    peer = harness.Peer("score", batch_size=size, hidden=hidden, latent=latent)
+    peer = harness.Peer(
+        "score", arguments.huge_pages_for_peer, batch_size=size, hidden=hidden, latent=latent
+    )
     sides = {"ours, per image": ours, "PyTorch, per image": lambda: peer() / size}
     times = harness.interleave(sides, arguments.rounds)
     gflop = peer.about["gflop"] / size

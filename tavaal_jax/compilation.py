@@ -12,11 +12,10 @@ _PREPARED = (
 )
 
 
-def keep_in_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX was told of another place."""
+def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> None:
+    """Keeps compiled programs in a folder, unless JAX was told of another place."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = pathlib.Path("~/.cache/tavaal_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

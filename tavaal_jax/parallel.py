@@ -2,7 +2,7 @@
 
 A step is written for one device's part of the batch and calls :func:`mean` on what the devices must
 agree on. `in_axes` None is for what all devices hold alike, such as the state; what is returned is
-alike on all devices, and training programs check that it is.
+alike on all devices; training programs say whether it is, for :func:`check_agreement`.
 """
 
 import itertools

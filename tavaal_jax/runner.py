@@ -76,15 +76,18 @@ class Runner:
             if late is not None:
                 handle(late)
             late = report
+            asked = self._signals.received is not None
             to_save = report.stage_ended or (state.step and state.step % every == 0)
-            if to_save or self._signals.received is not None or report.is_ready():
+            if asked or to_save or report.is_ready():
                 handle(late)  # Nothing is saved before it was found to be finite.
                 late = None
             if report.stage_ended:
                 self._write_files(state, on_results)
-            if to_save:
+            if asked or to_save:
                 self._save(state)
-            self._stop_if_asked(state)
+            if asked:
+                raise Interrupted(self._signals.received)
+            self._begin = time.monotonic() if late is None else self._begin
 
     def _handle(self, report, log, board):
         """Checks and writes what a report says; waits for the call it came from."""

@@ -15,26 +15,38 @@ print("went on", flush=True)
 """
 
 
-def lines(tunables):
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return [str(tmp_path / "program.py")]
+
+
+def lines(program, tunables=None):
+    ours = ("GLIBC_TUNABLES", "TAVAAL_JAX_RESTARTED")
+    environment = {k: v for k, v in os.environ.items() if k not in ours}
     if tunables is not None:
         environment["GLIBC_TUNABLES"] = tunables
-    command = [sys.executable, "-c", PROGRAM, "--flag", "a b"]
+    command = [sys.executable, *program, "--flag", "a b"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 @pytest.mark.parametrize("tunables", [None, "glibc.malloc.check=0"])
-def test_starts_anew_once(tunables):
-    first, second, end = lines(tunables)
+def test_starts_anew_once(program, tunables):
+    first, second, end = lines(program, tunables)
     both = "glibc.malloc.hugetlb=1" if tunables is None else f"{tunables}:glibc.malloc.hugetlb=1"
     assert first.split()[0] == second.split()[0]
     assert second.endswith(f" {both} ['--flag', 'a b']")
     assert end == "went on"
 
 
-def test_leaves_the_users_choice_alone():
-    first, end = lines("glibc.malloc.hugetlb=0")
+def test_leaves_the_users_choice_alone(program):
+    first, end = lines(program, "glibc.malloc.hugetlb=0")
     assert "hugetlb=0" in first
     assert end == "went on"
+
+
+def test_leaves_an_interpreter_alone_that_runs_something_else(program):
+    assert len(lines(["-c", PROGRAM])) == 2
+    assert len(lines(["-m", "cProfile", "-o", os.devnull, *program])) == 2

@@ -1,8 +1,8 @@
 """Convolution and transposed convolution, exact and differentiable, in the form each platform runs
 well.
 
-On GPU and TPU these are ``lax`` convolutions. On a CPU they are products of matrices: by
-:mod:`winograd` where window, stride and channels allow it, else by :mod:`patches`.
+On GPU and TPU these are ``lax`` convolutions. On a CPU :mod:`winograd` makes products of matrices
+of them where window, stride and channels allow it, else :mod:`patches`.
 
 Layouts: images ``[B, H, W, C]``, kernels ``[k, k, C, F]`` for C channels in and F out. The platform
 is read once, at trace time.

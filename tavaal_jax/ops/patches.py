@@ -78,12 +78,12 @@ def _input_gradient(gradient, kernel, stride, padding, size):
     if stride == 1 and window > 1:
         flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
         return _lax_conv(gradient, flipped, window - 1 - padding)
-    patches = _dot(gradient, kernel.reshape(-1, features).T)
-    shape = (gradient.shape[0], *size, channels)
-    fold = jax.linear_transpose(
-        lambda x: _patches(x, window, stride, padding), jax.ShapeDtypeStruct(shape, gradient.dtype)
-    )
-    return fold(patches)[0]
+    wide = matrix.factor_type(gradient.dtype)
+    columns = kernel.reshape(-1, features).T
+    patches = matrix.product(gradient.astype(wide), columns.astype(wide))
+    images = jax.ShapeDtypeStruct((gradient.shape[0], *size, channels), jnp.float32)
+    fold = jax.linear_transpose(lambda x: _patches(x, window, stride, padding), images)
+    return fold(patches)[0].astype(gradient.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -104,10 +104,12 @@ def _kernel_gradient(images, gradient, window, stride, padding):
 
 
 def _lax_conv(images, kernel, padding):
-    return lax.conv_general_dilated(
-        images, kernel, (1, 1), ((padding, padding),) * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    wide = matrix.factor_type(images.dtype)
+    out = lax.conv_general_dilated(
+        images.astype(wide), kernel.astype(wide), (1, 1), ((padding, padding),) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), preferred_element_type=jnp.float32,
     )  # fmt: skip
+    return out.astype(images.dtype)
 
 
 def _dot(x, y):

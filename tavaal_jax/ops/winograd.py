@@ -27,7 +27,9 @@ from jax import lax
 
 from tavaal_jax.ops import matrix
 
-_MOST_BYTES = 512 * 2**20  # of transformed tiles at a time: the batch is cut where it takes more
+# Of transformed tiles at a time: the batch is cut where it takes more. Under `vmap`, in scoring,
+# the batch is one example and is not cut; `score_batch_size` bounds it there.
+_MOST_BYTES = 512 * 2**20
 
 
 class _Transform(NamedTuple):
@@ -315,7 +317,9 @@ def _blocks(images, window, stride, padding):
 def _part_size(taps, arrays):
     """Largest divisor of the batch whose tiles take at most `_MOST_BYTES`."""
     batch = arrays[0].shape[0]
-    bytes_of_one = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in arrays)
+    bytes_of_one = sum(
+        math.prod(x.shape[1:]) * matrix.factor_type(x.dtype).itemsize for x in arrays
+    )
     limit = max(1, int(_MOST_BYTES / (bytes_of_one * (taps + 1) ** 2 / 4)))
     return next(n for n in range(min(batch, limit), 0, -1) if batch % n == 0)
 
