@@ -32,6 +32,7 @@ def test_files_and_table(finished):
     assert "mean ± standard deviation over trials" in output
     assert "tavaal trial 0 cycle 2: 64 labelled, accuracy" in output
     assert "left]" in output
+    assert " programs traced and compiled in " in output
 
 
 @pytest.mark.parametrize("method", ["random", "tavaal"])
