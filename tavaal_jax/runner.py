@@ -76,17 +76,17 @@ class Runner:
             if late is not None:
                 handle(late)
             late = report
-            asked = self._signals.received is not None
+            asked = self._signals.received
             to_save = report.stage_ended or (state.step and state.step % every == 0)
-            if asked or to_save or report.is_ready():
+            if asked is not None or to_save or report.is_ready():
                 handle(late)  # Nothing is saved before it was found to be finite.
                 late = None
             if report.stage_ended:
                 self._write_files(state, on_results)
-            if asked or to_save:
+            if asked is not None or to_save:
                 self._save(state)
-            if asked:
-                raise Interrupted(self._signals.received)
+            if asked is not None:
+                raise Interrupted(asked)
             self._begin = time.monotonic() if late is None else self._begin
 
     def _handle(self, report, log, board):
