@@ -1,4 +1,4 @@
-"""Claim: on a CPU, the pool is scored at 1.5 times PyTorch's rate or more.
+"""Claim: on a CPU, the pool is scored faster than PyTorch scores it.
 
 Ours is what `main` runs to pick images for `tavaal`: T and R, then encoder and D, image by image
 under `vmap`, gathered from the pool and fetched to the host. The peer runs the same four networks

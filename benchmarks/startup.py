@@ -1,5 +1,5 @@
-"""Claim: everything that `configs/cifar100.py` needs is traced and compiled once, in a minute, and
-from the cache in seconds.
+"""Claim: everything that `configs/cifar100.py` needs is traced and compiled once, in little more
+than a minute, and from the cache in a quarter of one.
 
 A process of its own imports the package, compiles all programs of `tavaal` under
 `configs/cifar100.py` (weights, joint step, last cycle's step, test, ranks, scores) and runs each

@@ -1,4 +1,4 @@
-"""Claim: on a CPU, a training step of ResNet-18 and the Ranker is as fast as PyTorch's or faster.
+"""Claim: on a CPU, a training step of ResNet-18 and the Ranker is about as fast as PyTorch's.
 
 Ours is the program that `main` runs (gathering and augmenting its batch included), the peer is
 `torch_peer.Task` on ready batches, in its faster memory format.

@@ -42,4 +42,5 @@ def test_counts_programs_only_inside_the_with_statement():
 
 def test_quickly_compiled_initial_weights_are_the_same():
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    subprocess.run([sys.executable, "-c", SAME_WEIGHTS], env=environment, cwd=ROOT, check=True)
+    command = [sys.executable, "-c", SAME_WEIGHTS]
+    assert subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode == 0
