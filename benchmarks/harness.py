@@ -1,8 +1,9 @@
 """What the benchmarks share: our programs on CIFAR-shaped data, the peer's process, fair timing.
 
-Ours and the peers take turns, one run each per round; what is reported is the median over the
-rounds of the peer's time divided by ours. The machine's matrix-product peak is measured in the same
-run.
+Ours and the peers take turns, one turn each per round. A turn begins with a run that is not timed,
+so that neither side pays for what the other did to caches and free memory. What is reported is the
+median over the rounds of the peer's time divided by ours. The machine's matrix-product peak is
+measured in the same run.
 """
 
 import argparse
@@ -42,12 +43,13 @@ def parser(docstring: str, rounds: int) -> argparse.ArgumentParser:
 
 
 class Peer:
-    """A process of `torch_peer.py` that runs its work once for every call."""
+    """A process of `torch_peer.py`, on a GPU where JAX is on one: a call is a turn of some runs."""
 
     def __init__(self, work: str, huge_pages: bool = False, **arguments):
         # It starts as a user's would: with the default allocator and its own threads.
         ours = () if huge_pages else ("GLIBC_TUNABLES",)
         clean = {k: v for k, v in os.environ.items() if k not in ours}
+        arguments["device"] = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self._process = subprocess.Popen(
             [sys.executable, str(FOLDER / "torch_peer.py"), work, json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean,
@@ -60,16 +62,22 @@ class Peer:
             raise SystemExit("the PyTorch peer ended: see above; pip install -e '.[bench]' first")
         return json.loads(line)
 
-    def __call__(self) -> float:
-        """Seconds of one run."""
-        self._process.stdin.write("\n")
+    def __call__(self, untimed: int = 1, timed: int = 1) -> float:
+        """Seconds of a run, the mean of `timed` runs after some that are not timed."""
+        self._process.stdin.write(json.dumps({"untimed": untimed, "timed": timed}) + "\n")
         self._process.stdin.flush()
-        return self._answer()["seconds"]
+        return self._answer()["seconds"] / timed
 
     def close(self) -> None:
         """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
+
+
+def turn(function: Callable[[], object]) -> float:
+    """Wall time of a call, results waited for, after one that is not timed."""
+    jax.block_until_ready(function())
+    return seconds_of(function)
 
 
 def seconds_of(function: Callable[[], object]) -> float:
@@ -80,7 +88,7 @@ def seconds_of(function: Callable[[], object]) -> float:
 
 
 def interleave(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, the sides in turn, `rounds` times."""
+    """What each side says it took, the sides in turn, `rounds` times."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -172,7 +180,8 @@ class Programs:
             batches["unlabelled"] = labelled + half
         if stage == "adversary":
             data = (self.run.train, parallel.place(np.zeros(self.run.size, np.float32)))
-        shared = loop._shared_rows(self.config, 0, rows, half // size)
+        # The second epoch: in the first, the joint stage needs no ranks.
+        shared = loop._shared_rows(self.config, half // size, rows, half // size)
         state = {"task": self.task, "adversary": self.vaal, "joint": (self.task, self.vaal)}[stage]
         state, metrics, _ = self.run.programs[stage](state, data, self.key, shared, batches, steps)
         if stage == "joint":
@@ -203,18 +212,29 @@ class Programs:
         return sum(part.sum(0) for part in self.run.programs["evaluate"](variables, test, indices))
 
 
+def step_flags(docstring: str) -> argparse.Namespace:
+    """The command line of the benchmarks of training steps."""
+    flags = parser(docstring, rounds=7)
+    flags.add_argument("--batch_size", type=int, default=128)
+    flags.add_argument("--steps", type=int, default=1, help="timed in each turn; more on a GPU")
+    flags.add_argument("--bfloat16", action="store_true", help="our float32 against our bfloat16")
+    return flags.parse_args()
+
+
 def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
-    """Times one training step of `stage` against the peers, or float32 against bfloat16."""
-    size = arguments.batch_size
+    """Times a training step of `stage` against the peers, or float32 against bfloat16."""
+    size, steps = arguments.batch_size, arguments.steps
     if arguments.bfloat16:
         kinds = {
             f"ours, {dtype}": Programs(dtype, batch_size=size) for dtype in ("bfloat16", "float32")
         }
     else:
         kinds = {"ours": Programs(batch_size=size)}
-    sides = {name: lambda p=p: seconds_of(lambda: p.train(stage, 1)) for name, p in kinds.items()}
+    sides = {
+        name: lambda p=p: turn(lambda: p.train(stage, steps)) / steps for name, p in kinds.items()
+    }
     for side in sides.values():
-        side()
+        side()  # compiles
     processes = {}
     if not arguments.bfloat16:
         config = kinds["ours"].config
@@ -225,7 +245,8 @@ def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
             )
             for name, work in peers.items()
         }
-    times = interleave({**sides, **processes}, arguments.rounds)
+    turns = {name: lambda p=p: p(timed=steps) for name, p in processes.items()}
+    times = interleave({**sides, **turns}, arguments.rounds)
     about = {name: peer.about for name, peer in processes.items()}
     gflop = list(about.values())[-1]["gflop"] if about else None
     for peer in processes.values():

@@ -3,7 +3,8 @@
 Ours is the program that `main` runs (gathering and augmenting its batch included), the peer is
 `torch_peer.Task` on ready batches, in its faster memory format.
 
-    python benchmarks/task_step.py [--batch_size=128] [--rounds=7] [--bfloat16] [--json]
+    python benchmarks/task_step.py [--batch_size=128] [--steps=1] [--rounds=7]
+        [--bfloat16] [--json]
 
 `ratio` is the peer's time over ours; with --bfloat16 it is our float32 time over our bfloat16 time.
 """
@@ -13,10 +14,7 @@ import harness
 
 def main():
     """Command line."""
-    flags = harness.parser(__doc__, rounds=7)
-    flags.add_argument("--batch_size", type=int, default=128)
-    flags.add_argument("--bfloat16", action="store_true", help="our float32 against our bfloat16")
-    arguments = flags.parse_args()
+    arguments = harness.step_flags(__doc__)
     harness.compare_steps("task", {"PyTorch": "task"}, arguments)
 
 

@@ -34,7 +34,8 @@ def test_the_peer_answers_one_line_per_run():
     pytest.importorskip("torch")
     arguments = json.dumps({"batch_size": 4, "latent": 8, "hidden": 2})
     command = [sys.executable, str(FOLDER / "torch_peer.py"), "reduced", arguments]
-    result = subprocess.run(command, input="\n\n", capture_output=True, text=True, check=True)
+    turns = '{"timed": 2}\n{"untimed": 1}\n'
+    result = subprocess.run(command, input=turns, capture_output=True, text=True, check=True)
     about, *runs = [json.loads(line) for line in result.stdout.splitlines()]
     assert about["memory_format"] in ("channels_last", "contiguous")
     # Three passes over 2 batches, and the encoder once more: (3 x 1.0 + 0.2) GFLOP per image.
