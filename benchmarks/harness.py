@@ -196,13 +196,12 @@ class Programs:
         """D's logits of some images, as `loop` gets them for picking: R(x) first, then D."""
         indices = np.asarray(indices)
         data = self.run.train.replace(images=None, labels=None)
-        images = {"image": self.run.train.images}
         predicted = np.zeros(self.run.size, np.float32)
-        ranks = self.run.programs["rank"]((self.task, data), images, indices)
-        predicted[indices] = np.concatenate(list(ranks))
+        seen = list(self.run.programs["inspect"]((self.task, data), self.run.pool, indices))
+        predicted[indices] = np.concatenate([part["predicted"] for part in seen])
         pool = {**self.run.pool, "predicted": parallel.place(predicted)}
         variables = (self.task, self.vaal, data, self.key)
-        return np.concatenate(list(self.run.programs["score"](variables, pool, indices)))
+        return np.concatenate(list(self.run.programs["value"](variables, pool, indices)))
 
     def accuracy(self) -> np.ndarray:
         """Counts of T on the test set, as `loop` gets them."""

@@ -56,7 +56,7 @@ def main():
         return run
 
     sides = {
-        "ours": side("ours", acquisition.k_center),
+        "ours": side("ours", lambda *args: acquisition.k_center(*args)[0]),
         "scikit-learn distances": side("theirs", usual_greedy),
     }
     sides["ours"]()  # compiles

@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     config.dataset = "cifar10"  # a name in tavaal_jax.data.SOURCES
     config.data_dir = "~/.cache/tavaal_jax/data"  # prepared and decoded data sets
     config.seed = 0  # with the trial's number, the root of all randomness
-    config.methods = "random,tavaal"  # comma-separated names in tavaal_jax.methods.METHODS
+    config.methods = "random,tavaal"  # comma-separated names in tavaal_jax.methods.METHODS, or "all"
     config.trials = 5  # repetitions, paired: methods share initial set, subset and weights
     config.cycles = 10  # trainings per run; images are picked after each but the last
     config.initial = 1000  # images labelled at the start, drawn at random
@@ -48,6 +48,12 @@ def get_config() -> ConfigDict:
     config.ranker.until_fraction = 0.8  # of the epochs, after which the Ranker is ...
     config.ranker.after = "freeze"  # ... not updated ("freeze") or cut off from T ("detach")
 
+    config.mc_dropout = ConfigDict()  # method mc_dropout only: no other method drops units
+    config.mc_dropout.measure = "max_entropy"  # or "bald", "variation_ratios"
+    config.mc_dropout.passes = 20  # through T, each with other units dropped
+    config.mc_dropout.rate = 0.5  # probability with which a unit is dropped, in training too
+    config.mc_dropout.place = "head"  # before T's last layer, or "stages": after each stage
+
     config.vae = ConfigDict()
     config.vae.network = "conv"  # or "mlp", for feature vectors
     config.vae.latent = 64  # Z
@@ -70,8 +76,10 @@ def get_config() -> ConfigDict:
     config.discriminator.weight_decay = 0.0
 
     config.score_batch_size = 128  # images per device and call in scoring and evaluation
+    config.diagnostics = True  # after each choice, what the true labels say of it
 
     # None of the keys below changes a result.
+    config.first_trial = 0  # trials before it are left to other processes with other workdirs
     config.steps_per_call = 50  # most training steps in one call to the devices
     config.seconds_per_call = 5.0  # calls are cut shorter where steps are slow; 0: never
     config.log_every_steps = 50

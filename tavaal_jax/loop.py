@@ -7,12 +7,12 @@ It holds no I/O and no clock: what it yields is written, shown and saved by `stu
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tavaal_jax import acquisition, optim, parallel
+from tavaal_jax import acquisition, diagnostics, optim, parallel
 from tavaal_jax.data import plans
 from tavaal_jax.methods import Method
 from tavaal_jax.programs import Run
@@ -34,6 +34,8 @@ class Report:
     stage_ended: bool = False
     agree: jax.Array | bool = True
     """Whether all devices hold the same state, for `parallel.check_agreement`."""
+    details: dict[str, np.ndarray] | None = None
+    """Arrays behind the metrics of a diagnosis, for a file of their own."""
 
     def is_ready(self) -> bool:
         """Whether the call it came from is done."""
@@ -50,11 +52,12 @@ def stages(config, method: Method, cycle: int) -> tuple[str, ...]:
     """Names of a cycle's stages. The last cycle picks nothing and so trains no VAE."""
     if cycle == config.cycles - 1:
         return ("task", "evaluate")
+    last = ("select", "diagnose") if config.diagnostics else ("select",)
     if method.adversary is None:
-        return ("task", "evaluate", "select")
+        return ("task", "evaluate", *last)
     if config.schedule == "joint":
-        return ("joint", "evaluate", "select")
-    return ("task", "evaluate", "adversary", "select")
+        return ("joint", "evaluate", *last)
+    return ("task", "evaluate", "adversary", *last)
 
 
 def stage_steps(config, size: int, cycle: int, stage: str) -> int:
@@ -99,7 +102,7 @@ def advance(
     run; it changes when there is something to yield, and nothing else. A yielded state's arrays are
     given up (donated) when the generator goes on.
     """
-    predicted = None  # R(x) of the cycle under way, once T and R are trained
+    inspected = None  # of the cycle under way, once T and R are trained
     while not is_finished(run, state):
         names = stages(run.config, run.method, state.cycle)
         if state.stage == 0 and state.step == 0:
@@ -108,26 +111,29 @@ def advance(
             )
         name = names[state.stage]
         cycle = state.cycle
-        if name in ("adversary", "select") and predicted is None:
-            predicted = yield from _predicted_losses(run, key, state, name)
+        details = None
+        if inspected is None and _needs_inspection(run, name):
+            inspected = yield from _inspect(run, key, state, name)
         if name == "evaluate":
             state, metrics = yield from _evaluate(run, state)
         elif name == "select":
-            state, metrics = yield from _select(run, key, state, predicted)
+            state, metrics = yield from _select(run, key, state, inspected)
+        elif name == "diagnose":
+            metrics, details = yield from _diagnose(run, key, state, inspected)
         else:
-            state, metrics = yield from _train(run, key, state, name, steps_per_call, predicted)
+            state, metrics = yield from _train(run, key, state, name, steps_per_call, inspected)
         if state.stage + 1 < len(names):
             state = state.replace(stage=state.stage + 1, step=0)
         else:
             state = state.replace(cycle=cycle + 1, stage=0, step=0)
-            predicted = None
-        yield state, Report(cycle, name, 0, metrics, stage_ended=True)
+            inspected = None
+        yield state, Report(cycle, name, 0, metrics, stage_ended=True, details=details)
 
 
 # Stages
 
 
-def _train(run, key, state, stage, steps_per_call, predicted):
+def _train(run, key, state, stage, steps_per_call, inspected):
     """Runs the steps that a training stage still lacks."""
     config, cycle = run.config, state.cycle
     total = stage_steps(config, run.size, cycle, stage)
@@ -141,7 +147,7 @@ def _train(run, key, state, stage, steps_per_call, predicted):
         pool = _adversary_pool(run, key, state)
         unlabelled = plans.IndexStream(order_key, pool, config.batch_size)
     networks = _networks(stage, state)
-    data = (run.train, predicted)
+    data = (run.train, _predicted(inspected))
     while state.step < total:
         first = state.step
         count = min(
@@ -193,27 +199,72 @@ def _evaluate(run, state):
     return state.replace(results=results), metrics
 
 
-def _select(run, key, state, predicted):
-    """Scores the subset, picks from it and labels the picks."""
+def _select(run, key, state, inspected):
+    """Picks from the subset and labels the picks."""
     indices = plans.subset(key, state.cycle, state.labelled, run.config.subset)
-    keys_of = derive(key, Stream.ACQUISITION, state.cycle)
-    variables = (state.task, state.vaal, run.train.replace(images=None, labels=None), keys_of)
-    pool = run.pool if predicted is None else {**run.pool, "predicted": predicted}
-    parts = []
-    for part in run.programs["score"](variables, pool, indices):
-        parts.append(part)
-        yield state, Report(state.cycle, "select", 0, {})
-    scores = np.concatenate(parts)
-    first = acquisition.pick(scores, indices, run.config.budget, run.method.smallest_first)
-    picks = indices[first]
+    values = yield from _values(run, key, state, "select", indices, inspected)
+    labelled_values = None
+    if run.method.looks_at_labelled:
+        labelled = np.flatnonzero(state.labelled)
+        labelled_values = yield from _values(run, key, state, "select", labelled, inspected)
+    positions, scores = run.method.choose(values, labelled_values, indices, run.config.budget)
+    picks = indices[positions]
     labelled_in, rank, score = (
         state.labelled_in.copy(), state.pick_rank.copy(), state.pick_score.copy()
     )  # fmt: skip
     labelled_in[picks] = state.cycle + 1
     rank[picks] = np.arange(len(picks))
-    score[picks] = scores[first]
+    score[picks] = scores
     state = state.replace(labelled_in=labelled_in, pick_rank=rank, pick_score=score)
-    return state, {"first_score": scores[first[0]], "last_score": scores[first[-1]]}
+    return state, {"first_score": scores[0], "last_score": scores[-1]}
+
+
+def _values(run, key, state, stage, indices, inspected):
+    """What the method picks by, of the images `indices`: `[n]` or `[n, E]`."""
+    keys_of = derive(key, Stream.ACQUISITION, state.cycle)
+    variables = (state.task, state.vaal, run.train.replace(images=None, labels=None), keys_of)
+    predicted = _predicted(inspected)
+    pool = run.pool if predicted is None else {**run.pool, "predicted": predicted}
+    parts = []
+    for part in run.programs["value"](variables, pool, indices):
+        parts.append(part)
+        yield state, Report(state.cycle, stage, state.step, {})
+    return np.concatenate(parts)
+
+
+def _diagnose(run, key, state, inspected):
+    """What the true labels say of the picks of this cycle: figures, and the arrays behind them."""
+    indices = plans.subset(key, state.cycle, state.labelled, run.config.subset)
+    picked = state.labelled_in[indices] == state.cycle + 1
+    uniform = acquisition.uniform_values(derive(key, Stream.ACQUISITION, state.cycle), run.size)
+    of_subset = {
+        "index": indices,
+        "rank": np.where(picked, state.pick_rank[indices], -1),
+        "loss": inspected.losses[indices],
+    }
+    labelled = np.flatnonzero(state.labelled)
+    labelled_logits = None
+    if run.method.ranking_loss is not None:
+        of_subset["predicted"] = np.asarray(inspected.predicted)[indices]
+    if run.method.value is acquisition.discriminator:
+        both = np.concatenate([labelled, indices])
+        logits = yield from _values(run, key, state, "diagnose", both, inspected)
+        labelled_logits, of_subset["logit"] = np.split(logits, [len(labelled)])
+    choice = diagnostics.Choice(
+        indices, picked, of_subset["loss"], of_subset.get("predicted"), of_subset.get("logit"),
+        labelled_logits, np.asarray(uniform)[indices],
+    )  # fmt: skip
+    metrics = diagnostics.of_choice(choice, run.labels, state.labelled)
+    details = {**of_subset, "labelled": labelled}
+    if run.plane is None:
+        return metrics, details
+    variables = (state.task, run.train.replace(images=None, labels=None))
+    points = run.plane.points
+    classes = np.asarray(run.programs["classify"](variables, points), np.int32)
+    plane = run.plane._replace(classes=classes.reshape(run.plane.classes.shape))
+    picks = np.asarray(run.train.images[indices[picked]])
+    metrics |= diagnostics.of_plane(plane, picks)
+    return metrics, {**details, **plane._asdict()}
 
 
 def _adversary_pool(run, key, state):
@@ -226,27 +277,44 @@ def _adversary_pool(run, key, state):
     return mask
 
 
-def _predicted_losses(run, key, state, stage):
-    """R(x) of all images that the rest of the cycle meets, float32 `[N]` on the devices.
+class _Inspected(NamedTuple):
+    """What T and R make of the images that the rest of a cycle meets; they change no more."""
 
-    T and R change no more in this cycle, so each image passes them once. None where the method has
-    no Ranker.
-    """
-    if run.method.ranking_loss is None:
-        return None
+    losses: np.ndarray
+    """True losses, float32 `[N]`, NaN where not inspected: for diagnostics only."""
+    predicted: jax.Array | None
+    """R(x), float32 `[N]` on the devices; None for a method without a Ranker."""
+
+
+def _predicted(inspected):
+    return None if inspected is None else inspected.predicted
+
+
+def _needs_inspection(run, stage):
+    ranked = run.method.ranking_loss is not None
+    return stage == "diagnose" or (ranked and stage in ("adversary", "select"))
+
+
+def _inspect(run, key, state, stage):
+    """Passes each image that the rest of the cycle meets through T and R, once."""
+    method, config = run.method, run.config
     met = np.zeros(run.size, bool)
-    met[plans.subset(key, state.cycle, state.labelled, run.config.subset)] = True
-    if run.config.schedule == "two_phase" and run.method.adversary is not None:
-        met |= state.labelled | _adversary_pool(run, key, state)
-    predicted = np.zeros(run.size, np.float32)
+    met[plans.subset(key, state.cycle, state.labelled, config.subset)] = True
+    if method.ranking_loss is not None and method.adversary is not None:
+        if config.schedule == "two_phase":
+            met |= state.labelled | _adversary_pool(run, key, state)
+        elif config.diagnostics:
+            met |= state.labelled
     indices = np.flatnonzero(met)
+    losses, predicted = np.full(run.size, np.nan, np.float32), np.zeros(run.size, np.float32)
     variables = (state.task, run.train.replace(images=None, labels=None))
     done = 0
-    for part in run.programs["rank"](variables, {"image": run.train.images}, indices):
-        predicted[indices[done : done + len(part)]] = part
-        done += len(part)
+    for part in run.programs["inspect"](variables, run.pool, indices):
+        now = indices[done : done + len(part["loss"])]
+        losses[now], predicted[now] = part["loss"], part.get("predicted", 0.0)
+        done += len(now)
         yield state, Report(state.cycle, stage, state.step, {})
-    return parallel.place(predicted)
+    return _Inspected(losses, None if method.ranking_loss is None else parallel.place(predicted))
 
 
 def _networks(stage, state):

@@ -14,16 +14,42 @@ class Method(NamedTuple):
     """Loss of the Ranker `(R(x) [B], l [B]) -> []`; None: the method has no Ranker."""
     adversary: str | None
     """VAE and discriminator: "plain" (VAAL), "ranked" (decoder and D see r), or None."""
-    score: Callable
-    """`(run, variables, candidate, key) -> []`: the score of one image, see `acquisition`."""
-    smallest_first: bool
-    """Whether the smallest scores are picked, else the largest."""
+    value: Callable
+    """`(run, variables, candidate, key) -> [] or [E]`: what is computed of each image to pick by,
+    see `acquisition`."""
+    choose: Callable
+    """`(values, labelled values, indices, count) -> positions, scores`: the picks, see
+    `acquisition`."""
+    looks_at_labelled: bool = False
+    """Whether `choose` needs the values of L, too."""
+    dropout: bool = False
+    """Whether T drops units in training."""
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("random", None, None, acquisition.uniform, smallest_first=True),
-        Method("tavaal", losses.ranking, "ranked", acquisition.discriminator, smallest_first=True),
+        Method("random", None, None, acquisition.uniform, acquisition.smallest),
+        Method(
+            "mc_dropout", None, None, acquisition.mc_dropout, acquisition.largest, dropout=True
+        ),
+        Method(
+            "coreset", None, None, acquisition.embedding, acquisition.core_set,
+            looks_at_labelled=True,
+        ),
+        Method(
+            "learning_loss", losses.margin, None,
+            acquisition.predicted_loss, acquisition.largest,
+        ),
+        Method(
+            "learning_loss_v2", losses.ranking, None,
+            acquisition.predicted_loss, acquisition.largest,
+        ),
+        Method("vaal", None, "plain", acquisition.discriminator, acquisition.smallest),
+        Method(
+            "vaal_learning_loss", losses.margin, "ranked",
+            acquisition.discriminator, acquisition.smallest,
+        ),
+        Method("tavaal", losses.ranking, "ranked", acquisition.discriminator, acquisition.smallest),
     )
-}
+}  # fmt: skip

@@ -21,12 +21,17 @@ class JsonLines:
         kept = [line for line in lines if _is_object(line) and keep(json.loads(line))]
         if kept != lines:
             workdir.write(path, "".join(f"{line}\n" for line in kept))
+        self._path = path
         self._file = path.open("a")
 
     def write(self, record: dict) -> None:
         """Appends one record."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+    def records(self) -> list[dict]:
+        """All records, those of earlier processes included."""
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
 
     def close(self) -> None:
         """Closes the file."""
@@ -103,21 +108,18 @@ def final_table(rows: list[dict]) -> Table:
     """Mean and standard deviation (n - 1) over trials per method and number of labels."""
     metrics = sorted({row["metric"] for row in rows})
     table = Table(title="mean ± standard deviation over trials")
-    table.add_column("labelled", justify="right")
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    columns = [(name, metric) for metric in metrics for name in names]
-    for name, metric in columns:
-        table.add_column(f"{name}\n{metric}", justify="right")
-    for labelled in sorted({row["labelled"] for row in rows}):
-        cells = []
-        for name, metric in columns:
-            values = [
-                row["value"]
-                for row in rows
-                if (row["method"], row["metric"], row["labelled"]) == (name, metric, labelled)
-            ]
-            cells.append(_mean_and_deviation(values))
-        table.add_row(str(labelled), *cells)
+    table.add_column("labelled")
+    table.add_column("n", justify="right")
+    counts = sorted({row["labelled"] for row in rows})
+    for labelled in counts:
+        table.add_column(str(labelled), justify="right")
+    for metric in metrics:
+        for name in dict.fromkeys(row["method"] for row in rows):
+            mine = [row for row in rows if (row["method"], row["metric"]) == (name, metric)]
+            at = {x: [row["value"] for row in mine if row["labelled"] == x] for x in counts}
+            n = len({row["trial"] for row in mine})
+            label = name if len(metrics) == 1 else f"{name}, {metric}"
+            table.add_row(label, str(n), *map(_mean_and_deviation, at.values()))
     return table
 
 
@@ -126,6 +128,6 @@ def _mean_and_deviation(values):
         return "-"
     mean = sum(values) / len(values)
     if len(values) == 1:
-        return f"{mean:.4f} (n=1)"
+        return f"{mean:.3f}"
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return f"{mean:.4f} ± {variance**0.5:.4f} (n={len(values)})"
+    return f"{mean:.3f}\n± {variance**0.5:.3f}"

@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tavaal_jax import acquisition, compilation, models, parallel, problem, task, vaal
+from tavaal_jax import (
+    acquisition,
+    compilation,
+    diagnostics,
+    models,
+    parallel,
+    problem,
+    task,
+    vaal,
+)
 from tavaal_jax.data import Dataset
 from tavaal_jax.methods import Method
 from tavaal_jax.state import Stream, derive, example_keys
@@ -34,7 +43,12 @@ class Run:
     test: Any
     test_size: int
     pool: dict[str, Any]
-    """What is mapped over for scores: `image [N, ...]` and `index [N]`, on the devices."""
+    """What is mapped over to pick from it: `image [N, ...]`, `label [N]` and `index [N]`, on the
+    devices."""
+    labels: np.ndarray
+    """True labels of the training images in host memory, for diagnostics."""
+    plane: diagnostics.Plane | None
+    """A grid around the training points, where they are points of the plane."""
     programs: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
 
@@ -45,18 +59,24 @@ def prepare(config, method: Method, dataset: Dataset, device_data: tuple) -> Run
     run = Run(
         config, method, problem.of(config), networks,
         len(dataset.train_labels), train, test, len(dataset.test_labels),
-        {"image": train.images, "index": parallel.place(np.arange(len(dataset.train_labels)))},
+        {
+            "image": train.images, "label": train.labels,
+            "index": parallel.place(np.arange(len(dataset.train_labels))),
+        },
+        dataset.train_labels,
+        diagnostics.Plane.around(dataset.train_images) if dataset.is_plane else None,
     )  # fmt: skip
     chunk = config.score_batch_size
     for stage, step in (("task", _task_step), ("joint", _joint_step), ("adversary", _vaal_step)):
         run.programs[stage] = parallel.train_program(_bind(step, run), f"train_{stage}")
     for name, function in (
-        ("evaluate", _evaluate_one), ("score", _score_one), ("rank", _rank_one)
+        ("evaluate", _evaluate_one), ("value", _value_one), ("inspect", _inspect_one)
     ):  # fmt: skip
         run.programs[name] = parallel.map_program(_bind(function, run), name, chunk)
     run.programs["init"] = jax.jit(
         _bind(_init_networks, run), compiler_options=compilation.quickly()
     )
+    run.programs["classify"] = jax.jit(_bind(_classify, run))
     return run
 
 
@@ -78,7 +98,12 @@ def _task_step(run, state, data, key, shared, batch):
     augmentation = run.config.augmentation
     keys = example_keys(derive(key, Stream.AUGMENTATION, shared["step"]), batch["positions"])
     images = train.augmented(batch["labelled"], keys, augmentation.pad, augmentation.flip)
-    return task.train_step(run, state, images, train.labels[batch["labelled"]], shared)
+    dropout_keys = None
+    if run.method.dropout:
+        dropout_key = derive(key, Stream.DROPOUT, shared["step"])
+        dropout_keys = example_keys(dropout_key, batch["positions"])
+    labels = train.labels[batch["labelled"]]
+    return task.train_step(run, state, images, labels, shared, dropout_keys)
 
 
 def _joint_step(run, state, data, key, shared, batch):
@@ -125,14 +150,27 @@ def _evaluate_one(run, variables, example):
     return run.problem.counts(output.logits[0], example["label"])
 
 
-def _rank_one(run, variables, example):
+def _inspect_one(run, variables, example):
+    """True loss, and the Ranker's prediction of it, in one pass through T."""
     task_state, scale = variables
-    return task.predict_loss(run, task_state, scale.normalise(example["image"])[None])[0]
+    output = task.predict(run, task_state, scale.normalise(example["image"])[None])
+    seen = {"loss": run.problem.image_losses(output.logits, example["label"][None])[0]}
+    if run.method.ranking_loss is not None:
+        seen["predicted"] = task.predicted_loss_of(run, task_state, output)[0]
+    return seen
 
 
-def _score_one(run, variables, example):
+def _value_one(run, variables, example):
+    """What the method picks by; it does not see the label."""
     task_state, vaal_state, scale, keys_of = variables
     image = scale.normalise(example["image"])
     candidate = acquisition.Candidate(image, example.get("predicted"))
     key = jax.random.fold_in(keys_of, example["index"])
-    return run.method.score(run, (task_state, vaal_state), candidate, key)
+    return run.method.value(run, (task_state, vaal_state), candidate, key)
+
+
+def _classify(run, variables, features):
+    """Classes that T chooses for stored examples: `[n, ...] -> [n]`."""
+    task_state, scale = variables
+    logits = task.predict(run, task_state, jax.vmap(scale.normalise)(features)).logits
+    return jnp.argmax(logits, -1)

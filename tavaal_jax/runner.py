@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from tavaal_jax import loop, metrics, parallel, programs, workdir
+from tavaal_jax import diagnostics, loop, metrics, parallel, programs, workdir
 from tavaal_jax.checkpoints import Checkpoints
 from tavaal_jax.errors import UserError
 from tavaal_jax.signals import Interrupted, Signals
@@ -46,12 +46,13 @@ class Runner:
             state = restored
             self._say(f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}")
         self._skip_finished_work(state)
+        (self._folder / "diagnostics").mkdir(parents=True, exist_ok=True)
         log = metrics.JsonLines(self._folder / "metrics.jsonl", lambda r: _is_before(r, state))
         board = None
         if self._run.config.tensorboard:
             board = metrics.tensorboard_writer(self._folder / "tensorboard")
         try:
-            self._write_files(state, on_results)
+            self._write_files(state, on_results, log)
             self._stop_if_asked(state)
             self._advance(state, log, board, on_results)
         finally:
@@ -66,6 +67,7 @@ class Runner:
         handle = lambda report: self._handle(report, log, board)
         late = None  # A report whose call may still run: its metrics are fetched one call later.
         self._begin = time.monotonic()
+        self._unlogged = 0.0  # seconds since the last record
         while True:
             try:
                 state, report = next(steps)
@@ -82,7 +84,7 @@ class Runner:
                 handle(late)  # Nothing is saved before it was found to be finite.
                 late = None
             if report.stage_ended:
-                self._write_files(state, on_results)
+                self._write_files(state, on_results, log)
             if asked is not None or to_save:
                 self._save(state)
             if asked is not None:
@@ -94,12 +96,16 @@ class Runner:
         values = self._checked(report)
         now = time.monotonic()
         seconds, self._begin = now - self._begin, now
+        self._unlogged += seconds
         if report.stage in self._units and report.count:
             self._pace.observe(report.stage, seconds)
             text = f"{self._name} cycle {report.cycle} {report.stage} {report.step}"
             self._display.advance(report.count * self._units[report.stage], text)
         if values:
-            self._log(report, values, seconds, log, board)
+            self._log(report, values, log, board)
+        if report.details is not None and parallel.is_primary():
+            path = self._folder / "diagnostics" / f"cycle_{report.cycle}.npz"
+            workdir.write_arrays(path, report.details)
 
     def _checked(self, report):
         """Mean of each metric over the steps of a call; UserError at the first that is not
@@ -127,12 +133,13 @@ class Runner:
             f" {self._folder / 'checkpoints'}: lower the learning rates in a new --workdir"
         ) from cause
 
-    def _log(self, report, values, seconds, log, board):
+    def _log(self, report, values, log, board):
         run = self._run
         names = loop.stages(run.config, run.method, report.cycle)
         place = {"cycle": report.cycle, "stage": report.stage, "step": report.step}
         record = {**place, "stage_index": names.index(report.stage), **values}
-        log.write({**record, "seconds": round(seconds, 3)})
+        log.write({**record, "seconds": round(self._unlogged, 4)})
+        self._unlogged = 0.0
         if board is not None:
             for name, value in values.items():
                 board.add_scalar(f"cycle_{report.cycle}/{report.stage}/{name}", value, report.step)
@@ -141,9 +148,12 @@ class Runner:
             text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             self._say(f"cycle {report.cycle}: {labelled} labelled, {text}")
 
-    def _write_files(self, state, on_results):
+    def _write_files(self, state, on_results, log):
         if parallel.is_primary():
+            config = self._run.config
             workdir.write_picks(self._folder, state, self._ids)
+            rows = diagnostics.rows(log.records(), config.initial, config.budget)
+            workdir.write_diagnostics(self._folder, rows)
             on_results(state.results)
 
     def _skip_finished_work(self, state: LoopState):

@@ -73,6 +73,7 @@ class Stream(enum.IntEnum):
     AUGMENTATION = 10
     LATENT = 11
     FIRST_RANKS = 12
+    DROPOUT = 13
 
 
 def derive(key: jax.Array, *numbers: ArrayLike) -> jax.Array:

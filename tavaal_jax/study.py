@@ -20,6 +20,7 @@ from tavaal_jax import (
 )  # fmt: skip
 from tavaal_jax.checkpoints import read_progress
 from tavaal_jax.methods import METHODS
+from tavaal_jax.plots import curves
 from tavaal_jax.runner import Runner
 from tavaal_jax.signals import Signals
 
@@ -56,6 +57,8 @@ class _Study:
     def __init__(self, config, folder):
         self.config, self.folder = config, folder
         self.console = Console()
+        if not self.console.is_terminal:
+            self.console.width = 160  # In a log, tables are not broken.
         self.names = validation.method_names(config)
         self.rows: dict[tuple[str, int], list[dict]] = {}
 
@@ -64,7 +67,8 @@ class _Study:
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Runs to do, trial by trial; reads the results of all runs in the folder."""
-        wanted = [(name, trial) for trial in range(self.config.trials) for name in self.names]
+        trials = range(self.config.first_trial, self.config.trials)
+        wanted = [(name, trial) for trial in trials for name in self.names]
         todo = []
         for name, trial in dict.fromkeys(wanted + workdir.runs(self.folder)):
             progress = read_progress(workdir.run_folder(self.folder, name, trial) / "checkpoints")
@@ -89,7 +93,7 @@ class _Study:
                     runs[name], trial, folder, dataset.train_ids, display, signals, _UNITS
                 )
                 runner.run(functools.partial(self.record_and_write, name, trial))
-                self._plot()
+                self._write_summary()
 
     def _units(self, name, size):
         return sum(
@@ -113,14 +117,20 @@ class _Study:
         keys = sorted(self.rows, key=lambda key: (order.index(key[0]), key[1]))
         return [row for key in keys for row in self.rows[key]]
 
-    def _plot(self):
-        plots.accuracy(self._all_rows(), self.folder / "accuracy.png", self.config.dataset)
+    def _write_summary(self):
+        """After every run, so that a long study can be looked at while it goes on."""
+        rows = self._all_rows()
+        workdir.write_summary(self.folder, rows, self.config.dataset)
+        curves.accuracy(rows, self.folder / "accuracy.png", self.config.dataset)
 
     def finish(self):
         """The files and the table of the whole study."""
-        workdir.write_results(self.folder, self._all_rows())
-        self._plot()
-        self.console.print(metrics.final_table(self._all_rows()))
+        rows = self._all_rows()
+        workdir.write_results(self.folder, rows)
+        workdir.write_summary(self.folder, rows, self.config.dataset)
+        figures = plots.draw(self.folder)
+        self.console.print(metrics.final_table(rows))
         self.say(
-            f"Written to {self.folder}: results.csv, accuracy.png, <method>/trial_<t>/picks.csv"
+            f"Written to {self.folder}: results.csv, summary.csv, summary.md, {', '.join(figures)},"
+            " <method>/trial_<t>/picks.csv, diagnostics.csv"
         )

@@ -27,11 +27,14 @@ def init(run, key: jax.Array, cycle, example: jax.Array) -> TaskState:
     )
 
 
-def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState, dict]:
+def train_step(
+    run, state: TaskState, images, labels, shared, dropout_keys=None
+) -> tuple[TaskState, dict]:
     """One update of T and R with equation (2) on augmented `images [B, ...]` and `labels`.
 
     `shared` has the scalars `learning_rate` and `ranker_active`; while the latter is False, R is
-    not updated ("freeze") or does not reach into T ("detach"), as `ranker.after` says.
+    not updated ("freeze") or does not reach into T ("detach"), as `ranker.after` says. With
+    `dropout_keys [B]` T drops units.
     """
     chex.assert_equal_shape_prefix([images, labels], 1)
     chex.assert_rank([shared["learning_rate"], shared["ranker_active"]], 0)
@@ -44,7 +47,9 @@ def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState
 
     def total_loss(params):
         variables = {"params": params["learner"], "batch_stats": state.learner_stats}
-        output, updated = learner.apply(variables, images, train=True, mutable=["batch_stats"])
+        output, updated = learner.apply(
+            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
+        )
         image_losses = run.problem.image_losses(output.logits, labels)
         loss = jnp.mean(image_losses)
         metrics = {"task_loss": loss}
@@ -79,16 +84,23 @@ def train_step(run, state: TaskState, images, labels, shared) -> tuple[TaskState
     return state, metrics
 
 
-def predict(run, state: TaskState, images: jax.Array) -> TaskOutput:
-    """T in evaluation mode: `images [B, ...] -> logits, taps, embedding`."""
+def predict(
+    run, state: TaskState, images: jax.Array, dropout_keys: jax.Array | None = None
+) -> TaskOutput:
+    """T in evaluation mode: `images [B, ...] -> logits, taps, embedding`; with `dropout_keys [B]`
+    it still drops units, as Monte-Carlo dropout does."""
     variables = {"params": state.learner_params, "batch_stats": state.learner_stats}
-    return run.networks.learner.apply(variables, images, train=False)
+    return run.networks.learner.apply(variables, images, train=False, dropout_keys=dropout_keys)
 
 
 def predict_loss(run, state: TaskState, images: jax.Array) -> jax.Array:
     """R(x) in evaluation mode, not normalised: `images [B, ...] -> [B]`."""
-    taps = predict(run, state, images).taps
-    return run.networks.ranker.apply({"params": state.ranker_params}, taps)
+    return predicted_loss_of(run, state, predict(run, state, images))
+
+
+def predicted_loss_of(run, state: TaskState, output: TaskOutput) -> jax.Array:
+    """R(x) from what T made of the images: `-> [B]`."""
+    return run.networks.ranker.apply({"params": state.ranker_params}, output.taps)
 
 
 def _connected_if(condition, x):

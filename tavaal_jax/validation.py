@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 
+from tavaal_jax import problem
 from tavaal_jax.data import SOURCES
 from tavaal_jax.errors import UserError
 from tavaal_jax.methods import METHODS
@@ -14,6 +15,8 @@ _CHOICES = {
     "task.network": ("resnet", "mlp"),
     "task.optimiser": ("sgd", "adam"),
     "ranker.after": ("freeze", "detach"),
+    "mc_dropout.measure": problem.Classification.measures,
+    "mc_dropout.place": ("head", "stages"),
     "vae.network": ("conv", "mlp"),
     "vae.unlabelled": ("all", "subset"),
     "vae.optimiser": ("sgd", "adam"),
@@ -21,6 +24,7 @@ _CHOICES = {
 }
 _AT_LEAST = {
     "trials": 1,
+    "first_trial": 0,
     "cycles": 1,
     "initial": 1,
     "budget": 1,
@@ -29,6 +33,7 @@ _AT_LEAST = {
     "batch_size": 2,
     "imbalance.ratio": 1,
     "augmentation.pad": 0,
+    "mc_dropout.passes": 1,
     "vae.latent": 1,
     "vae.epochs": 1,
     "ranker.features": 0,
@@ -64,11 +69,15 @@ _OTHERS = (
     "task.blocks",
     "vae.image_size",
     "tensorboard",
+    "diagnostics",
+    "mc_dropout.rate",
 )
 
 
 def method_names(config) -> list[str]:
-    """The names in `config.methods`, in order."""
+    """The names in `config.methods`, in order; "all" is all of them."""
+    if config.methods.strip() == "all":
+        return list(METHODS)
     return [name.strip() for name in config.methods.split(",") if name.strip()]
 
 
@@ -77,6 +86,10 @@ def check(config, devices: int) -> None:
     for key in (*_CHOICES, *_AT_LEAST, *_POSITIVE, *_FRACTIONS, *_WIDTHS, *_OTHERS):
         _get(config, key)
     _check_choice("dataset", config.dataset, tuple(SOURCES))
+    if config.first_trial >= config.trials:
+        raise UserError(
+            f"first_trial is {config.first_trial}: give less than trials = {config.trials}"
+        )
     _check_methods(config)
     for key, choices in _CHOICES.items():
         _check_choice(key, _get(config, key), choices)
@@ -136,6 +149,8 @@ def _check_numbers(config):
     for key in _FRACTIONS:
         if not 0 <= _get(config, key) <= 1:
             raise UserError(f"{key} is {_get(config, key)}: give a fraction between 0 and 1")
+    if not 0 <= config.mc_dropout.rate < 1:
+        raise UserError(f"mc_dropout.rate is {config.mc_dropout.rate}: give 0 to less than 1")
     if config.seed >= 2**31:
         raise UserError(f"seed is {config.seed}: give less than 2147483648")
     for key in (*_WIDTHS, "task.blocks", "imbalance.classes"):

@@ -12,6 +12,7 @@ import sys
 import filelock
 import numpy as np
 
+from tavaal_jax import diagnostics, statistics
 from tavaal_jax.errors import UserError
 from tavaal_jax.methods import METHODS
 from tavaal_jax.state import LoopState
@@ -19,7 +20,7 @@ from tavaal_jax.state import LoopState
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys that change no result, or, like more methods and trials, only add some.
 _NEUTRAL = (
-    "data_dir", "methods", "trials", "steps_per_call", "seconds_per_call",
+    "data_dir", "methods", "trials", "first_trial", "steps_per_call", "seconds_per_call",
     "log_every_steps", "checkpoint_every_steps", "tensorboard",
 )  # fmt: skip
 _RESULT_FIELDS = ("method", "trial", "cycle", "labelled", "metric", "value")
@@ -56,9 +57,40 @@ def runs(workdir: pathlib.Path) -> list[tuple[str, int]]:
     )
 
 
+def read_results(workdir: pathlib.Path) -> list[dict]:
+    """Rows of results.csv as `result_rows` made them; none where there is no such file."""
+    kinds = {"trial": int, "cycle": int, "labelled": int, "value": float}
+    rows = _read_csv(workdir / "results.csv")
+    return [{k: kinds.get(k, str)(v) for k, v in row.items()} for row in rows]
+
+
+def read_diagnostics(workdir: pathlib.Path) -> list[dict]:
+    """Rows of all diagnostics.csv as text, with `method` and `trial`, methods in the paper's
+    order."""
+    order = list(METHODS)
+    return [
+        {"method": name, "trial": trial, **row}
+        for name, trial in sorted(runs(workdir), key=lambda run: (order.index(run[0]), run[1]))
+        for row in _read_csv(run_folder(workdir, name, trial) / "diagnostics.csv")
+    ]
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict]:
+    """Records of metrics.jsonl of a run; none where there is no such file."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _read_csv(path):
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def check_config(workdir: pathlib.Path, config) -> None:
     """UserError if the folder holds results of a config that differs in what changes results."""
-    old = _read_config(workdir)
+    old = read_config(workdir)
     if old is None:
         return
     before, now = _flat(old["config"]), _flat(_plain(config))
@@ -74,7 +106,7 @@ def check_config(workdir: pathlib.Path, config) -> None:
 
 def write_config(workdir: pathlib.Path, config) -> None:
     """config.json: what runs now, and, where that differs, what ran here earlier."""
-    old = _read_config(workdir)
+    old = read_config(workdir)
     record = {"config": _plain(config), "versions": _versions(), "git_revision": _git_revision()}
     earlier = [] if old is None else old.pop("earlier", [])
     if old is not None and old != record:
@@ -82,7 +114,8 @@ def write_config(workdir: pathlib.Path, config) -> None:
     write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
 
 
-def _read_config(workdir):
+def read_config(workdir: pathlib.Path) -> dict | None:
+    """What config.json holds; None where there is none, UserError where it cannot be read."""
     path = workdir / "config.json"
     if not path.exists():
         return None
@@ -159,6 +192,32 @@ def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None
         for i in indices[order]
     ]
     write(folder / "picks.csv", _csv(_PICK_FIELDS, rows))
+
+
+def write_diagnostics(folder: pathlib.Path, rows: list[dict]) -> None:
+    """diagnostics.csv of a run, all cycles so far; what a method does not have is empty."""
+    lines = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    write(folder / "diagnostics.csv", _csv(diagnostics.FIELDS, lines))
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed npz file, written whole."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(buffer.getvalue())
+    os.replace(temporary, path)
+
+
+def write_summary(workdir: pathlib.Path, rows: list[dict], title: str) -> None:
+    """summary.csv and summary.md from the rows of results.csv."""
+    lines = [
+        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        for row in statistics.summary(rows)
+    ]
+    write(workdir / "summary.csv", _csv(statistics.FIELDS, lines))
+    text = statistics.markdown(rows, read_diagnostics(workdir), title)
+    write(workdir / "summary.md", text)
 
 
 def _csv(fields, rows):

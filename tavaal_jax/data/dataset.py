@@ -29,6 +29,11 @@ class Dataset:
         """K"""
         return len(self.class_names)
 
+    @property
+    def is_plane(self) -> bool:
+        """Whether the examples are points of the plane, `[N, 2]`."""
+        return self.train_images.shape[1:] == (2,)
+
     def on_device(self) -> tuple[DeviceData, DeviceData]:
         """Training and test set for the devices, both normalised by the training set's
         statistics."""

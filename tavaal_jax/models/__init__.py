@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from tavaal_jax.models.discriminator import Discriminator
 from tavaal_jax.models.mlp import MLP
+from tavaal_jax.models.outputs import Dropout
 from tavaal_jax.models.ranker import Ranker
 from tavaal_jax.models.resnet import ResNet
 from tavaal_jax.models.vae import MLPVAE, ConvVAE, image_size
@@ -28,10 +29,11 @@ def build(config, example_shape: tuple[int, ...], classes: int, axis_name: str |
     task, vae = config.task, config.vae
     learner: nn.Module
     autoencoder: nn.Module
+    dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
     if task.network == "resnet":
-        learner = ResNet(classes, tuple(task.widths), tuple(task.blocks), axis_name, dtype)
+        learner = ResNet(classes, tuple(task.widths), tuple(task.blocks), axis_name, dropout, dtype)
     else:
-        learner = MLP(classes, tuple(task.widths), dtype)
+        learner = MLP(classes, tuple(task.widths), dropout, dtype)
     if vae.network == "conv":
         size = vae.image_size or image_size(*example_shape[:2])
         channels = example_shape[-1]

@@ -76,6 +76,22 @@ class ConvTranspose(nn.Module):
         )
 
 
+def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> jax.Array:
+    """Sets entries of `x [B, ...]` to zero with probability `rate` and scales the others.
+
+    Each example has its own key in `keys [B]`, so that neither its neighbours nor the number of
+    devices matter; `layer` tells a network's dropout layers apart. None: `x` as it is.
+    """
+    if keys is None:
+        return x
+
+    def one(example, key):
+        keep = jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, example.shape)
+        return jnp.where(keep, example / (1 - rate), jnp.zeros_like(example))
+
+    return jax.vmap(one)(x, keys)
+
+
 def batch_norm(
     train: bool, axis_name: str | None, dtype: Any, name: str | None = None
 ) -> nn.BatchNorm:

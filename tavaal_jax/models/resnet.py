@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tavaal_jax.models import layers
-from tavaal_jax.models.outputs import TaskOutput
+from tavaal_jax.models.outputs import Dropout, TaskOutput
 
 
 class BasicBlock(nn.Module):
@@ -46,10 +46,13 @@ class ResNet(nn.Module):
     widths: Sequence[int]
     blocks: Sequence[int]
     axis_name: str | None = None
+    dropout: Dropout = Dropout()
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> TaskOutput:
+    def __call__(
+        self, images: jax.Array, train: bool, dropout_keys: jax.Array | None = None
+    ) -> TaskOutput:
         """`images [B, H, W, C] -> logits [B, K], taps, embedding [B, E]`."""
         x = layers.Conv(self.widths[0], 3, 1, 1, dtype=self.dtype)(images)
         x = nn.relu(layers.batch_norm(train, self.axis_name, self.dtype)(x))
@@ -58,7 +61,11 @@ class ResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(features, stride, self.axis_name, self.dtype)(x, train)
+            if self.dropout.place == "stages":
+                x = layers.dropout(x, dropout_keys, self.dropout.rate, stage)
             taps.append(x)
-        embedding = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        logits = layers.pytorch_dense(embedding, self.classes)
+        embedding = out = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        if self.dropout.place == "head":
+            out = layers.dropout(out, dropout_keys, self.dropout.rate, len(self.widths))
+        logits = layers.pytorch_dense(out, self.classes)
         return TaskOutput(logits, tuple(taps), embedding)

@@ -1,0 +1,20 @@
+"""Fashion-MNIST, all 60,000 images, 1000 + 1000 labels per cycle, with networks for two CPU cores.
+
+Command: python -m tavaal_jax.main --config=configs/fashion_mnist_small.py
+Leaves out, against `fashion_mnist`: ResNet-18 (three blocks of 16 to 64 channels here), 180 of 200
+epochs, five of ten cycles, two of five trials, most channels of the VAE.
+"""
+
+from configs import fashion_mnist
+
+
+def get_config():
+    """All eight methods."""
+    config = fashion_mnist.get_config()
+    config.methods = "all"
+    config.trials, config.cycles, config.epochs, config.batch_size = 3, 5, 20, 64
+    config.task.update(widths=(16, 32, 64), blocks=(1, 1, 1))
+    config.ranker.features = 32
+    config.vae.update(latent=32, widths=(32, 64, 128))
+    config.discriminator.hidden = (128, 128, 128, 128)
+    return config
