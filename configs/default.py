@@ -11,7 +11,9 @@ def get_config() -> ConfigDict:
     config.dataset = "cifar10"  # a name in tavaal_jax.data.SOURCES
     config.data_dir = "~/.cache/tavaal_jax/data"  # prepared and decoded data sets
     config.seed = 0  # with the trial's number, the root of all randomness
-    config.methods = "random,tavaal"  # comma-separated names in tavaal_jax.methods.METHODS, or "all"
+    config.methods = (
+        "random,tavaal"  # comma-separated names in tavaal_jax.methods.METHODS, or "all"
+    )
     config.trials = 5  # repetitions, paired: methods share initial set, subset and weights
     config.cycles = 10  # trainings per run; images are picked after each but the last
     config.initial = 1000  # images labelled at the start, drawn at random

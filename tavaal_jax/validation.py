@@ -86,14 +86,14 @@ def check(config, devices: int) -> None:
     for key in (*_CHOICES, *_AT_LEAST, *_POSITIVE, *_FRACTIONS, *_WIDTHS, *_OTHERS):
         _get(config, key)
     _check_choice("dataset", config.dataset, tuple(SOURCES))
-    if config.first_trial >= config.trials:
-        raise UserError(
-            f"first_trial is {config.first_trial}: give less than trials = {config.trials}"
-        )
     _check_methods(config)
     for key, choices in _CHOICES.items():
         _check_choice(key, _get(config, key), choices)
     _check_numbers(config)
+    if config.first_trial >= config.trials:
+        raise UserError(
+            f"first_trial is {config.first_trial}: give less than trials = {config.trials}"
+        )
     _check_batch(config, devices)
     _check_pool(config)
     _check_networks(config)

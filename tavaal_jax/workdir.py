@@ -49,11 +49,10 @@ def run_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
 
 def runs(workdir: pathlib.Path) -> list[tuple[str, int]]:
     """(method, trial) of every run that has left something in the folder."""
-    found = workdir.glob("*/trial_*/checkpoints")
     return sorted(
-        (p.parent.parent.name, int(p.parent.name.removeprefix("trial_")))
-        for p in found
-        if p.parent.parent.name in METHODS and p.parent.name.removeprefix("trial_").isdecimal()
+        (path.parent.name, int(path.name.removeprefix("trial_")))
+        for path in workdir.glob("*/trial_*")
+        if path.parent.name in METHODS and path.name.removeprefix("trial_").isdecimal()
     )
 
 

@@ -29,6 +29,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+several_devices = pytest.mark.skipif(
+    jax.device_count() == 1, reason="needs several devices, of the CPU for example"
+)
+
+
 def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
     """Rows of a csv file with a header."""
     with path.open() as file:

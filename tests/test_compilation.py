@@ -7,7 +7,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import ROOT
+import pytest
+from conftest import ON_CPU, ROOT
 
 from tavaal_jax import compilation
 
@@ -40,6 +41,7 @@ def test_counts_programs_only_inside_the_with_statement():
     assert count.programs == 1
 
 
+@pytest.mark.skipif(not ON_CPU, reason="LLVM's levels are the CPU's")
 def test_quickly_compiled_initial_weights_are_the_same():
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     command = [sys.executable, "-c", SAME_WEIGHTS]

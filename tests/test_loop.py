@@ -29,10 +29,10 @@ def prepared(method, schedule="joint", unlabelled="all"):
 def test_stages_of_each_method_and_schedule():
     config = cifar10.get_config()
     random, tavaal = METHODS["random"], METHODS["tavaal"]
-    assert loop.stages(config, random, 0) == ("task", "evaluate", "select")
-    assert loop.stages(config, tavaal, 0) == ("joint", "evaluate", "select")
+    assert loop.stages(config, random, 0) == ("task", "evaluate", "select", "diagnose")
+    assert loop.stages(config, tavaal, 0) == ("joint", "evaluate", "select", "diagnose")
     assert loop.stages(config, tavaal, 9) == ("task", "evaluate")
-    config.schedule = "two_phase"
+    config.schedule, config.diagnostics = "two_phase", False
     assert loop.stages(config, tavaal, 0) == ("task", "evaluate", "adversary", "select")
 
 
@@ -103,7 +103,8 @@ def finish(generator):
 def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     run = prepared("tavaal", "two_phase", pool)
     state = loop.start(run, KEY)
-    predicted = np.asarray(finish(loop._predicted_losses(run, KEY, state, "adversary")))
+    inspected = finish(loop._inspect(run, KEY, state, "adversary"))
+    predicted = np.asarray(inspected.predicted)
     images = run.train.plain(np.arange(run.size))
     expected = np.asarray(programs.task.predict_loss(run, state.task, images))
     used = np.ones(run.size, bool)
@@ -113,6 +114,10 @@ def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
         assert used.sum() == 120
     np.testing.assert_allclose(predicted[used], expected[used], rtol=1e-4, atol=1e-6)
     assert not predicted[~used].any()
+    logits = programs.task.predict(run, state.task, images).logits
+    losses = np.asarray(run.problem.image_losses(logits, run.train.labels))
+    np.testing.assert_allclose(inspected.losses[used], losses[used], rtol=1e-4, atol=1e-6)
+    assert np.isnan(inspected.losses[~used]).all()
 
 
 def cycle_of(run, cycles=1):
@@ -126,19 +131,92 @@ def cycle_of(run, cycles=1):
     return seen
 
 
-def test_methods_share_initial_images_weights_and_subset():
-    random, tavaal = (cycle_of(prepared(name)) for name in ("random", "tavaal"))
-    first, other = random[0][0], tavaal[0][0]
-    np.testing.assert_array_equal(first.labelled_in, other.labelled_in)
-    jax.tree.map(
-        np.testing.assert_array_equal, first.task.learner_params, other.task.learner_params
-    )
-    subset = set(plans.subset(KEY, 0, first.labelled, 100))
-    for seen in (random, tavaal):
-        picks = np.flatnonzero(seen[-1][0].labelled_in == 1)
-        assert len(picks) == 10
-        assert set(picks) <= subset
-    assert (random[-1][0].labelled_in != tavaal[-1][0].labelled_in).any()
+@functools.cache
+def first_cycle(method):
+    return cycle_of(prepared(method))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_share_initial_images_weights_and_subset(name):
+    (first, _), (end, _) = first_cycle("random")[0], first_cycle(name)[-1]
+    mine = first_cycle(name)[0][0]
+    np.testing.assert_array_equal(first.labelled_in, mine.labelled_in)
+    jax.tree.map(np.testing.assert_array_equal, first.task.learner_params, mine.task.learner_params)
+    picks = np.flatnonzero(end.labelled_in == 1)
+    assert len(picks) == 10
+    assert set(picks) <= set(plans.subset(KEY, 0, first.labelled, 100))
+    assert sorted(end.pick_rank[picks]) == list(range(10))
+    np.testing.assert_array_equal(end.labelled_in == 0, first.labelled_in == 0)
+    assert (mine.task.ranker_params is None) == (METHODS[name].ranking_loss is None)
+    assert (mine.vaal is None) == (METHODS[name].adversary is None)
+
+
+def task_losses(seen):
+    reports = [r for _, r in seen if r and r.count and r.stage in ("task", "joint")]
+    return np.concatenate([r.values()["task_loss"] for r in reports])
+
+
+@pytest.mark.parametrize("name", ["coreset", "mc_dropout", "vaal"])
+def test_methods_without_a_ranking_loss_train_the_same_learner(name):
+    run = prepared(name)
+    if name == "mc_dropout":
+        run = without_dropout()
+    seen, random = cycle_of(run), first_cycle("random")
+    losses = task_losses(random)
+    assert len(losses) == loop.stage_steps(run.config, run.size, 0, "task")
+    # Another program around the same steps may round differently: XLA fuses them as it sees fit.
+    np.testing.assert_allclose(task_losses(seen), losses, rtol=1e-5, atol=1e-6)
+    trained = [
+        next(s for s, r in states if r and r.stage_ended).task.learner_params
+        for states in (seen, random)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *trained)
+
+
+@functools.cache
+def without_dropout():
+    config = prepared("mc_dropout").config.copy_and_resolve_references()
+    config.mc_dropout.rate = 0.0
+    dataset = load(config)
+    data = parallel.place(dataset.on_device())
+    return programs.prepare(config, METHODS["mc_dropout"], dataset, data)
+
+
+def test_dropout_is_on_in_training_for_mc_dropout_alone():
+    dropped, kept = task_losses(first_cycle("mc_dropout")), task_losses(cycle_of(without_dropout()))
+    assert np.abs(dropped - kept).min() > 1e-4
+
+
+def test_vaal_is_tavaal_without_the_rank():
+    """The same VAE, discriminator and picks: the rank is the only difference."""
+    tavaal = METHODS["tavaal"]
+    unranked = tavaal._replace(adversary="plain")
+    config = prepared("tavaal").config
+    dataset = load(config)
+    run = programs.prepare(config, unranked, dataset, parallel.place(dataset.on_device()))
+    assert run.method.ranking_loss is not None
+    mine, theirs = (seen[-1][0] for seen in (cycle_of(run), first_cycle("vaal")))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                 mine.vaal, theirs.vaal)  # fmt: skip
+    np.testing.assert_array_equal(mine.pick_rank, theirs.pick_rank)
+    with_rank = first_cycle("tavaal")[-1][0]
+    assert (with_rank.pick_rank != theirs.pick_rank).any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_choice_is_diagnosed(name):
+    (report,) = [r for _, r in first_cycle(name) if r and r.stage == "diagnose" and r.stage_ended]
+    method, found, arrays = METHODS[name], report.metrics, report.details
+    assert np.isfinite(list(found.values())).all()
+    assert ("spearman" in found) == (method.ranking_loss is not None)
+    assert ("discriminator_auc" in found) == (method.adversary is not None)
+    assert found["overlap_random"] == 1.0 if name == "random" else found["overlap_random"] < 1.0
+    if "learning_loss" in name and method.adversary is None:
+        assert found["overlap_highest_predicted"] == 1.0
+    assert sorted(arrays["rank"][arrays["rank"] >= 0]) == list(range(10))
+    assert len(arrays["index"]) == len(arrays["loss"]) == 100
+    assert len(arrays["labelled"]) == 20
+    assert arrays["classes"].shape == (100, 100)
 
 
 @pytest.mark.parametrize("schedule", ["joint", "two_phase"])
@@ -164,7 +242,8 @@ def test_reports_name_the_cycle_and_stage_they_come_from():
     reports = [report for _, report in cycle_of(prepared("tavaal"), 2) if report]
     ended = [(r.cycle, r.stage) for r in reports if r.stage_ended]
     assert ended == [
-        (0, "joint"), (0, "evaluate"), (0, "select"), (1, "task"), (1, "evaluate")
+        (0, "joint"), (0, "evaluate"), (0, "select"), (0, "diagnose"),
+        (1, "task"), (1, "evaluate"),
     ]  # fmt: skip
     values = [r.metrics for r in reports if r.stage == "evaluate" and r.metrics]
     assert len(values) == 2

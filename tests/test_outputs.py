@@ -8,7 +8,8 @@ import numpy as np
 from rich.console import Console
 
 from configs import moons
-from tavaal_jax import metrics, plots, workdir
+from tavaal_jax import metrics, statistics, workdir
+from tavaal_jax.plots import curves
 from tavaal_jax.runner import _is_before, _Pace
 
 VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]}
@@ -39,27 +40,29 @@ def test_result_rows_and_file(tmp_path):
 def test_final_table_has_mean_and_deviation_over_trials():
     out = io.StringIO()
     Console(file=out, width=100).print(metrics.final_table(rows()))
-    text = out.getvalue()
-    assert "0.5500 ± 0.0707 (n=2)" in text
-    assert "0.6000 ± 0.2828 (n=2)" in text
-    assert "0.9000 ± 0.0000 (n=2)" in text
+    cells = [[c.strip() for c in line.split("│")[1:-1]] for line in out.getvalue().splitlines()]
+    assert ["random", "2", "0.550", "0.800"] in cells
+    assert ["", "", "± 0.071", "± 0.141"] in cells
+    assert ["tavaal", "2", "0.600", "0.900"] in cells
+    assert ["", "", "± 0.283", "± 0.000"] in cells
     out = io.StringIO()
     Console(file=out, width=100).print(metrics.final_table(rows()[:1]))
-    assert "0.5000 (n=1)" in out.getvalue()
+    assert "0.500" in out.getvalue()
+    assert "±" not in out.getvalue().split("\n", 1)[1]
 
 
 def test_differences_are_paired_by_trial():
-    curves = {name: plots._by_trial(rows(), name) for name in VALUES}
-    difference = plots._difference(curves["tavaal"], curves["random"])
+    found = statistics.curves(rows(), "accuracy")
+    difference = curves._differences(found)["tavaal"]
     np.testing.assert_allclose(sorted(difference[20].values()), [-0.1, 0.2])
     np.testing.assert_allclose(sorted(difference[30].values()), [0.0, 0.2], atol=1e-9)
-    del curves["random"][20][1]
-    assert list(plots._difference(curves["tavaal"], curves["random"])[20]) == [0]
+    del found["random"][20][1]
+    assert list(curves._differences(found)["tavaal"][20]) == [0]
 
 
 def test_a_figure_without_a_baseline(tmp_path):
     only = [row for row in rows() if row["method"] == "tavaal"]
-    plots.accuracy(only, tmp_path / "accuracy.png", "moons")
+    curves.accuracy(only, tmp_path / "accuracy.png", "moons")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import several_devices
 
 from tavaal_jax import losses, parallel
 
@@ -73,6 +74,7 @@ def test_new_shapes_are_an_error_and_no_silent_compilation():
         program(state, data, key, *shorter, count)
 
 
+@several_devices
 @pytest.mark.parametrize("forgotten", ["state", "metric"])
 def test_a_value_returned_without_pmean_is_noticed(forgotten):
     def careless(state, data, key, shared, batch):

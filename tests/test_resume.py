@@ -1,12 +1,15 @@
 """Stopped at any moment, the same command goes on to the same files, byte for byte."""
 
+import pathlib
 import random
 import signal
 import subprocess
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, read_csv
+
+from tavaal_jax.methods import METHODS
 
 CONFIG = (
     "--config.methods=tavaal",
@@ -32,9 +35,9 @@ def whole(request, run_main, tmp_path_factory):
     return flags, content(folder)
 
 
-def marks(folder, goal):
+def marks(folder, goal, method="tavaal"):
     """Signs that a study has been at `goal`: lines of its log, or checkpoints begun."""
-    run = folder / "tavaal" / "trial_0"
+    run = folder / method / "trial_0"
     if goal == "checkpoint":
         return {p.name for p in run.glob("checkpoints/*.orbax-checkpoint-tmp*")}
     log = run / "metrics.jsonl"
@@ -42,13 +45,13 @@ def marks(folder, goal):
     return {line for line in lines if f'"{goal}"' in line}
 
 
-def interrupt(command, folder, flags, goal, delay, number):
+def interrupt(command, folder, flags, goal, delay, number, method="tavaal"):
     """Sends signal `number` once a study is at `goal` anew: the ended process and its stderr."""
-    before = marks(folder, goal)
+    before = marks(folder, goal, method)
     argv, environment = command("smoke", folder, *flags)
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen(argv, env=environment, cwd=ROOT, text=True, **pipes)
-    while process.poll() is None and not marks(folder, goal) - before:
+    while process.poll() is None and not marks(folder, goal, method) - before:
         time.sleep(0.001)
     time.sleep(delay)
     process.send_signal(number)
@@ -85,3 +88,30 @@ def test_a_polite_signal_saves_first(whole, command, run_main, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "continues in cycle" in done.stdout
     assert content(tmp_path) == expected
+
+
+def test_every_method_survives_being_killed(command, run_main, tmp_path_factory):
+    flags = ("--config.methods=all", "--config.steps_per_call=3", "--config.score_batch_size=4")
+    whole, killed = (tmp_path_factory.mktemp(name) for name in ("all", "killed"))
+    done = run_main("smoke", whole, *flags)
+    assert done.returncode == 0, done.stderr
+    chance = random.Random(1)
+    for method in METHODS:
+        # Its log tells of training and tests: ranks, values, choice and diagnosis follow.
+        goal = chance.choice(["task", "joint"] if METHODS[method].adversary else ["task"])
+        goal = chance.choice([goal, "evaluate", "select"])
+        delay = chance.uniform(0, 0.1)
+        process, stderr = interrupt(command, killed, flags, goal, delay, signal.SIGKILL, method)
+        assert process.returncode == -signal.SIGKILL, (method, goal, stderr)
+    done = run_main("smoke", killed, *flags)
+    assert done.returncode == 0, done.stderr
+    assert (killed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    for method in METHODS:
+        run = pathlib.Path(method, "trial_0")
+        picks = [(folder / run / "picks.csv").read_bytes() for folder in (whole, killed)]
+        assert picks[0] == picks[1], method
+        tables = [read_csv(folder / run / "diagnostics.csv") for folder in (whole, killed)]
+        for row in (*tables[0], *tables[1]):
+            for name in [name for name in row if name.startswith("seconds")]:
+                assert float(row.pop(name)) >= 0
+        assert tables[0] == tables[1], method

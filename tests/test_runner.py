@@ -4,7 +4,7 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from conftest import read_csv
+from conftest import read_csv, several_devices
 
 from configs import smoke
 from tavaal_jax import loop, parallel, study
@@ -32,6 +32,7 @@ def test_late_metrics_are_the_same_and_none_is_lost(tmp_path, monkeypatch):
     assert late == at_once
 
 
+@several_devices
 def test_a_state_that_devices_disagree_on_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_devices_agree", lambda tree: jnp.bool_(False))
     with pytest.raises(RuntimeError, match="devices disagree after task"):

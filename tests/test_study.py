@@ -5,16 +5,20 @@ import json
 import numpy as np
 import pytest
 from conftest import read_csv
+from matplotlib import pyplot as plt
 
 from configs import digits
+from tavaal_jax import acquisition, diagnostics, statistics
 from tavaal_jax.data import load
+from tavaal_jax.methods import METHODS
+from tavaal_jax.plots.figures import FIGURES
 
 
 @pytest.fixture(scope="module")
 def finished(run_main, tmp_path_factory):
-    """The smoke study on one device."""
+    """The smoke study with all methods on one device."""
     folder = tmp_path_factory.mktemp("smoke")
-    done = run_main("smoke", folder)
+    done = run_main("smoke", folder, "--config.methods=all")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -23,19 +27,28 @@ def test_files_and_table(finished):
     folder, output = finished
     rows = read_csv(folder / "results.csv")
     assert list(rows[0]) == ["method", "trial", "cycle", "labelled", "metric", "value"]
-    assert [r["labelled"] for r in rows] == ["32", "48", "64"] * 2
+    assert [r["labelled"] for r in rows] == ["32", "48", "64"] * 8
+    assert list(dict.fromkeys(r["method"] for r in rows)) == list(METHODS)
     assert {r["metric"] for r in rows} == {"accuracy"}
     record = json.loads((folder / "config.json").read_text())
     assert record["config"]["dataset"] == "digits"
     assert set(record["versions"]) >= {"jax", "flax", "python"}
-    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    for name in FIGURES.keys() - {"plane.png"}:
+        image = plt.imread(folder / name)[..., :3]
+        assert image.std() > 0.01, name
+    summary = read_csv(folder / "summary.csv")
+    assert list(summary[0]) == list(statistics.FIELDS)
+    assert len([r for r in summary if r["metric"] == "accuracy"]) == 24
+    text = (folder / "summary.md").read_text()
+    assert "One trial gives neither" in text
+    assert "## What was picked" in text
     assert "mean ± standard deviation over trials" in output
     assert "tavaal trial 0 cycle 2: 64 labelled, accuracy" in output
     assert "left]" in output
     assert " programs traced and compiled in " in output
 
 
-@pytest.mark.parametrize("method", ["random", "tavaal"])
+@pytest.mark.parametrize("method", METHODS)
 def test_picks_are_new_images_in_order_of_score(finished, method):
     folder, _ = finished
     picks = read_csv(folder / method / "trial_0" / "picks.csv")
@@ -45,7 +58,12 @@ def test_picks_are_new_images_in_order_of_score(finished, method):
         mine = [p for p in picks if p["cycle"] == cycle]
         assert [int(p["rank"]) for p in mine] == list(range(16))
         scores = [float(p["score"]) for p in mine]
-        assert scores == sorted(scores)
+        largest_first = METHODS[method].choose is not acquisition.smallest
+        assert scores == sorted(scores, reverse=largest_first)
+    diagnosed = read_csv(folder / method / "trial_0" / "diagnostics.csv")
+    assert list(diagnosed[0]) == list(diagnostics.FIELDS)
+    assert [(d["cycle"], d["labelled"]) for d in diagnosed] == [("0", "32"), ("1", "48")]
+    assert all(float(d["seconds_train"]) > 0 < float(d["seconds_select"]) for d in diagnosed)
 
 
 def test_metrics_tell_every_step_once(finished):
@@ -63,7 +81,7 @@ def test_metrics_tell_every_step_once(finished):
 def test_a_finished_study_says_so(finished, run_main):
     folder, _ = finished
     before = (folder / "results.csv").read_bytes()
-    done = run_main("smoke", folder)
+    done = run_main("smoke", folder, "--config.methods=all")
     assert done.returncode == 0
     assert "are finished; nothing to do" in done.stdout
     assert (folder / "results.csv").read_bytes() == before
@@ -80,17 +98,17 @@ def test_a_study_can_grow_by_trials(finished, run_main):
     assert [r["value"] for r in after[:3]] != [r["value"] for r in after[3:6]]
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_devices_do_not_change_the_picks(finished, devices, run_main, tmp_path):
+@pytest.mark.parametrize(("devices", "methods"), [(2, "all"), (4, "tavaal")])
+def test_devices_do_not_change_the_picks(finished, devices, methods, run_main, tmp_path):
     folder, _ = finished
-    done = run_main("smoke", tmp_path, "--config.methods=tavaal", devices=devices)
+    done = run_main("smoke", tmp_path, f"--config.methods={methods}", devices=devices)
     assert done.returncode == 0, done.stderr
-    name = "tavaal/trial_0/picks.csv"
-    one, many = read_csv(folder / name), read_csv(tmp_path / name)
-    assert [p["index"] for p in one] == [p["index"] for p in many]
-    np.testing.assert_allclose(
-        [float(p["score"]) for p in one], [float(p["score"]) for p in many], rtol=1e-2, atol=1e-4
-    )
+    for method in METHODS if methods == "all" else [methods]:
+        name = f"{method}/trial_0/picks.csv"
+        one, many = read_csv(folder / name), read_csv(tmp_path / name)
+        assert [p["index"] for p in one] == [p["index"] for p in many], method
+        scores = [[float(p["score"]) for p in picks] for picks in (one, many)]
+        np.testing.assert_allclose(*scores, rtol=1e-2, atol=1e-4)
     assert first_losses(tmp_path) == pytest.approx(first_losses(folder), rel=1e-4)
 
 

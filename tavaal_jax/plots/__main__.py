@@ -12,7 +12,9 @@ def main() -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tavaal_jax.plots", description=__doc__)
     parser.add_argument("workdir", type=pathlib.Path)
-    parser.add_argument("--trial", type=int, default=0, help="of figures of one choice")
+    parser.add_argument(
+        "--trial", type=int, default=-1, help="of figures of one choice; -1: the first"
+    )
     parser.add_argument("--cycle", type=int, default=-1, help="likewise; -1: the last one")
     arguments = parser.parse_args()
     try:

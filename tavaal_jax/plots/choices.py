@@ -66,7 +66,8 @@ def loss_against_likelihood(subsets: dict[str, dict], path: pathlib.Path, title:
             x[picked], y[picked], s=14, color=style.colour(name), linewidths=0, label="picks"
         )
         axis.set(xlabel="true loss, nats", ylabel="1 - D", title=name)
-        axis.legend(frameon=False, fontsize="small")
+    handles, labels = axes.flat[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
     figure.suptitle(title)
     style.save(figure, path)
 

@@ -20,13 +20,14 @@ def accuracy(rows: list[dict], path: pathlib.Path, title: str) -> None:
     metric = rows[0]["metric"]
     curves = statistics.curves(rows, metric)
     differences = _differences(curves)
-    figure, axes = style.axes(1, 2 if differences else 1)
+    figure, axes = style.axes(1, 2 if differences else 1, width=4.6)
     for name, curve in curves.items():
         _band(axes[0, 0], name, curve)
     axes[0, 0].set(xlabel="labelled images", ylabel=f"test {metric}", title=title)
-    _legend(axes[0, 0])
     if differences:
         _difference_panel(axes[0, 1], differences)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
     style.save(figure, path)
 
 
@@ -36,7 +37,8 @@ def ablation(rows: list[dict], path: pathlib.Path) -> None:
     chosen = {name: curve for name, curve in _differences(curves).items() if name in _ABLATION}
     figure, axes = style.axes(1, 1, width=6)
     _difference_panel(axes[0, 0], chosen)
-    axes[0, 0].set_title("ablation, difference to random paired by trial")
+    axes[0, 0].set_title("ablation, paired by trial")
+    axes[0, 0].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     style.save(figure, path)
 
 
@@ -63,7 +65,7 @@ def ranking_losses(runs: dict[str, list[list[dict]]], path: pathlib.Path) -> Non
             marker=style.marker(name), markersize=4, label=f"{name}, {label}",
         )  # fmt: skip
     axes[0, 0].set(xlabel="step of the last cycle", ylabel="loss of the Ranker", ylim=(0, None))
-    _legend(axes[0, 0])
+    axes[0, 0].legend(frameon=False, fontsize="small")
     style.save(figure, path)
 
 
@@ -85,7 +87,6 @@ def _difference_panel(axis, differences):
     for name, curve in differences.items():
         _band(axis, name, curve)
     axis.set(xlabel="labelled images", ylabel="difference to random", title="paired by trial")
-    _legend(axis)
 
 
 def _band(axis, name, curve):
@@ -97,7 +98,3 @@ def _band(axis, name, curve):
     colour = style.colour(name)
     axis.plot(labelled, mean, color=colour, marker=style.marker(name), markersize=4, label=label)
     axis.fill_between(labelled, mean - deviation, mean + deviation, color=colour, alpha=0.1, lw=0)
-
-
-def _legend(axis):
-    axis.legend(frameon=False, fontsize="small")

@@ -23,12 +23,13 @@ FIGURES = {
 
 
 def draw(
-    folder: pathlib.Path, dataset: data.Dataset | None = None, trial: int = 0, cycle: int = -1
+    folder: pathlib.Path, dataset: data.Dataset | None = None, trial: int = -1, cycle: int = -1
 ) -> list[str]:
     """Draws every figure that the files in `folder` allow and returns their names.
 
-    `trial` and `cycle` choose what the figures of a single choice show; -1 is the last one, or for
-    Figure 1 the fifth, as in the paper. Raises UserError where there are no results.
+    `trial` and `cycle` choose what the figures of a single choice show: -1 is the first trial, and
+    the last cycle, or for Figure 1 the fifth, as in the paper. Raises UserError where there are no
+    results, or none of that trial and cycle.
     """
     record = workdir.read_config(folder)
     rows = workdir.read_results(folder)
@@ -52,6 +53,10 @@ def draw(
     last = max(files) if cycle < 0 else cycle
     if last not in files:
         raise UserError(f"--cycle is {cycle}, but nothing was picked there: give 0 to {max(files)}")
+    trials = sorted({number for numbers in files[last].values() for number in numbers})
+    trial = trials[0] if trial < 0 else trial
+    if trial not in trials:
+        raise UserError(f"--trial is {trial}: give one of {', '.join(map(str, trials))}")
     judged = {
         name: [a for a in map(_arrays, trials.values()) if "logit" in a]
         for name, trials in files[last].items()

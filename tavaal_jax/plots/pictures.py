@@ -54,13 +54,13 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
     picks = {name: _in_order(arrays) for name, arrays in subsets.items()}
     columns, most = 20, 60
     rows = math.ceil(min(most, max(map(len, picks.values()))) / columns)
-    figure, axes = style.axes(len(picks), 1, width=9, height=0.48 * rows + 0.62)
+    figure, axes = style.axes(len(picks), 1, width=9, height=0.45 * rows + 0.3)
     for axis, (name, indices) in zip(axes.flat, picks.items(), strict=True):
         sheet = _sheet(dataset.train_images[indices[: rows * columns]], rows, columns)
         axis.imshow(sheet, cmap="gray", interpolation="nearest")
         counts = np.bincount(dataset.train_labels[indices], minlength=dataset.classes)
         named = zip(dataset.class_names, counts, strict=True)
-        text = ", ".join(f"{label} {count}" for label, count in _largest(named))
+        text = ", ".join(f"{label}: {count}" for label, count in _largest(named))
         axis.set_title(f"{name}: {text}", fontsize="small", loc="left")
         axis.set_axis_off()
     figure.suptitle(title)

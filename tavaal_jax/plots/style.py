@@ -44,6 +44,6 @@ def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8):
 def save(figure, path: pathlib.Path) -> None:
     """Writes a figure whole and forgets it."""
     temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
+    figure.savefig(temporary, dpi=120)
     temporary.replace(path)
     plt.close(figure)

@@ -1,0 +1,102 @@
+"""Diagnostics against values computed by hand."""
+
+import numpy as np
+import pytest
+
+from tavaal_jax import diagnostics
+
+
+def choice(**changes):
+    given = {
+        "indices": np.array([2, 4, 5, 7]),
+        "picked": np.array([True, False, True, False]),
+        "losses": np.array([4.0, 3.0, 2.0, 1.0]),
+        "predicted": np.array([0.9, 0.1, 0.2, 0.8]),
+        "logits": np.array([-1.0, 1.0, -1.0, 1.0]),
+        "labelled_logits": np.array([0.0, 2.0]),
+        "random": np.array([0.5, 0.1, 0.9, 0.2]),
+    }
+    return diagnostics.Choice(**{**given, **changes})
+
+
+LABELS = np.array([0, 1, 0, 1, 1, 1, 0, 0])
+LABELLED = np.array([1, 1, 0, 0, 0, 0, 1, 1], bool)
+
+
+def test_a_choice():
+    found = diagnostics.of_choice(choice(), LABELS, LABELLED)
+    expected = {
+        "subset_loss": 2.5,
+        "picks_loss": 3.0,
+        "picks_class_entropy": np.log(2),  # labels 0 and 1
+        "labelled_class_entropy": -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)),
+        "overlap_highest_loss": 0.5,  # positions 0 and 1
+        "overlap_highest_predicted": 0.5,  # positions 0 and 3
+        "overlap_random": 0.0,  # positions 1 and 3
+        "spearman": 0.2,  # 1 - 6 (0 + 9 - ...) / 60 of the ranks 4 3 2 1 and 4 1 2 3
+        "discriminator_mean": 0.5,
+        "discriminator_deviation": 1 / (1 + np.exp(-1)) - 0.5,
+        "discriminator_auc": 6 / 8,  # pairs (labelled, subset) in the right order
+    }
+    assert found == pytest.approx(expected)
+    assert set(found) <= set(diagnostics.FIELDS)
+
+
+def test_what_a_method_lacks_is_left_out():
+    found = diagnostics.of_choice(
+        choice(predicted=None, logits=None, labelled_logits=None), LABELS, LABELLED
+    )
+    assert not {name for name in found if "discriminator" in name or "predicted" in name}
+    assert "spearman" not in found
+
+
+def test_a_constant_prediction_has_no_correlation():
+    found = diagnostics.of_choice(choice(predicted=np.ones(4)), LABELS, LABELLED)
+    assert "spearman" not in found
+
+
+def test_distance_to_the_boundary_and_spread():
+    points = np.array([[0.0, 0.0], [1.0, 1.0]])
+    plane = diagnostics.Plane.around(points, side=101, margin=1.0)
+    assert (plane.points.min(0) == -1).all()
+    assert (plane.points.max(0) == 2).all()
+    right = plane.points[:, 0] > 0.5  # a vertical boundary at x = 0.5
+    plane = plane._replace(classes=right.reshape(101, 101).astype(np.int32))
+    picks = np.array([[0.0, 0.0], [0.0, 3.0], [1.5, 0.0]])
+    found = diagnostics.of_plane(plane, picks)
+    exact = (0.5 + np.hypot(0.5, 1.0) + 1.0) / 3
+    assert found["picks_boundary_distance"] == pytest.approx(exact, abs=0.03)
+    spread = (3.0 + 1.5 + np.hypot(1.5, 3.0)) / 3
+    assert found["picks_spread"] == pytest.approx(spread)
+
+
+def test_a_learner_of_one_class_has_no_boundary():
+    plane = diagnostics.Plane.around(np.zeros((2, 2)))
+    assert list(diagnostics.of_plane(plane, np.eye(2))) == ["picks_spread"]
+
+
+def record(cycle, stage, seconds, **values):
+    return {
+        "cycle": cycle,
+        "stage": stage,
+        "step": 1,
+        "stage_index": 0,
+        "seconds": seconds,
+    } | values
+
+
+def test_rows_join_training_choice_and_times():
+    records = [
+        record(0, "joint", 3.0, kl=9.0, task_loss=1.0),
+        record(0, "joint", 4.0, kl=0.5, discriminator_loss=1.4),
+        record(0, "evaluate", 1.0, accuracy=0.5),
+        record(0, "select", 2.0, first_score=0.1),
+        record(0, "diagnose", 9.0, picks_loss=1.5),
+        record(1, "joint", 5.0, kl=0.4),
+    ]
+    (row,) = diagnostics.rows(records, initial=100, budget=10)
+    assert row == {
+        "cycle": 0, "labelled": 100, "kl": 0.5, "discriminator_loss": 1.4, "picks_loss": 1.5,
+        "seconds_train": 7.0, "seconds_evaluate": 1.0, "seconds_select": 2.0,
+        "seconds_select_per_pick": 0.2,
+    }  # fmt: skip

@@ -1,0 +1,95 @@
+"""Statistics against values computed by hand or by SciPy's own functions."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tavaal_jax import statistics
+
+
+def rows(**methods):
+    return [
+        {"method": name, "trial": t, "cycle": c, "labelled": 10 * (c + 1), "metric": "accuracy",
+         "value": value}
+        for name, trials in methods.items()
+        for t, values in enumerate(trials)
+        for c, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_a_paired_difference_has_an_interval_and_a_test():
+    first = {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.9, 9: 5.0}
+    second = {0: 0.4, 1: 0.5, 2: 0.65, 3: 0.6, 8: -5.0}
+    differences = np.array([0.1, 0.2, -0.05, 0.3])
+    found = statistics.paired(first, second)
+    half = stats.t.ppf(0.975, 3) * differences.std(ddof=1) / 2
+    assert found["difference"] == pytest.approx(0.1375)
+    assert found["low"] == pytest.approx(0.1375 - half)
+    assert found["high"] == pytest.approx(0.1375 + half)
+    assert found["p"] == pytest.approx(0.25)  # Ranks 2, 3, -1, 4: 4 of 16 are as extreme.
+
+
+def test_what_cannot_be_had_is_left_out():
+    assert statistics.paired({0: 1.0}, {1: 1.0}) == {}
+    assert statistics.paired({0: 1.0}, {0: 0.75}) == {"difference": 0.25}
+    assert statistics.paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == {"difference": 0.0}
+
+
+def test_area_is_the_mean_height_of_complete_trials():
+    curve = {10: {0: 0.0, 1: 1.0, 2: 0.0}, 20: {0: 1.0, 1: 1.0}, 40: {0: 1.0, 1: 1.0}}
+    assert statistics.area(curve) == pytest.approx({0: (5 + 20) / 30, 1: 1.0})
+    assert statistics.area({10: {0: 1.0}}) == {}
+
+
+def test_labels_saved_are_interpolated():
+    base = {10: {0: 0.2}, 20: {0: 0.4}, 30: {0: 0.6}}
+    assert statistics.labels_saved({10: {0: 0.5}, 20: {0: 0.7}}, base) == pytest.approx(15)
+    assert statistics.labels_saved({10: {0: 0.8}}, base) == pytest.approx(20)
+    assert statistics.labels_saved(base, base) == 0
+    assert math.isnan(statistics.labels_saved({10: {0: 0.5}}, base))
+
+
+def test_summary_has_a_row_per_method_metric_and_labels():
+    table = statistics.summary(
+        rows(random=[[0.2, 0.4], [0.4, 0.6]], tavaal=[[0.3, 0.5], [0.5, 0.9]])
+    )
+    first = next(r for r in table if r["method"] == "tavaal" and r.get("labelled") == 20)
+    assert first["mean"] == pytest.approx(0.7)
+    assert first["deviation"] == pytest.approx(0.4 / math.sqrt(2))
+    assert first["difference"] == pytest.approx(0.2)
+    assert set(first) <= set(statistics.FIELDS)
+    area = next(r for r in table if r["metric"] == "accuracy area" and r["method"] == "tavaal")
+    assert area["difference"] == pytest.approx(0.15)
+    saved = next(r for r in table if r["metric"] == "accuracy saved")
+    assert (saved["method"], saved["mean"]) == ("tavaal", pytest.approx(20 - 13.3333333))
+    assert all("difference" not in r for r in table if r["method"] == "random")
+
+
+def test_the_text_is_honest_about_few_trials():
+    one = statistics.markdown(rows(random=[[0.2, 0.4]], tavaal=[[0.3, 0.5]]), [], "t")
+    assert "neither a deviation nor an interval nor a test" in one
+    assert "| `tavaal` | +0.100 | +0.100 |" in one
+    two = statistics.markdown(rows(random=[[0.2], [0.3]], vaal=[[0.3], [0.5]]), [], "t")
+    assert "below 0.5, so none can be called significant" in two
+    many = statistics.markdown(rows(random=[[0.2]] * 6, vaal=[[0.3]] * 6), [], "t")
+    assert "below 0.031." in many
+
+
+def test_the_text_shows_diagnostics_and_the_plane():
+    diagnosed = [
+        {"method": m, "trial": str(t), "spearman": "", "picks_loss": str(t + c),
+         "picks_boundary_distance": str(0.1 * (t + c) * (1 + (m == "vaal"))), "picks_spread": "1.0"}
+        for m in ("vaal", "tavaal") for t in range(3) for c in range(2)
+    ]  # fmt: skip
+    text = statistics.markdown(rows(vaal=[[0.2]] * 3, tavaal=[[0.3]] * 3), diagnosed, "t")
+    assert "| method | true loss of the picks |" in text
+    assert "| `tavaal` | 1.500 ± 1.000 |" in text
+    assert "| distance to T's boundary: `tavaal` less `vaal` | -0.150 [" in text
+
+
+def test_a_method_alone_has_no_differences():
+    text = statistics.markdown(rows(tavaal=[[0.2, 0.3]]), [], "t")
+    assert "paired by trial" not in text
+    assert "| `tavaal` | 0.250 | - | - |" in text
