@@ -2,7 +2,7 @@
 than a minute, and from the cache in a quarter of one.
 
 A process of its own imports the package, compiles all programs of `tavaal` under
-`configs/cifar100.py` (weights, joint step, last cycle's step, test, ranks, scores) and runs each
+`configs/cifar100.py` (weights, joint step, test, ranks and losses, scores) and runs each
 once; first with an empty cache of compiled programs, then with the one that the first left.
 
     python benchmarks/startup.py [--rounds=1] [--json]
@@ -32,7 +32,6 @@ def child(folder):
         programs = harness.Programs(images=1024)
         harness.seconds_of(lambda: programs.train("joint", 1))
         first_step = time.perf_counter() - begin
-        harness.seconds_of(lambda: programs.train("task", 1))
         programs.scores(np.arange(128))
         programs.accuracy()
     result = {

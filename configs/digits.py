@@ -1,8 +1,9 @@
 """scikit-learn's digits, 8x8, a small ResNet: the whole method in minutes on a laptop.
 
 Command: python -m tavaal_jax.main --config=configs/digits.py
-Time: 2 min 21 s on 2 cores of an AMD EPYC, compilation included.
-Score: 0.963 (0.008) for random with 224 labels, 0.965 (0.021) for tavaal, n = 3.
+Time: @DT@ on 2 cores of an AMD EPYC, compilation included.
+Score with 224 labels, n = 20: 0.965 (0.009) for random, 0.985 (0.006) for core-set, 0.953 (0.010)
+for tavaal.
 """
 
 from configs import default

@@ -1,6 +1,9 @@
 """Fashion-MNIST, all 60,000 images, 1000 + 1000 labels per cycle, with networks for two CPU cores.
 
 Command: python -m tavaal_jax.main --config=configs/fashion_mnist_small.py
+Time: 8 min on one H100, one process per method, compilation included.
+Score: random 0.781 (0.001) at 1,000 labels and 0.871 (0.005) at 5,000, core-set the same, tavaal
+0.763 (0.010) and 0.847 (0.010), n = 3.
 Leaves out, against `fashion_mnist`: ResNet-18 (three blocks of 16 to 64 channels here), 180 of 200
 epochs, five of ten cycles, two of five trials, most channels of the VAE.
 """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tavaal_jax import acquisition, diagnostics, optim, parallel
+from tavaal_jax import acquisition, diagnostics, optim, parallel, task
 from tavaal_jax.data import plans
 from tavaal_jax.methods import Method
 from tavaal_jax.programs import Run
@@ -146,7 +146,10 @@ def _train(run, key, state, stage, steps_per_call, inspected):
         order_key = derive(key, Stream.UNLABELLED_ORDER, cycle)
         pool = _adversary_pool(run, key, state)
         unlabelled = plans.IndexStream(order_key, pool, config.batch_size)
-    networks = _networks(stage, state)
+    # The last cycle of a joint schedule runs its program without the adversary.
+    joint = run.method.adversary is not None and config.schedule == "joint"
+    program = "joint" if joint else stage
+    networks = _networks(program, state)
     data = (run.train, _predicted(inspected))
     while state.step < total:
         first = state.step
@@ -157,23 +160,27 @@ def _train(run, key, state, stage, steps_per_call, inspected):
             config.log_every_steps - first % config.log_every_steps,
             config.checkpoint_every_steps - first % config.checkpoint_every_steps,
         )
-        shared = _shared_rows(config, first, count, labelled.steps_per_pass)
+        shared = _shared_rows(config, first, count, labelled.steps_per_pass, stage == "joint")
         batches = {"labelled": labelled.rows(first, count)}
-        if unlabelled is not None:
-            batches["unlabelled"] = unlabelled.rows(first, count)
+        if program != "task":
+            rows = batches["labelled"] if unlabelled is None else unlabelled.rows(first, count)
+            batches["unlabelled"] = rows
         batches["positions"] = np.tile(np.arange(config.batch_size, dtype=np.int32), (count, 1))
         fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
         shared, batches = jax.tree.map(fill, (shared, batches))
-        networks, metrics, agree = run.programs[stage](
+        networks, metrics, agree = run.programs[program](
             networks, data, stage_key, shared, batches, count
         )
-        state = state.replace(step=first + count, **_as_fields(stage, networks))
+        if stage == "task":
+            metrics = {name: metrics[name] for name in task.METRICS if name in metrics}
+        state = state.replace(step=first + count, **_as_fields(program, networks))
         yield state, Report(cycle, stage, state.step, metrics, count, agree=agree)
     return state, {}
 
 
-def _shared_rows(config, first, count, steps_per_epoch):
-    """What changes from step to step and is the same for all devices: dict of arrays `[count]`."""
+def _shared_rows(config, first, count, steps_per_epoch, adversary=True):
+    """What changes from step to step and is the same for all devices: dict of arrays `[count]`;
+    `adversary` says whether VAE and D of the joint program train."""
     step = np.arange(first, first + count, dtype=np.int32)
     progress = (step // steps_per_epoch) / config.epochs
     return {
@@ -181,6 +188,7 @@ def _shared_rows(config, first, count, steps_per_epoch):
         "learning_rate": optim.decayed(config.task, progress),
         "ranker_active": progress < config.ranker.until_fraction,
         "first_epoch": step < steps_per_epoch,
+        "adversary": np.full(count, adversary),
     }
 
 

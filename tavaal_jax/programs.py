@@ -107,7 +107,11 @@ def _task_step(run, state, data, key, shared, batch):
 
 
 def _joint_step(run, state, data, key, shared, batch):
-    """Algorithm 1: ranks, then T and R, then the VAE, then D."""
+    """Algorithm 1: ranks, then T and R, then the VAE, then D.
+
+    The last cycle picks nothing and needs T alone: the same program leaves the rest out there, so
+    that no second one has to be compiled.
+    """
     train, _ = data
     task_state, vaal_state = state
     ranks = (vaal.Rank(None, None),) * 2
@@ -115,8 +119,16 @@ def _joint_step(run, state, data, key, shared, batch):
         ranks = _joint_ranks(run, task_state, train, key, shared, batch)
     task_state, task_metrics = _task_step(run, task_state, data, key, shared, batch)
     latent_key = derive(key, Stream.LATENT, shared["step"])
-    pools = vaal.pools(run, train, latent_key, batch, ranks)
-    vaal_state, vaal_metrics = vaal.train_step(run, vaal_state, *pools)
+
+    def adversary(state):
+        pools = vaal.pools(run, train, latent_key, batch, ranks)
+        return vaal.train_step(run, state, *pools)
+
+    def nothing(state):
+        _, metrics = jax.eval_shape(adversary, state)
+        return state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+
+    vaal_state, vaal_metrics = lax.cond(shared["adversary"], adversary, nothing, vaal_state)
     return (task_state, vaal_state), {**task_metrics, **vaal_metrics}
 
 
@@ -132,7 +144,7 @@ def _joint_ranks(run, task_state, train, key, shared, batch):
         predicted = task.predict_loss(run, task_state, train.plain(indices))
         return tuple(vaal.rank_of(run, half) for half in jnp.split(predicted, 2))
 
-    return lax.cond(shared["first_epoch"], first, later)
+    return lax.cond(shared["first_epoch"] | ~shared["adversary"], first, later)
 
 
 def _vaal_step(run, state, data, key, shared, batch):

@@ -23,11 +23,11 @@ DIAGNOSED = {
     "picks_class_entropy": "class entropy of the picks",
     "discriminator_auc": "AUC of D",
     "discriminator_deviation": "spread of D",
-    "overlap_highest_loss": "picks of highest true loss",
-    "overlap_highest_predicted": "of highest R(x)",
-    "overlap_random": "random's picks",
-    "seconds_train": "seconds, training",
-    "seconds_select": "seconds, selecting",
+    "overlap_highest_loss": "overlap with highest true loss",
+    "overlap_highest_predicted": "with highest R(x)",
+    "overlap_random": "with random's picks",
+    "seconds_train": "seconds of training",
+    "seconds_select": "of selecting",
 }
 PLANE = {
     "picks_boundary_distance": "distance to T's boundary",
@@ -128,13 +128,15 @@ def labels_saved(curve: Curve, baseline: Curve) -> float:
 
 def diagnosed(rows: list[dict], column: str) -> dict[str, dict[int, float]]:
     """`{method: {trial: mean over cycles}}` of a column of all diagnostics.csv, whose rows carry
-    `method` and `trial`; empty cells are left out."""
+    `method` and `trial`; empty cells are left out. Of seconds the median: the first cycle
+    compiles."""
     collected: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if row.get(column):
             trials = collected.setdefault(row["method"], {})
             trials.setdefault(int(row["trial"]), []).append(float(row[column]))
-    return {m: {t: float(np.mean(v)) for t, v in ts.items()} for m, ts in collected.items()}
+    centre = np.median if column.startswith("seconds") else np.mean
+    return {m: {t: float(centre(v)) for t, v in ts.items()} for m, ts in collected.items()}
 
 
 # summary.md
@@ -156,8 +158,8 @@ def markdown(rows: list[dict], diagnostics: list[dict], title: str) -> str:
     if diagnostics:
         parts += [
             "## What was picked",
-            "Means over cycles, then mean ± standard deviation over trials; compilation is part of"
-            " the first cycle's seconds. Shares are of the budget.",
+            "Means over cycles (seconds: medians), then mean ± standard deviation over trials."
+            " Overlaps are shares of the budget.",
             _diagnosed_table(diagnostics, DIAGNOSED),
         ]
         if any(row.get("picks_spread") for row in diagnostics):

@@ -9,6 +9,9 @@ from tavaal_jax import optim, parallel
 from tavaal_jax.models.outputs import TaskOutput
 from tavaal_jax.state import Stream, TaskState, derive
 
+METRICS = ("task_loss", "ranking_loss")
+"""What :func:`train_step` measures; the second one only with a Ranker."""
+
 
 def init(run, key: jax.Array, cycle, example: jax.Array) -> TaskState:
     """Fresh weights for a cycle; T's are the same for every method. `example [1, ...]` gives

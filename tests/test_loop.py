@@ -77,7 +77,12 @@ def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers():
         "positions": np.arange(16, dtype=np.int32),
     }
     ranks = lambda first: programs._joint_ranks(
-        run, state.task, train, KEY, {"first_epoch": np.bool_(first), "step": 3}, batch
+        run,
+        state.task,
+        train,
+        KEY,
+        {"first_epoch": np.bool_(first), "adversary": np.True_, "step": 3},
+        batch,
     )
     first = np.concatenate([r.decoder for r in ranks(True)])
     assert len(np.unique(first)) == 32
@@ -248,3 +253,33 @@ def test_reports_name_the_cycle_and_stage_they_come_from():
     values = [r.metrics for r in reports if r.stage == "evaluate" and r.metrics]
     assert len(values) == 2
     assert all(0 < v["accuracy"] <= 1 for v in values)
+
+
+def test_the_last_cycle_of_the_joint_schedule_trains_t_alone():
+    run = prepared("tavaal")
+    last = [(s, r) for s, r in cycle_of(run, 2) if r and (r.cycle, r.stage) == (1, "task")]
+    assert {name for _, r in last for name in r.metrics} == {"task_loss", "ranking_loss"}
+    fresh, end = run.programs["init"](run.train, KEY, 1), last[-1][0]
+    jax.tree.map(np.testing.assert_array_equal, fresh["vaal"], end.vaal)
+    changed = jax.tree.map(
+        lambda a, b: bool((a != b).any()), fresh["task"].learner_params, end.task.learner_params
+    )
+    assert all(jax.tree.leaves(changed))
+
+
+def test_the_joint_program_without_the_adversary_is_the_step_of_t():
+    """T trains the same in the joint program's last cycle as in the program of T and R alone."""
+    run = prepared("learning_loss_v2")
+    state = loop.start(run, KEY)
+    alone = task_losses(advance_last(run, state))
+    joint = prepared("tavaal")
+    with_joint = task_losses(advance_last(joint, loop.start(joint, KEY)))
+    np.testing.assert_allclose(with_joint, alone, rtol=1e-5, atol=1e-6)
+
+
+def advance_last(run, state):
+    """Reports of the last cycle, begun with the initial pool."""
+    state = state.replace(cycle=1)
+    return [
+        (None, r) for _, r in loop.advance(run, KEY, state, lambda stage: 5) if r.stage == "task"
+    ]

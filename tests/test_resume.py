@@ -45,10 +45,10 @@ def marks(folder, goal, method="tavaal"):
     return {line for line in lines if f'"{goal}"' in line}
 
 
-def interrupt(command, folder, flags, goal, delay, number, method="tavaal"):
+def interrupt(command, folder, flags, goal, delay, number, method="tavaal", config="smoke"):
     """Sends signal `number` once a study is at `goal` anew: the ended process and its stderr."""
     before = marks(folder, goal, method)
-    argv, environment = command("smoke", folder, *flags)
+    argv, environment = command(config, folder, *flags)
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen(argv, env=environment, cwd=ROOT, text=True, **pipes)
     while process.poll() is None and not marks(folder, goal, method) - before:
@@ -91,9 +91,17 @@ def test_a_polite_signal_saves_first(whole, command, run_main, tmp_path):
 
 
 def test_every_method_survives_being_killed(command, run_main, tmp_path_factory):
-    flags = ("--config.methods=all", "--config.steps_per_call=3", "--config.score_batch_size=4")
+    flags = (
+        "--config.methods=all",
+        "--config.trials=1",
+        "--config.cycles=3",
+        "--config.epochs=20",
+        "--config.steps_per_call=3",
+        "--config.score_batch_size=4",
+        "--config.checkpoint_every_steps=5",
+    )
     whole, killed = (tmp_path_factory.mktemp(name) for name in ("all", "killed"))
-    done = run_main("smoke", whole, *flags)
+    done = run_main("moons", whole, *flags)
     assert done.returncode == 0, done.stderr
     chance = random.Random(1)
     for method in METHODS:
@@ -101,9 +109,11 @@ def test_every_method_survives_being_killed(command, run_main, tmp_path_factory)
         goal = chance.choice(["task", "joint"] if METHODS[method].adversary else ["task"])
         goal = chance.choice([goal, "evaluate", "select"])
         delay = chance.uniform(0, 0.1)
-        process, stderr = interrupt(command, killed, flags, goal, delay, signal.SIGKILL, method)
+        process, stderr = interrupt(
+            command, killed, flags, goal, delay, signal.SIGKILL, method, "moons"
+        )
         assert process.returncode == -signal.SIGKILL, (method, goal, stderr)
-    done = run_main("smoke", killed, *flags)
+    done = run_main("moons", killed, *flags)
     assert done.returncode == 0, done.stderr
     assert (killed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     for method in METHODS:
