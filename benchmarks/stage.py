@@ -31,7 +31,7 @@ def main():
     programs = harness.Programs(
         images=arguments.labelled + arguments.subset, schedule="two_phase",
         batch_size=arguments.batch_size, initial=arguments.labelled, budget=arguments.labelled,
-        subset=arguments.subset, epochs=arguments.epochs, cycles=2,
+        subset=arguments.subset, epochs=arguments.epochs, cycles=2, diagnostics=False,
     )  # fmt: skip
     config = programs.config
     with config.unlocked():

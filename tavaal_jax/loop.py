@@ -112,8 +112,8 @@ def advance(
         name = names[state.stage]
         cycle = state.cycle
         details = None
-        if inspected is None and _needs_inspection(run, name):
-            inspected = yield from _inspect(run, key, state, name)
+        if _needs_inspection(run, name):
+            inspected = yield from _inspect(run, key, state, name, inspected)
         if name == "evaluate":
             state, metrics = yield from _evaluate(run, state)
         elif name == "select":
@@ -303,18 +303,23 @@ def _needs_inspection(run, stage):
     return stage == "diagnose" or (ranked and stage in ("adversary", "select"))
 
 
-def _inspect(run, key, state, stage):
-    """Passes each image that the rest of the cycle meets through T and R, once."""
+def _inspect(run, key, state, stage, before=None):
+    """Passes each image that this stage meets, and none did `before`, through T and R."""
     method, config = run.method, run.config
     met = np.zeros(run.size, bool)
     met[plans.subset(key, state.cycle, state.labelled, config.subset)] = True
     if method.ranking_loss is not None and method.adversary is not None:
         if config.schedule == "two_phase":
             met |= state.labelled | _adversary_pool(run, key, state)
-        elif config.diagnostics:
+        elif stage == "diagnose":
             met |= state.labelled
-    indices = np.flatnonzero(met)
     losses, predicted = np.full(run.size, np.nan, np.float32), np.zeros(run.size, np.float32)
+    if before is not None:
+        losses, met = before.losses, met & np.isnan(before.losses)
+        predicted = predicted if before.predicted is None else np.array(before.predicted)
+    if not met.any():
+        return before
+    indices = np.flatnonzero(met)
     variables = (state.task, run.train.replace(images=None, labels=None))
     done = 0
     for part in run.programs["inspect"](variables, run.pool, indices):

@@ -18,7 +18,8 @@ class JsonLines:
     def __init__(self, path: pathlib.Path, keep: Callable[[dict], bool]):
         """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _is_object(line) and keep(json.loads(line))]
+        records = [(line, workdir.parse_record(line)) for line in lines]
+        kept = [line for line, record in records if record is not None and keep(record)]
         if kept != lines:
             workdir.write(path, "".join(f"{line}\n" for line in kept))
         self._path = path
@@ -31,18 +32,11 @@ class JsonLines:
 
     def records(self) -> list[dict]:
         """All records, those of earlier processes included."""
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        return workdir.read_metrics(self._path.parent)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-def _is_object(line):
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def tensorboard_writer(folder: pathlib.Path):

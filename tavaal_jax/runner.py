@@ -46,7 +46,6 @@ class Runner:
             state = restored
             self._say(f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}")
         self._skip_finished_work(state)
-        (self._folder / "diagnostics").mkdir(parents=True, exist_ok=True)
         log = metrics.JsonLines(self._folder / "metrics.jsonl", lambda r: _is_before(r, state))
         board = None
         if self._run.config.tensorboard:
@@ -105,6 +104,7 @@ class Runner:
             self._log(report, values, log, board)
         if report.details is not None and parallel.is_primary():
             path = self._folder / "diagnostics" / f"cycle_{report.cycle}.npz"
+            path.parent.mkdir(exist_ok=True)
             workdir.write_arrays(path, report.details)
 
     def _checked(self, report):
@@ -152,8 +152,9 @@ class Runner:
         if parallel.is_primary():
             config = self._run.config
             workdir.write_picks(self._folder, state, self._ids)
-            rows = diagnostics.rows(log.records(), config.initial, config.budget)
-            workdir.write_diagnostics(self._folder, rows)
+            if config.diagnostics:
+                rows = diagnostics.rows(log.records(), config.initial, config.budget)
+                workdir.write_diagnostics(self._folder, rows)
             on_results(state.results)
 
     def _skip_finished_work(self, state: LoopState):

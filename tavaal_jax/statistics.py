@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 BASELINE = "random"
+_EXACT = 13  # trials up to which every sign pattern is counted
 FIELDS = (
     "method", "metric", "cycle", "labelled", "n", "mean", "deviation",
     "difference", "low", "high", "p",
@@ -52,7 +53,8 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
     """Mean difference over the trials that both have, its 95 % interval (Student's t) and the p of
     Wilcoxon's signed-rank test; interval and p are missing where they cannot be had."""
     common = sorted(set(values) & set(baseline))
-    differences = np.array([values[t] - baseline[t] for t in common])
+    # Rounded, so that equal differences of float32 numbers are equal.
+    differences = np.round([values[t] - baseline[t] for t in common], 6)
     if not len(differences):
         return {}
     found = {"difference": float(differences.mean())}
@@ -61,8 +63,13 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
             interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
             found |= {"low": float(interval.low), "high": float(interval.high)}
         if differences.any():
-            found["p"] = float(stats.wilcoxon(differences).pvalue)
+            found["p"] = float(stats.wilcoxon(differences, method=_method(len(differences))).pvalue)
     return found
+
+
+def _method(count):
+    """All sign patterns while there are few, ties or not; the normal approximation for more."""
+    return stats.PermutationMethod(n_resamples=2**_EXACT) if count <= _EXACT else "asymptotic"
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -77,10 +84,13 @@ def summary(rows: list[dict]) -> list[dict]:
                 place = {"cycle": cycles[labelled], "labelled": labelled}
                 baseline = None if method == BASELINE else base.get(labelled, {})
                 table.append(_row(method, metric, curve[labelled], baseline) | place)
-            baseline = None if method == BASELINE else area(base)
-            table.append(_row(method, f"{metric} area", area(curve), baseline))
-            if base and method != BASELINE:
-                saved = labels_saved(curve, base)
+            if method == BASELINE or not base:
+                table.append(_row(method, f"{metric} area", area(curve), None))
+                continue
+            mine, theirs = in_common(curve, base)
+            table.append(_row(method, f"{metric} area", area(mine), area(theirs)))
+            if mine:
+                saved = labels_saved(mine, theirs)
                 table.append({"method": method, "metric": f"{metric} saved", "mean": saved})
     return table
 
@@ -93,6 +103,18 @@ def _row(method, metric, values, baseline):
     if len(array) > 1:
         row["deviation"] = float(array.std(ddof=1))
     return row | (paired(values, baseline) if baseline is not None else {})
+
+
+def in_common(curve: Curve, baseline: Curve) -> tuple[Curve, Curve]:
+    """Both curves at the labels and in the trials that both have: an unfinished run must not be
+    compared with the rest of a finished one."""
+    found: tuple[Curve, Curve] = {}, {}
+    both = sorted(set(curve) & set(baseline))
+    trials = set.intersection(*({*curve[x]} & {*baseline[x]} for x in both)) if both else set()
+    for labelled in both if trials else ():
+        for part, whole in zip(found, (curve, baseline), strict=True):
+            part[labelled] = {t: whole[labelled][t] for t in sorted(trials)}
+    return found
 
 
 def area(curve: Curve) -> dict[int, float]:
@@ -174,6 +196,8 @@ def _preface(rows):
     text = "Trials: " + ", ".join(f"{m} {count}" for m, count in n.items()) + "."
     if least < 2:
         return text + " One trial gives neither a deviation nor an interval nor a test."
+    if least > _EXACT:
+        return text
     text += f" With {least} trials no p of the two-sided signed-rank test is below"
     text += f" {2.0 ** (1 - least):.2g}"
     return text + (", so none can be called significant at 5 %." if least < 6 else ".")
@@ -258,7 +282,25 @@ def _plane(rows):
     for column, first, second in claims:
         values = diagnosed(rows, column)
         if first in values and second in values:
-            row = paired(values[first], values[second])
-            body.append([f"{PLANE[column]}: `{first}` less `{second}`", _difference(row)])
+            mine, theirs = _same_cycles(rows, column, first, second)
+            text = f"{PLANE[column]}: `{first}` less `{second}`"
+            body.append([text, str(len(mine)), _difference(paired(mine, theirs))])
     if body:
-        yield _table(["paired by trial", "difference"], body)
+        yield _table(["paired by trial and cycle", "trials", "difference"], body)
+
+
+def _same_cycles(rows, column, first, second):
+    """`{trial: mean}` of two methods over the cycles in which both have a value."""
+    values = {
+        (row["method"], int(row["trial"]), row["cycle"]): float(row[column])
+        for row in rows
+        if row.get(column)
+    }
+    means: tuple[dict, dict] = {}, {}
+    for trial in sorted({t for _, t, _ in values}):
+        cycles = {c for m, t, c in values if (m, t) == (first, trial)}
+        cycles &= {c for m, t, c in values if (m, t) == (second, trial)}
+        if cycles:
+            for found, method in zip(means, (first, second), strict=True):
+                found[trial] = float(np.mean([values[method, trial, c] for c in cycles]))
+    return means

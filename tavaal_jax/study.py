@@ -37,7 +37,7 @@ def run(config, folder: pathlib.Path) -> None:
     with workdir.claim(folder), compilation.Count() as count:
         workdir.check_config(folder, config)
         study = _Study(config, folder)
-        todo = study.unfinished()
+        todo, dataset = study.unfinished(), None
         if todo:
             dataset = data.load(config)
             validation.check_size(config, len(dataset.train_labels))
@@ -46,7 +46,7 @@ def run(config, folder: pathlib.Path) -> None:
                 study.run_all(todo, dataset, signals)
         else:
             study.say(f"All runs in {folder} are finished; nothing to do.")
-        study.finish()
+        study.finish(dataset)
         if count.programs:
             study.say(f"{count}.")
 
@@ -123,12 +123,12 @@ class _Study:
         workdir.write_summary(self.folder, rows, self.config.dataset)
         curves.accuracy(rows, self.folder / "accuracy.png", self.config.dataset)
 
-    def finish(self):
-        """The files and the table of the whole study."""
+    def finish(self, dataset):
+        """The files and the table of the whole study; `dataset` where it is loaded already."""
         rows = self._all_rows()
         workdir.write_results(self.folder, rows)
         workdir.write_summary(self.folder, rows, self.config.dataset)
-        figures = plots.draw(self.folder)
+        figures = plots.draw(self.folder, dataset, data_dir=self.config.data_dir)
         self.console.print(metrics.final_table(rows))
         self.say(
             f"Written to {self.folder}: results.csv, summary.csv, summary.md, {', '.join(figures)},"

@@ -75,9 +75,19 @@ def read_diagnostics(workdir: pathlib.Path) -> list[dict]:
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict]:
-    """Records of metrics.jsonl of a run; none where there is no such file."""
+    """Whole records of metrics.jsonl of a run; none where there is no such file."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for record in map(parse_record, lines) if record is not None]
+
+
+def parse_record(line: str) -> dict | None:
+    """One line of metrics.jsonl; None for one that was cut short."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _read_csv(path):

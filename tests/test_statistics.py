@@ -37,6 +37,37 @@ def test_what_cannot_be_had_is_left_out():
     assert statistics.paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == {"difference": 0.0}
 
 
+@pytest.mark.parametrize("n", [5, 13, 20])
+def test_ties_of_float32_are_ties_and_p_keeps_its_floor(n):
+    # 0.954 - 0.934 and 0.952 - 0.932 differ in float32, and not in truth.
+    pairs = [(0.954, 0.934), (0.952, 0.932)] * n
+    ours, base = (
+        {t: float(np.float32(pair[side])) for t, pair in enumerate(pairs[:n])} for side in (0, 1)
+    )
+    p = statistics.paired(ours, base)["p"]
+    assert p == pytest.approx(2.0 ** (1 - n)) if n <= 13 else 2.0 ** (1 - n) < p < 1e-4
+
+
+def test_an_unfinished_run_is_compared_over_what_both_have():
+    whole = [[0.2, 0.4, 0.9]] * 3
+    table = statistics.summary(rows(random=whole, tavaal=[[0.3, 0.5], [0.3, 0.5]]))
+    area = next(r for r in table if r["metric"] == "accuracy area" and r["method"] == "tavaal")
+    assert (area["n"], area["mean"]) == (2, pytest.approx(0.4))
+    assert area["difference"] == pytest.approx(0.1)
+    saved = next(r for r in table if r["metric"] == "accuracy saved")
+    assert saved["mean"] == pytest.approx(5)  # of 20 labels, at random's 0.4
+
+
+def test_the_boundary_is_compared_over_cycles_that_both_have():
+    values = {"tavaal": {"0": "1.0", "1": ""}, "vaal": {"0": "0.5", "1": "9.0"}}
+    diagnosed = [
+        {"method": m, "trial": "0", "cycle": c, "picks_boundary_distance": value}
+        for m, cycles in values.items() for c, value in cycles.items()
+    ]  # fmt: skip
+    found = statistics._same_cycles(diagnosed, "picks_boundary_distance", "tavaal", "vaal")
+    assert found == ({0: 1.0}, {0: 0.5})
+
+
 def test_area_is_the_mean_height_of_complete_trials():
     curve = {10: {0: 0.0, 1: 1.0, 2: 0.0}, 20: {0: 1.0, 1: 1.0}, 40: {0: 1.0, 1: 1.0}}
     assert statistics.area(curve) == pytest.approx({0: (5 + 20) / 30, 1: 1.0})
@@ -79,14 +110,14 @@ def test_the_text_is_honest_about_few_trials():
 
 def test_the_text_shows_diagnostics_and_the_plane():
     diagnosed = [
-        {"method": m, "trial": str(t), "spearman": "", "picks_loss": str(t + c),
+        {"method": m, "trial": str(t), "cycle": str(c), "spearman": "", "picks_loss": str(t + c),
          "picks_boundary_distance": str(0.1 * (t + c) * (1 + (m == "vaal"))), "picks_spread": "1.0"}
         for m in ("vaal", "tavaal") for t in range(3) for c in range(2)
     ]  # fmt: skip
     text = statistics.markdown(rows(vaal=[[0.2]] * 3, tavaal=[[0.3]] * 3), diagnosed, "t")
     assert "| method | true loss of the picks |" in text
     assert "| `tavaal` | 1.500 ± 1.000 |" in text
-    assert "| distance to T's boundary: `tavaal` less `vaal` | -0.150 [" in text
+    assert "| distance to T's boundary: `tavaal` less `vaal` | 3 | -0.150 [" in text
 
 
 def test_a_method_alone_has_no_differences():

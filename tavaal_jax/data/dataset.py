@@ -49,6 +49,12 @@ class Dataset:
         )
 
 
+def is_at_hand(config) -> bool:
+    """Whether `load` reads what is there: an embedded data set, or one decoded before."""
+    embedded = sources.SOURCES[config.dataset].embedded
+    return embedded or cache.folder(config.data_dir, config.dataset).exists()
+
+
 def load(config) -> Dataset:
     """The data set of a config, decoded once into a cache, with its imbalance applied.
 

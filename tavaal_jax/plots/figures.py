@@ -23,10 +23,16 @@ FIGURES = {
 
 
 def draw(
-    folder: pathlib.Path, dataset: data.Dataset | None = None, trial: int = -1, cycle: int = -1
+    folder: pathlib.Path,
+    dataset: data.Dataset | None = None,
+    trial: int = -1,
+    cycle: int = -1,
+    data_dir: str | None = None,
 ) -> list[str]:
     """Draws every figure that the files in `folder` allow and returns their names.
 
+    Those that show the images need the data set: `dataset`, or what is prepared in `data_dir` (the
+    study's own by default); they are left out where there is none.
     `trial` and `cycle` choose what the figures of a single choice show: -1 is the first trial, and
     the last cycle, or for Figure 1 the fifth, as in the paper. Raises UserError where there are no
     results, or none of that trial and cycle.
@@ -76,13 +82,21 @@ def draw(
         path = folder / "loss_against_likelihood.png"
         choices.loss_against_likelihood(single, path, title(last))
         drawn.append(path.name)
-    dataset = data.load(config) if dataset is None else dataset
+    dataset = _prepared(config, data_dir) if dataset is None else dataset
+    if dataset is None:
+        return drawn
     if dataset.is_plane:
         shown = min(4, last) if cycle < 0 else cycle
         pictures.plane(chosen(shown), dataset, folder / "plane.png", title(shown))
         return [*drawn, "plane.png"]
     pictures.contact_sheet(chosen(last), dataset, folder / "picks.png", title(last))
     return [*drawn, "picks.png"]
+
+
+def _prepared(config, data_dir):
+    """The data set where it needs no download or preparation, else None."""
+    config.data_dir = data_dir or config.data_dir
+    return data.load(config) if data.is_at_hand(config) else None
 
 
 def _of_training(folder, runs):
