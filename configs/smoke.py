@@ -1,7 +1,7 @@
 """The whole program in seconds, on digits with tiny networks: for tests and first looks.
 
 Command: python -m tavaal_jax.main --config=configs/smoke.py
-Time: 41 s on 2 cores of an AMD EPYC, compilation included.
+Time: 44 s on 2 cores of an AMD EPYC, compilation included.
 Score: that of guessing.
 """
 
