@@ -20,10 +20,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tavaal_jax.methods import METHODS
 
 from tavaal_jax import allocator, loop, parallel, programs
 from tavaal_jax.data import Dataset
-from tavaal_jax.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))

@@ -1,7 +1,65 @@
 """TA-VAAL, task-aware variational adversarial active learning (CVPR 2021), in JAX and Flax.
 
-Shapes are written in docstrings with these letters:
+What a notebook needs stands here; importing it changes nothing, and imports nothing heavy before
+it is used. Shapes are written in docstrings with these letters:
 
 B batch, D devices, H W C image height, width, channels, K classes, Z latent size, E embedding size,
 N training images, M subset size, b budget; L and U are the labelled and the unlabelled images.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from tavaal_jax.algorithm import adversary, losses, picks, values
+    from tavaal_jax.algorithm.methods import METHODS, Method
+    from tavaal_jax.config import default as default_config
+    from tavaal_jax.config import load as load_config
+    from tavaal_jax.data import Dataset
+    from tavaal_jax.errors import Interrupted, UserError
+    from tavaal_jax.report.progress import Event
+    from tavaal_jax.report.result import StudyResult
+    from tavaal_jax.study.query import Query, query
+    from tavaal_jax.study.study import run_study
+    from tavaal_jax.study.trained import Model, load_model
+
+_PLACES = {
+    "METHODS": "algorithm.methods:METHODS",
+    "Method": "algorithm.methods:Method",
+    "adversary": "algorithm.adversary",
+    "losses": "algorithm.losses",
+    "picks": "algorithm.picks",
+    "values": "algorithm.values",
+    "default_config": "config:default",
+    "load_config": "config:load",
+    "Dataset": "data:Dataset",
+    "Interrupted": "errors:Interrupted",
+    "UserError": "errors:UserError",
+    "Event": "report.progress:Event",
+    "StudyResult": "report.result:StudyResult",
+    "Query": "study.query:Query",
+    "query": "study.query:query",
+    "run_study": "study.study:run_study",
+    "Model": "study.trained:Model",
+    "load_model": "study.trained:load_model",
+}
+__all__ = [
+    "METHODS", "Dataset", "Event", "Interrupted", "Method", "Model", "Query", "StudyResult",
+    "UserError", "adversary", "default_config", "load_config", "load_model", "losses", "picks",
+    "query", "run_study", "values",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    found = importlib.import_module(f"{__name__}.{module}")
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

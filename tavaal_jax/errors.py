@@ -1,5 +1,19 @@
-"""The error that a user can mend: `main` prints it as one line and exits with code 2."""
+"""What ends a study early; `main` turns each into one line and an exit code."""
 
 
 class UserError(Exception):
-    """Names the value, the limit it breaks and the mend, in one line."""
+    """A fault that the user can mend: names the value, the limit it breaks and the mend, in one
+    line."""
+
+
+class TrialError(UserError):
+    """The same, where it concerns one trial only: the study's others go on."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the study to stop; everything is saved."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+        """Of the signal, where it was one."""

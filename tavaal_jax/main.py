@@ -1,13 +1,17 @@
 """Command line: python -m tavaal_jax.main --config=configs/digits.py [--workdir=runs/digits]."""
 
 import pathlib
+import signal
 import sys
+from types import FrameType
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tavaal_jax import allocator
-from tavaal_jax.errors import UserError
+from tavaal_jax import config
+from tavaal_jax.engine import allocator
+from tavaal_jax.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; keys can be overridden."
@@ -20,47 +24,89 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 
 
-def _parse(argv):
-    """Reads the flags; raises UserError for anything wrong with them."""
+class Signals:
+    """Within its context the first SIGINT or SIGTERM is remembered; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._usual: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._usual[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)
+
+
+def _parse(argv: list[str]) -> pathlib.Path:
+    """Reads the flags; the config's file. UserError for anything that is wrong with them."""
+    for argument in argv:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config" and value:
+            config.load(value)  # What is wrong with the file itself is named with its line.
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
             _CONFIG.value.lock()  # A config that could not be loaded raises here.
-    except Exception as error:  # Whatever a config file or an override can raise.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = " ".join(str(error.args[0] if error.args else error).split())
         raise UserError(f"{type(error).__name__} while reading the flags: {text}") from error
     if len(rest) > 1:
         raise UserError(f"unknown argument {rest[1]!r}: flags are written --name=value")
     if _CONFIG.value is None:
         raise UserError("--config is missing: give a file, for example --config=configs/digits.py")
+    return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
 def main(argv: list[str]) -> int:
-    """Runs the study that `argv` describes; returns the exit code."""
-    from tavaal_jax import compilation, parallel, study
-    from tavaal_jax.signals import Interrupted
+    """Runs the study that `argv` describes; returns the exit code.
+
+    A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
+    """
+    from rich.console import Console
+
+    from tavaal_jax.engine import compilation, devices
+    from tavaal_jax.report import progress, summary
+    from tavaal_jax.study.study import run_study
 
     try:
-        _parse(argv)
+        file = _parse(argv)
         # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
         logging.set_verbosity(logging.ERROR)
         if _DISTRIBUTED.value:
-            parallel.initialize()
+            devices.initialize()
         compilation.keep_in_cache()
-        name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        folder = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
-        study.run(_CONFIG.value, folder)
+        folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
+        console = Console()
+        if not console.is_terminal:
+            console.width = 160  # In a log, tables are not broken.
+        with Signals() as signals, progress.Display(console) as display:
+            result = run_study(
+                _CONFIG.value, folder, progress=display, stop=lambda: signals.received
+            )
+        console.print(summary.table(result.rows()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command continues", file=sys.stderr)
         return 130
     except Interrupted as error:
-        print(f"{error}; everything is saved, the same command continues", file=sys.stderr)
+        name = signal.Signals(error.number).name
+        print(
+            f"stopped by {name}; everything is saved, the same command continues", file=sys.stderr
+        )
         return 128 + error.number
     return 0
 

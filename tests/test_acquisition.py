@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import pairwise_distances
+from tavaal_jax.methods import METHODS
 
 from configs import digits, moons
 from tavaal_jax import acquisition, models, programs, task
 from tavaal_jax.data import load
-from tavaal_jax.methods import METHODS
 
 KEY = jax.random.key(0)
 

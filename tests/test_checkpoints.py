@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from tavaal_jax.checkpoints import Checkpoints
+from tavaal_jax.loop import start
+from tavaal_jax.methods import METHODS
 
 from configs import moons
 from tavaal_jax import programs
-from tavaal_jax.checkpoints import Checkpoints
 from tavaal_jax.data import load
 from tavaal_jax.errors import UserError
-from tavaal_jax.loop import start
-from tavaal_jax.methods import METHODS
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import sys
 import jax
 import pytest
 from absl import flags
+from tavaal_jax.checkpoints import read_progress
 
 from tavaal_jax import main
-from tavaal_jax.checkpoints import read_progress
 from tavaal_jax.data import tfds_source
 
 

@@ -5,12 +5,12 @@ import functools
 import jax
 import numpy as np
 import pytest
+from tavaal_jax.methods import METHODS
+from tavaal_jax.state import derive
 
 from configs import cifar10, cifar10_released, moons
 from tavaal_jax import loop, parallel, programs, vaal
 from tavaal_jax.data import load, plans
-from tavaal_jax.methods import METHODS
-from tavaal_jax.state import derive
 
 KEY = derive(jax.random.key(0), 1)
 

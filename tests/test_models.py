@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tavaal_jax.models.ranker import Ranker
 
 from configs import cifar10, digits, fashion_mnist, moons
 from tavaal_jax import models
 from tavaal_jax.models import layers, vae
-from tavaal_jax.models.ranker import Ranker
 
 
 def count(params):

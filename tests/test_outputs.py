@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from rich.console import Console
+from tavaal_jax.plots import curves
+from tavaal_jax.runner import _is_before, _Pace
 
 from configs import moons
 from tavaal_jax import metrics, statistics, workdir
-from tavaal_jax.plots import curves
-from tavaal_jax.runner import _is_before, _Pace
 
 VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]}
 

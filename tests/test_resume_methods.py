@@ -8,9 +8,8 @@ import random
 import signal
 
 from conftest import read_csv
-from test_resume import interrupt
-
 from tavaal_jax.methods import METHODS
+from test_resume import interrupt
 
 
 def test_every_method_survives_being_killed(command, run_main, tmp_path_factory):

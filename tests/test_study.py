@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conftest import read_csv
 from matplotlib import pyplot as plt
+from tavaal_jax.methods import METHODS
+from tavaal_jax.plots.figures import FIGURES
 
 from configs import digits
 from tavaal_jax import acquisition, diagnostics, statistics
 from tavaal_jax.data import load
-from tavaal_jax.methods import METHODS
-from tavaal_jax.plots.figures import FIGURES
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tavaal_jax.methods import METHODS
+from tavaal_jax.state import derive
 
 from configs import moons
 from tavaal_jax import losses, parallel, programs, task
 from tavaal_jax.data import load
-from tavaal_jax.methods import METHODS
-from tavaal_jax.state import derive
 
 KEY = derive(jax.random.key(0), 0)
 

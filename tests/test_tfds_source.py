@@ -10,11 +10,11 @@ import archives
 import numpy as np
 import pytest
 from conftest import read_csv
+from tavaal_jax.methods import METHODS
 
 from configs import cifar10, cifar100, svhn
 from tavaal_jax.data import load, tfds_source
 from tavaal_jax.errors import UserError
-from tavaal_jax.methods import METHODS
 
 SMALL = (
     "--config.trials=1",

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tavaal_jax.methods import METHODS
+from tavaal_jax.state import derive
 
 from configs import smoke
 from tavaal_jax import losses, parallel, programs, vaal
 from tavaal_jax.data import load
-from tavaal_jax.methods import METHODS
-from tavaal_jax.state import derive
 
 KEY = derive(jax.random.key(0), 0)
 PLAIN = METHODS["tavaal"]._replace(adversary="plain")

@@ -1,4 +1,4 @@
-"""Data sets as arrays: `load` gives a `Dataset`, whatever its source."""
+"""From files to examples. Knows no method."""
 
 from tavaal_jax.data.dataset import Dataset, is_at_hand, load
 from tavaal_jax.data.sources import SOURCES

@@ -1,12 +1,14 @@
-"""The one form in which every data set reaches a run, and the pool that an imbalance leaves of
-it."""
+"""The one form in which every data set reaches a study, and what an imbalance leaves of it."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tavaal_jax.data import cache, sources
-from tavaal_jax.data.augment import DeviceData
+from tavaal_jax.data.pool import Normaliser, Resident
+from tavaal_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +19,57 @@ class Dataset:
     train_images: np.ndarray
     """uint8 `[N, H, W, C]`, or features float32 `[N, F]`."""
     train_labels: np.ndarray
-    """int32 `[N]`"""
+    """int32 `[N]`, -1 where nobody knows; only an oracle reads them."""
     train_ids: np.ndarray
     """str `[N]`: what an image is called upstream; the same everywhere."""
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        test_images: Any = None,
+        test_labels: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """A data set from arrays: `images [N, H, W, C]`, `[N, H, W]` or `[N, F]`, `labels [N]`.
+
+        Labels are 0 to K - 1, -1 where unknown (for `query`). Images are uint8, features any
+        numbers. `class_names` (K of them) default to the numbers. Raises UserError for what does
+        not fit.
+        """
+        train, test = _images(images, "images"), None
+        labels = _labels(labels, len(train), "labels", least=-1)
+        if (test_images is None) != (test_labels is None):
+            raise UserError("test_images and test_labels go together: give both or neither")
+        if test_images is None:
+            test, answers = train[:0], labels[:0]
+        else:
+            test = _images(test_images, "test_images")
+            if test.shape[1:] != train.shape[1:] or test.dtype != train.dtype:
+                raise UserError(
+                    f"test_images are {test.dtype} {test.shape[1:]} and images {train.dtype}"
+                    f" {train.shape[1:]}: give both alike"
+                )
+            answers = _labels(test_labels, len(test), "test_labels", least=0)
+        highest = max(np.max(labels, initial=-1), np.max(answers, initial=-1))
+        names = tuple(map(str, class_names if class_names is not None else range(highest + 1)))
+        if len(names) < 2 or highest >= len(names):
+            raise UserError(
+                f"labels go up to {highest} and there are {len(names)} classes: give class_names,"
+                " two or more and one for each label"
+            )
+        numbers = [f"train_{i}" for i in range(len(train))]
+        texts = np.array(list(map(str, ids if ids is not None else numbers)))
+        if len(texts) != len(train) or len(np.unique(texts)) < len(texts):
+            raise UserError(f"ids are {len(texts)}: give {len(train)} different ones")
+        return cls(name, train, labels, texts, test, answers, names)
 
     @property
     def classes(self) -> int:
@@ -30,29 +77,71 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image, `(H, W, C)`, or of features, `(F,)`."""
+        return self.train_images.shape[1:]
+
+    @property
     def is_plane(self) -> bool:
         """Whether the examples are points of the plane, `[N, 2]`."""
-        return self.train_images.shape[1:] == (2,)
+        return self.shape == (2,)
 
-    def on_device(self) -> tuple[DeviceData, DeviceData]:
-        """Training and test set for the devices, both normalised by the training set's
-        statistics."""
-        axes = tuple(range(self.train_images.ndim - 1))
-        mean = self.train_images.mean(axes, dtype=np.float64)
-        deviation = self.train_images.std(axes, dtype=np.float64)
-        shape = (1,) * (self.train_images.ndim - 2) + (-1,)
-        mean = mean.reshape(shape).astype(np.float32)
-        deviation = np.where(deviation > 0, deviation, 1.0).reshape(shape).astype(np.float32)
+    def resident(self, normalise: Normaliser) -> tuple[Resident, Resident]:
+        """Training and test set for the devices; no training image has a label yet."""
+        unknown = np.full(len(self.train_images), -1, np.int32)
         return (
-            DeviceData(self.train_images, self.train_labels, mean, deviation),
-            DeviceData(self.test_images, self.test_labels, mean, deviation),
+            Resident(self.train_images, unknown, normalise),
+            Resident(self.test_images, self.test_labels, normalise),
         )
+
+
+def normaliser(config: Any, images: np.ndarray) -> Normaliser:
+    """Constants of the config where it has them, else the statistics of `images`."""
+    settings = config.normalisation
+    if not settings.mean:
+        return Normaliser.of(images)
+    channels = images.shape[-1]
+    if images.ndim != 4 or images.dtype != np.uint8 or len(settings.mean) not in (1, channels):
+        raise UserError(
+            f"normalisation.mean has {len(settings.mean)} values, which images {images.dtype}"
+            f" {images.shape[1:]} cannot use: give one per channel of uint8 images, or none"
+        )
+    return Normaliser.constant(settings.mean, settings.deviation)
+
+
+def _images(images, name):
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        if images.dtype.kind not in "fiub" or images.ndim != 2:
+            raise UserError(
+                f"{name} are {images.dtype} {images.shape}: give uint8 [N, H, W, C], or numbers"
+                " [N, F]"
+            )
+        images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise UserError(f"{name} hold a number that is not finite: leave such examples out")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim not in (2, 4) or not len(images):
+        raise UserError(f"{name} have shape {images.shape}: give [N, H, W, C] or [N, F], N > 0")
+    return images.astype(np.float32) if images.ndim == 2 else images
+
+
+def _labels(labels, count, name, least):
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(f"{name} are {labels.dtype} {labels.shape}: give whole numbers [{count}]")
+    if labels.size and labels.min() < least:
+        raise UserError(f"{name} hold {labels.min()}: give {least} or more")
+    return labels.astype(np.int32)
 
 
 def is_at_hand(config) -> bool:
     """Whether `load` reads what is there: an embedded data set, or one decoded before."""
-    embedded = sources.SOURCES[config.dataset].embedded
-    return embedded or cache.folder(config.data_dir, config.dataset).exists()
+    source = sources.SOURCES.get(config.dataset)
+    if source is None:
+        return False
+    return source.embedded or cache.folder(config.data_dir, config.dataset).exists()
 
 
 def load(config) -> Dataset:

@@ -1,11 +1,19 @@
 """Which images a step sees: orders, pools and index plans, drawn on the host from keys."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from tavaal_jax.state import Stream, derive
+
+class Plan(NamedTuple):
+    """Indices of the images of some steps, a row each: int32 `[n, B]`."""
+
+    labelled: np.ndarray
+    unlabelled: np.ndarray | None
+    positions: np.ndarray
+    """Each example's position in the whole batch, from which its keys come."""
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -22,20 +30,17 @@ def permutation(key: jax.Array, size: int) -> np.ndarray:
     return np.asarray(_permutation(key, size))
 
 
-def initial_pool(key: jax.Array, size: int, initial: int) -> np.ndarray:
-    """int32 `[N]`: 0 for the `initial` images labelled at the start of a trial, -1 for the
-    others."""
-    labelled_in = np.full(size, -1, np.int32)
-    labelled_in[permutation(derive(key, Stream.INITIAL), size)[:initial]] = 0
-    return labelled_in
+def initial(key: jax.Array, size: int, count: int) -> np.ndarray:
+    """The `count` images that are labelled first, in random order: `[count]`."""
+    return permutation(key, size)[:count]
 
 
-def subset(key: jax.Array, cycle: int, labelled: np.ndarray, count: int) -> np.ndarray:
-    """The random subset of the unlabelled pool that is scored, `[M]` sorted indices; 0 means all.
+def subset(key: jax.Array, labelled: np.ndarray, count: int) -> np.ndarray:
+    """`count` random unlabelled images (0: all, and no more than there are), `[M]` sorted indices.
 
-    The order depends on trial and cycle alone: methods with the same pool get the same subset.
+    The order depends on `key` alone: methods with the same `labelled` (bool `[N]`) get the same.
     """
-    order = permutation(derive(key, Stream.SUBSET, cycle), len(labelled))
+    order = permutation(key, len(labelled))
     unlabelled = order[~labelled[order]]
     return np.sort(unlabelled[: count or None])
 
@@ -44,7 +49,7 @@ class IndexStream:
     """Batches of a pool, pass after pass, each pass in its own order and in full batches only.
 
     A pool smaller than a batch is repeated to fill one. Random access: row i never depends on which
-    rows were read before, so a run continues anywhere.
+    rows were read before, so a trial continues anywhere.
     """
 
     def __init__(self, key: jax.Array, pool: np.ndarray, batch_size: int):
@@ -54,7 +59,7 @@ class IndexStream:
         self._order = functools.lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, number: int) -> np.ndarray:
-        order = permutation(derive(self._key, number), len(self._pool))
+        order = permutation(jax.random.fold_in(self._key, number), len(self._pool))
         order = order[self._pool[order]]
         return np.resize(order, (self.steps_per_pass, self._batch_size)).astype(np.int32)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tavaal_jax.data import tfds_source
+from tavaal_jax.data import tfds
 
 
 class Source(NamedTuple):
@@ -22,8 +22,7 @@ class Source(NamedTuple):
 
 
 def _moons(config):
-    """Two moons with 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 +
-    1000."""
+    """Two moons, 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 + 1000."""
     from sklearn import datasets
 
     train_x, train_y = datasets.make_moons((500, 50), noise=0.2, random_state=config.seed)
@@ -65,8 +64,8 @@ def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_n
 SOURCES = {
     "moons": Source(_moons, 550, 2, (2,), embedded=True),
     "digits": Source(_digits, 1297, 10, (8, 8, 1), embedded=True),
-    "fashion_mnist": Source(tfds_source.read, 60_000, 10, (28, 28, 1)),
-    "cifar10": Source(tfds_source.read, 50_000, 10, (32, 32, 3)),
-    "cifar100": Source(tfds_source.read, 50_000, 100, (32, 32, 3)),
-    "svhn_cropped": Source(tfds_source.read, 73_257, 10, (32, 32, 3)),
+    "fashion_mnist": Source(tfds.read, 60_000, 10, (28, 28, 1)),
+    "cifar10": Source(tfds.read, 50_000, 10, (32, 32, 3)),
+    "cifar100": Source(tfds.read, 50_000, 100, (32, 32, 3)),
+    "svhn_cropped": Source(tfds.read, 73_257, 10, (32, 32, 3)),
 }

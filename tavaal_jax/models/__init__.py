@@ -1,49 +1,48 @@
 """Networks (Flax linen) and the one place that builds them from a config."""
 
-from typing import NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tavaal_jax.models.discriminator import Discriminator
+from tavaal_jax.models.heads import Discriminator, Ranker
+from tavaal_jax.models.layers import Dropout, TaskOutput
 from tavaal_jax.models.mlp import MLP
-from tavaal_jax.models.outputs import Dropout
-from tavaal_jax.models.ranker import Ranker
 from tavaal_jax.models.resnet import ResNet
 from tavaal_jax.models.vae import MLPVAE, ConvVAE, image_size
 
+__all__ = [
+    "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "Ranker", "ResNet", "TaskOutput",
+    "discriminator", "learner", "ranker", "vae",
+]  # fmt: skip
 
-class Networks(NamedTuple):
-    """The four networks of the paper; a method that needs no Ranker or no VAE leaves them
-    unused."""
-
-    learner: nn.Module
-    ranker: Ranker
-    vae: nn.Module
-    discriminator: Discriminator
+# `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
 
 
-def build(config, example_shape: tuple[int, ...], classes: int, axis_name: str | None) -> Networks:
-    """Networks for examples of `example_shape` (`[H, W, C]` or `[F]`) and `classes` classes."""
-    dtype = jnp.dtype(config.dtype)
-    task, vae = config.task, config.vae
-    learner: nn.Module
-    autoencoder: nn.Module
+def learner(config: Any, classes: int, axis_name: str | None = None) -> nn.Module:
+    """T for `classes` classes, any image size: returns a `TaskOutput`."""
+    task, dtype = config.task, jnp.dtype(config.dtype)
     dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
     if task.network == "resnet":
-        learner = ResNet(classes, tuple(task.widths), tuple(task.blocks), axis_name, dropout, dtype)
-    else:
-        learner = MLP(classes, tuple(task.widths), dropout, dtype)
-    if vae.network == "conv":
-        size = vae.image_size or image_size(*example_shape[:2])
-        channels = example_shape[-1]
-        widths = tuple(vae.widths)
-        autoencoder = ConvVAE(vae.latent, widths, size, channels, axis_name, dtype)
-    else:
-        autoencoder = MLPVAE(vae.latent, tuple(vae.widths), example_shape[-1], dtype)
-    return Networks(
-        learner,
-        Ranker(config.ranker.features, dtype),
-        autoencoder,
-        Discriminator(tuple(config.discriminator.hidden), dtype),
-    )
+        return ResNet(classes, tuple(task.widths), tuple(task.blocks), axis_name, dropout, dtype)
+    return MLP(classes, tuple(task.widths), dropout, dtype)
+
+
+def ranker(config: Any) -> Ranker:
+    """R for any learner's taps."""
+    return Ranker(config.ranker.features, jnp.dtype(config.dtype))
+
+
+def vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> nn.Module:
+    """The VAE for images `[H, W, C]` or features `[F]` of `shape`."""
+    settings, dtype = config.vae, jnp.dtype(config.dtype)
+    widths = tuple(settings.widths)
+    if settings.network == "mlp":
+        return MLPVAE(settings.latent, widths, shape[-1], dtype)
+    size = settings.image_size or image_size(*shape[:2])
+    return ConvVAE(settings.latent, widths, size, shape[-1], axis_name, dtype)
+
+
+def discriminator(config: Any) -> Discriminator:
+    """D for any latent and rank."""
+    return Discriminator(tuple(config.discriminator.hidden), jnp.dtype(config.dtype))

@@ -1,14 +1,33 @@
-"""Layers that the networks share: convolutions on :mod:`tavaal_jax.ops`, initialisers,
-BatchNorm."""
+"""What the networks share: convolutions on `ops`, initialisers, BatchNorm, a learner's output."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from tavaal_jax.ops import convolution
+
+
+class Dropout(NamedTuple):
+    """Where a learner drops units, for calls that come with dropout keys; others drop none."""
+
+    place: str = "head"
+    """"head": before the last layer; "stages": after each stage (ResNet) or hidden layer (MLP)."""
+    rate: float = 0.5
+
+
+class TaskOutput(NamedTuple):
+    """Output of a task learner T."""
+
+    logits: jax.Array
+    """`[B, K]`"""
+    taps: tuple[jax.Array, ...]
+    """Input of the Ranker: feature maps `[B, H', W', C']` or features `[B, C']`."""
+    embedding: jax.Array
+    """Penultimate features `[B, E]`."""
+
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in).
 pytorch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

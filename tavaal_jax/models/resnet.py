@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tavaal_jax.models import layers
-from tavaal_jax.models.outputs import Dropout, TaskOutput
+from tavaal_jax.models.layers import Dropout, TaskOutput
 
 
 class BasicBlock(nn.Module):

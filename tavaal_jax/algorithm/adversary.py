@@ -1,0 +1,218 @@
+"""VAE and discriminator D, conditioned on the rank: losses (4) to (6), a step of both, score (7).
+
+An adversary is a value: `METHODS` holds functions `(config, shape, axis_name) -> Adversary`. A new
+one is a subclass, or anything else with the methods of :class:`Adversary`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tavaal_jax import models
+from tavaal_jax.algorithm import losses, optim
+from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.state import AdversaryState, Half, Params, Stream, derive
+
+Metrics = dict[str, jax.Array]
+
+
+class Rank(NamedTuple):
+    """What the decoder and the discriminator see of R(x): `[B, 1]` each, or None."""
+
+    decoder: jax.Array | None = None
+    discriminator: jax.Array | None = None
+
+
+class Settings(NamedTuple):
+    """How VAE and D are trained."""
+
+    vae: optim.Optimiser
+    discriminator: optim.Optimiser
+    beta: float = 1.0
+    """Weight of KL, equation (4)."""
+    adversarial_weight: float = 1.0
+    """lambda, weight of equation (5)."""
+
+    @classmethod
+    def of(cls, config: Any) -> "Settings":
+        """Those of a config."""
+        vae, discriminator = config.vae, config.discriminator
+        return cls(
+            optim.Optimiser.of(vae),
+            optim.Optimiser.of(discriminator),
+            vae.beta,
+            vae.adversarial_weight,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """VAE and D; every method is a pure function of its arguments."""
+
+    vae: nn.Module
+    discriminator: nn.Module
+    tell: Callable[[Said], Any] | None
+    """What it is told of images, from what T and R say of them: `-> [B, ...]`; None: nothing."""
+    settings: Settings
+
+    def first_told(self, keys: jax.Array) -> Rank:
+        """r ~ U(0, 1), Algorithm 1's ranks of the first epoch: `keys [B] -> [B, 1]`."""
+        drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
+        return Rank(drawn, drawn)
+
+    def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
+        """Fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
+        noise = jnp.zeros((1, self.vae.latent))
+        rank = Rank() if self.tell is None else Rank(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+        variables = self.vae.init(
+            derive(key, Stream.VAE, cycle), self.seen(images), noise, rank.decoder, train=False
+        )
+        params = variables["params"]
+        d_key = derive(key, Stream.DISCRIMINATOR, cycle)
+        d_params = self.discriminator.init(d_key, noise, rank.discriminator)["params"]
+        return AdversaryState(
+            params,
+            variables.get("batch_stats", {}),
+            optim.transformation(self.settings.vae).init(params),
+            d_params,
+            optim.transformation(self.settings.discriminator).init(d_params),
+        )
+
+    def seen(self, images: jax.Array) -> jax.Array:
+        """Images as the VAE sees and rebuilds them, `[B, size, size, C]`; features stay."""
+        if images.ndim == 2:
+            return images
+        shape = (images.shape[0], self.vae.size, self.vae.size, images.shape[3])
+        return images if images.shape == shape else jax.image.resize(images, shape, "bilinear")
+
+    def step(
+        self,
+        state: AdversaryState,
+        labelled: Half,
+        unlabelled: Half,
+        mean: optim.Mean = optim.alone,
+    ) -> tuple[AdversaryState, Metrics]:
+        """One update of the VAE with (4) + lambda (5), then one of D with (6)."""
+        chex.assert_trees_all_equal_shapes(labelled, unlabelled)
+        halves = labelled, unlabelled
+        labelled, unlabelled = (half._replace(images=self.seen(half.images)) for half in halves)
+        params, optimiser, stats, vae_metrics = optim.step(
+            self.settings.vae,
+            self.settings.vae.learning_rate,
+            lambda params: self._vae_loss(params, state, labelled, unlabelled),
+            state.vae_params,
+            state.vae_optimiser,
+            mean,
+        )
+        state = state.replace(vae_params=params, vae_stats=stats, vae_optimiser=optimiser)
+        latents = self._latents(state, labelled), self._latents(state, unlabelled)
+        params, optimiser, _, d_metrics = optim.step(
+            self.settings.discriminator,
+            self.settings.discriminator.learning_rate,
+            lambda params: self._discriminator_loss(params, latents, labelled, unlabelled),
+            state.discriminator_params,
+            state.discriminator_optimiser,
+            mean,
+        )
+        state = state.replace(discriminator_params=params, discriminator_optimiser=optimiser)
+        return state, {**vae_metrics, **d_metrics}
+
+    def _vae_loss(
+        self, params: Params, state: AdversaryState, labelled: Half, unlabelled: Half
+    ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+        """Equation (4) for both pools, plus lambda (5)."""
+        of_labelled = self._transductive(params, state.vae_stats, state, labelled)
+        reconstruction_l, kl_l, logits_l, stats = of_labelled
+        of_unlabelled = self._transductive(params, stats, state, unlabelled)
+        reconstruction_u, kl_u, logits_u, stats = of_unlabelled
+        adversarial = losses.adversarial(logits_l, logits_u)
+        loss = reconstruction_l + reconstruction_u + self.settings.beta * (kl_l + kl_u)
+        metrics = {
+            "reconstruction": 0.5 * (reconstruction_l + reconstruction_u),
+            "kl": 0.5 * (kl_l + kl_u),
+            "adversarial_loss": adversarial,
+        }
+        return loss + self.settings.adversarial_weight * adversarial, (stats, metrics)
+
+    def _transductive(
+        self, params: Params, stats: Params, state: AdversaryState, half: Half
+    ) -> tuple[jax.Array, jax.Array, jax.Array, Params]:
+        """Equation (4) for one pool, with its own BatchNorm statistics, and D's logits."""
+        rank = half.told or Rank()
+        noise = jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
+        (decoded, latent, log_variance), updated = self.vae.apply(
+            {"params": params, "batch_stats": stats},
+            half.images, noise, rank.decoder, train=True, mutable=["batch_stats"],
+        )  # fmt: skip
+        reconstruction = losses.reconstruction(half.images, decoded)
+        kl = losses.kl_divergence(latent, log_variance)
+        logits = self._judge(state.discriminator_params, latent, rank)
+        return reconstruction, kl, logits, updated.get("batch_stats", {})
+
+    def _latents(self, state: AdversaryState, half: Half) -> jax.Array:
+        """Means of the latents after the VAE's update, `[B, Z]`.
+
+        Only the encoder runs; the statistics this pass would update were just updated.
+        """
+        variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
+        (latent, _), _ = self.vae.apply(
+            variables, half.images, train=True, mutable=["batch_stats"], method="encode"
+        )
+        return latent
+
+    def _discriminator_loss(
+        self,
+        params: Params,
+        latents: tuple[jax.Array, jax.Array],
+        labelled: Half,
+        unlabelled: Half,
+    ) -> tuple[jax.Array, tuple[None, Metrics]]:
+        """Equation (6)."""
+        logits_l = self._judge(params, latents[0], labelled.told or Rank())
+        logits_u = self._judge(params, latents[1], unlabelled.told or Rank())
+        loss = losses.discriminator(logits_l, logits_u)
+        accuracy = 0.5 * (jnp.mean(logits_l > 0) + jnp.mean(logits_u < 0))
+        return loss, (None, {"discriminator_loss": loss, "discriminator_accuracy": accuracy})
+
+    def _judge(self, params: Params, latent: jax.Array, rank: Rank) -> jax.Array:
+        """D's logits `[B]`."""
+        logits: Any = self.discriminator.apply({"params": params}, latent, rank.discriminator)
+        return jnp.asarray(logits)
+
+    def score(self, state: AdversaryState, images: jax.Array, told: Any = None) -> jax.Array:
+        """Equation (7): D's logits in evaluation mode, `images [B, ...] -> [B]`.
+
+        `images` are normalised and not augmented; the smallest score looks least labelled.
+        """
+        variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
+        latent, _ = self.vae.apply(variables, self.seen(images), train=False, method="encode")
+        return self._judge(state.discriminator_params, latent, told or Rank())
+
+
+def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
+    """Normalised ranks from R(x) `[B]`; D's may stay raw, as in the released code."""
+    if said.predicted is None:
+        raise ValueError("a rank needs a Ranker: give the method a ranking_loss")
+    predicted = jax.lax.stop_gradient(said.predicted)[:, None]
+    normalised = losses.normalised_rank(predicted)
+    return Rank(normalised, predicted if raw_to_discriminator else normalised)
+
+
+def vaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
+    """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
+    return Adversary(
+        models.vae(config, shape, axis_name), models.discriminator(config), None,
+        Settings.of(config),
+    )  # fmt: skip
+
+
+def tavaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
+    """The paper's: decoder and D are told the rank."""
+    raw = config.rank_to_discriminator == "raw"
+    plain = vaal(config, shape, axis_name)
+    return dataclasses.replace(plain, tell=lambda said: rank_of(said, raw))

@@ -1,0 +1,141 @@
+"""Task learner T and Ranker R: total loss (2), a step of both, what they say of images."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from tavaal_jax.algorithm import optim
+from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.state import Batch, LearnerState, Params, Schedule, Stream, derive
+from tavaal_jax.models import TaskOutput
+
+RankingLoss = Callable[[jax.Array, jax.Array], jax.Array]
+"""Loss of the Ranker from R(x) `[B]` and task losses `[B]`: `-> []`."""
+
+
+class Said(NamedTuple):
+    """What T and R say of images, in evaluation mode."""
+
+    logits: jax.Array
+    """`[B, K]`"""
+    embedding: jax.Array
+    """T's penultimate features `[B, E]`."""
+    predicted: jax.Array | None
+    """R(x), the predicted loss `[B]`, not normalised; None without a Ranker."""
+
+
+class Settings(NamedTuple):
+    """How T and R are trained."""
+
+    optimiser: optim.Optimiser
+    eta: float = 1.0
+    """Weight of the ranking loss, equation (2)."""
+    after: str = "freeze"
+    """What becomes of an inactive Ranker: "freeze", not updated; "detach", cut off from T."""
+
+    @classmethod
+    def of(cls, config: Any) -> "Settings":
+        """Those of a config."""
+        return cls(optim.Optimiser.of(config.task), config.ranker.eta, config.ranker.after)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """T, and R where there is one; every method is a pure function of its arguments."""
+
+    network: nn.Module
+    ranker: nn.Module | None
+    """None: T is trained as a plain classifier."""
+    ranking_loss: RankingLoss | None
+    """The Ranker's, which cannot be trained without one."""
+    problem: Classification
+    settings: Settings
+
+    def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> LearnerState:
+        """Fresh weights for a cycle; T's are the same for every method.
+
+        `images [1, ...]`, normalised, give the shapes.
+        """
+        variables = self.network.init(derive(key, Stream.LEARNER, cycle), images, train=False)
+        params = {"learner": variables["params"]}
+        if self.ranker is not None:
+            output: Any = self.network.apply(variables, images, train=False)
+            ranker_key = derive(key, Stream.RANKER, cycle)
+            params["ranker"] = self.ranker.init(ranker_key, output.taps)["params"]
+        optimiser = optim.transformation(self.settings.optimiser).init(params)
+        return LearnerState(params, variables.get("batch_stats", {}), optimiser)
+
+    def step(
+        self,
+        state: LearnerState,
+        batch: Batch,
+        schedule: Schedule,
+        mean: optim.Mean = optim.alone,
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One update of T and R with equation (2): `-> state, metrics`.
+
+        While the Ranker is not active it is not updated ("freeze") or does not reach into T
+        ("detach").
+        """
+        chex.assert_equal_shape_prefix([batch.images, batch.labels], 1)
+        chex.assert_rank([schedule.learning_rate, schedule.ranker_active], 0)
+        params, optimiser, stats, metrics = optim.step(
+            self.settings.optimiser,
+            schedule.learning_rate,
+            lambda params: self._total_loss(params, state.stats, batch, schedule),
+            state.params,
+            state.optimiser,
+            mean,
+        )
+        if self.ranker is not None and self.settings.after == "freeze":
+            keep = lambda new, old: jnp.where(schedule.ranker_active, new, old)
+            frozen = jax.tree.map(keep, params["ranker"], state.params["ranker"])
+            params = {**params, "ranker": frozen}
+        return LearnerState(params, stats, optimiser), metrics
+
+    def _total_loss(
+        self, params: Params, stats: Params, batch: Batch, schedule: Schedule
+    ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
+        """Equation (2), T's new BatchNorm statistics, and the losses it is made of."""
+        output, updated = self.network.apply(
+            {"params": params["learner"], "batch_stats": stats},
+            batch.images, train=True, dropout_keys=batch.keys, mutable=["batch_stats"],
+        )  # fmt: skip
+        image_losses = self.problem.image_losses(output.logits, batch.labels)
+        loss = jnp.mean(image_losses)
+        metrics = {"task_loss": loss}
+        if self.ranker is not None and self.ranking_loss is not None:
+            taps = output.taps
+            if self.settings.after == "detach":
+                taps = tuple(_connected_if(schedule.ranker_active, tap) for tap in taps)
+            predicted: Any = self.ranker.apply({"params": params["ranker"]}, taps)
+            metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses)
+            loss = loss + self.settings.eta * metrics["ranking_loss"]
+        return loss, (updated.get("batch_stats", {}), metrics)
+
+    def predict(
+        self, state: LearnerState, images: jax.Array, keys: jax.Array | None = None
+    ) -> TaskOutput:
+        """T in evaluation mode, `images [B, ...]`; with `keys [B]` it drops units all the same."""
+        variables = {"params": state.params["learner"], "batch_stats": state.stats}
+        output: Any = self.network.apply(variables, images, train=False, dropout_keys=keys)
+        return TaskOutput(*output)
+
+    def say(self, state: LearnerState, images: jax.Array) -> Said:
+        """What T and R say of `images [B, ...]`."""
+        output = self.predict(state, images)
+        predicted: Any = None
+        if self.ranker is not None:
+            predicted = self.ranker.apply({"params": state.params["ranker"]}, output.taps)
+        return Said(output.logits, output.embedding, predicted)
+
+
+def _connected_if(condition: jax.Array, x: jax.Array) -> jax.Array:
+    """`x`, through which gradients flow only where the scalar `condition` holds."""
+    return lax.stop_gradient(x) + condition.astype(x.dtype) * (x - lax.stop_gradient(x))

@@ -1,0 +1,87 @@
+"""Optimisers and schedules: gradient, mean over devices, step.
+
+The learning rate is an argument of every step and not a part of the optimiser, so that one
+compiled step serves all cycles, whose schedules have different lengths.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from tavaal_jax.algorithm.state import Schedule
+
+Mean = Callable[[Any], Any]
+"""Averages a tree of arrays over the devices that share a batch."""
+
+
+class Optimiser(NamedTuple):
+    """Settings of an optimiser."""
+
+    optimiser: str
+    """"sgd" or "adam"."""
+    learning_rate: float
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 0.0
+    """L2, added to the gradient."""
+
+    @classmethod
+    def of(cls, group: Any) -> "Optimiser":
+        """Those of a config group with keys of these names."""
+        return cls(*(group[name] for name in cls._fields))
+
+
+def alone(tree: Any) -> Any:
+    """The mean over devices where there is one: the tree itself."""
+    return tree
+
+
+def transformation(settings: Optimiser) -> optax.GradientTransformation:
+    """Gradient -> direction; SGD is PyTorch's, `v = momentum v + (g + weight_decay p)`."""
+    decay = (
+        optax.add_decayed_weights(settings.weight_decay)
+        if settings.weight_decay
+        else optax.identity()
+    )
+    if settings.optimiser == "sgd":
+        return optax.chain(decay, optax.trace(decay=settings.momentum))
+    return optax.chain(decay, optax.scale_by_adam())
+
+
+def step(
+    settings: Optimiser,
+    learning_rate: jax.Array | float,
+    loss: Callable[[Any], tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]],
+    params: Any,
+    state: Any,
+    mean: Mean,
+) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
+    """One step down `loss(params) -> [], (kept, metrics)`: `-> params, state, kept, metrics`.
+
+    Gradients and metrics are averaged over devices; `kept` (BatchNorm statistics) already is.
+    """
+    gradients, (kept, metrics) = jax.grad(loss, has_aux=True)(params)
+    gradients, metrics = mean((gradients, metrics))
+    direction, state = transformation(settings).update(gradients, state, params)
+    params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
+    return params, state, kept, metrics
+
+
+def schedule(config: Any, first: int, count: int, steps_per_epoch: int) -> Schedule:
+    """Rows `first` to `first + count - 1` of a training stage's schedule, `[count]` each.
+
+    The learning rate drops once, by `task.decay_factor` at `task.decay_at` of the epochs; the
+    Ranker is active for `ranker.until_fraction` of them.
+    """
+    numbers = np.arange(first, first + count, dtype=np.int32)
+    progress = (numbers // steps_per_epoch) / config.epochs
+    factor = np.where(progress >= config.task.decay_at, config.task.decay_factor, 1.0)
+    return Schedule(
+        step=numbers,
+        learning_rate=(config.task.learning_rate * factor).astype(np.float32),
+        ranker_active=progress < config.ranker.until_fraction,
+        first_epoch=numbers < steps_per_epoch,
+    )

@@ -1,0 +1,137 @@
+"""From values to picks: `(values, count, key, labelled=None) -> positions, scores`.
+
+`values` are those of the subset, a tree of arrays `[M, ...]` in the order of pool indices;
+`labelled` those of L where the method asks for them (`Method.compares`). Returned are `count`
+positions in the subset, best first, and the score of each. Ties go to the smaller position.
+"""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Picks = tuple[np.ndarray, np.ndarray]
+
+
+def smallest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None) -> Picks:
+    """The smallest of `values [M]`."""
+    del key, labelled
+    chex.assert_rank(values, 1)
+    positions = np.argsort(values, kind="stable")[:count]
+    return positions, values[positions]
+
+
+def largest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None) -> Picks:
+    """The largest of `values [M]`."""
+    positions, scores = smallest(-values, count, key, labelled)
+    return positions, -scores
+
+
+def core_set(values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray) -> Picks:
+    """Greedy k-center on embeddings `[M, E]`, centers `labelled [L, E]`.
+
+    A score is the pick's distance to the nearest center before it.
+    """
+    del key
+    # The first one repeated up to a power of two changes no minimum, and saves compilations.
+    padded = 2 ** (len(labelled) - 1).bit_length()
+    fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)
+    centers = np.concatenate([labelled, fill])
+    positions, squared_distances = k_center(values, centers, min(count, len(values)))
+    return np.asarray(positions), np.sqrt(np.asarray(squared_distances))
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def k_center(subset: jax.Array, labelled: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Greedy k-center ("a core-set approach", Sener and Savarese, ICLR 2018).
+
+    Positions `[count]` in `subset [M, E]`, in the order of picking, and each one's squared distance
+    to the nearest center before it. Each pick is the embedding that is farthest from all of
+    `labelled [L, E]` and the picks so far; ties go to the smaller position. Memory is linear in M.
+    Squared distances are sums of squared differences, which near points do not cancel. `count` is
+    at most M.
+    """
+    chex.assert_rank([subset, labelled], 2)
+
+    def cover(nearest: jax.Array, center: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.minimum(nearest, jnp.sum(jnp.square(subset - center[None]), axis=1)), None
+
+    def pick(nearest: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        position, farthest = jnp.argmax(nearest), jnp.max(nearest)
+        nearest, _ = cover(nearest, subset[position])
+        # Never again, not even among duplicates.
+        return nearest.at[position].set(-1.0), (position, farthest)
+
+    nearest, _ = lax.scan(cover, jnp.full(len(subset), jnp.inf, subset.dtype), labelled)
+    return lax.scan(pick, nearest, length=count)[1]
+
+
+def badge(values: dict[str, np.ndarray], count: int, key: jax.Array, labelled: Any = None) -> Picks:
+    """k-means++ seeding on BADGE's gradient embeddings, given by their two factors.
+
+    A score is the pick's distance to the nearest pick before it, the first one's its length.
+    """
+    del labelled
+    error, embedding = values["error"], values["embedding"]
+    positions, squares = k_means_plus_plus(key, error, embedding, min(count, len(error)))
+    return np.asarray(positions), np.sqrt(np.asarray(squares))
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def k_means_plus_plus(
+    key: jax.Array, left: jax.Array, right: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """k-means++ (Arthur and Vassilvitskii, SODA 2007) on the products of `left` and `right`.
+
+    Row i stands for the outer product of `left[i] [K]` and `right[i] [E]`, which is never formed:
+    `|a b' - c d'|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a . c) (b . d)`: memory is linear in M (K +
+    E). The first pick is uniform, each later one is drawn with a probability in proportion to its
+    squared distance from the nearest pick, and never again. Returns positions `[count]` and these
+    squared distances, for the first its squared length. `count` is at most M.
+    """
+    chex.assert_rank([left, right], 2)
+    chex.assert_equal_shape_prefix([left, right], 1)
+    lengths = jnp.sum(jnp.square(left), axis=1) * jnp.sum(jnp.square(right), axis=1)
+
+    def draw(number: jax.Array, weights: jax.Array) -> jax.Array:
+        """A position, by inversion of the cumulated weights; one of weight 0 never comes out."""
+        total = jnp.cumsum(weights)
+        uniform = jax.random.uniform(jax.random.fold_in(key, number), dtype=weights.dtype)
+        return jnp.searchsorted(total, uniform * total[-1], side="right").clip(
+            max=_last(weights > 0)
+        )
+
+    def cover(nearest: jax.Array, position: jax.Array) -> jax.Array:
+        along = (left @ left[position]) * (right @ right[position])
+        squares = jnp.maximum(lengths + lengths[position] - 2 * along, 0)
+        # A pick is at no distance from itself, whatever rounding says.
+        return jnp.minimum(nearest, squares).at[position].set(0)
+
+    def pick(
+        carry: tuple[jax.Array, jax.Array], number: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        nearest, free = carry
+        # Where all that is left are duplicates of picks, any will do.
+        weights = jnp.where(jnp.any(nearest > 0), nearest, free.astype(nearest.dtype))
+        position = draw(number, weights)
+        found = position, nearest[position]
+        return (cover(nearest, position), free.at[position].set(False)), found
+
+    free = jnp.ones(len(left), bool)
+    first = draw(jnp.zeros((), jnp.int32), free.astype(lengths.dtype))
+    start = cover(jnp.full_like(lengths, jnp.inf), first), free.at[first].set(False)
+    numbers = jnp.arange(1, count)
+    _, (positions, squares) = lax.scan(pick, start, numbers)
+    return (
+        jnp.concatenate([first[None], positions]),
+        jnp.concatenate([lengths[first][None], squares]),
+    )
+
+
+def _last(mask: jax.Array) -> jax.Array:
+    """Position of the last True."""
+    return len(mask) - 1 - jnp.argmax(mask[::-1])

@@ -1,0 +1,150 @@
+"""What is computed of one image to pick by: `(view, key) -> [] or a tree of arrays`.
+
+A value is written for one image and vmapped over the pool. Everything is in evaluation mode, so a
+value never depends on which images share its batch.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tavaal_jax.algorithm.adversary import Adversary
+from tavaal_jax.algorithm.learner import Learner, Said
+from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.state import LearnerState
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """All that a method may know of one image: what is not asked for is not computed."""
+
+    image: jax.Array
+    """Normalised, `[H, W, C]`, or features `[F]`."""
+    learner: Learner
+    learner_state: LearnerState
+    adversary: Adversary | None = None
+    adversary_state: Any = None
+    predicted: jax.Array | None = None
+    """R(x) `[]`; None for a method without a Ranker."""
+    told: Any = None
+    """What the adversary is told of the image, arrays `[...]`."""
+    passes: int = 1
+    """Of Monte-Carlo dropout."""
+    measure: str = "max_entropy"
+    """Its uncertainty."""
+
+    @property
+    def problem(self) -> Classification:
+        """What T is trained for."""
+        return self.learner.problem
+
+    @functools.cached_property
+    def _said(self) -> Said:
+        return self.learner.say(self.learner_state, self.image[None])
+
+    @property
+    def logits(self) -> jax.Array:
+        """T's `[K]`."""
+        return self._said.logits[0]
+
+    @property
+    def embedding(self) -> jax.Array:
+        """T's penultimate features `[E]`."""
+        return self._said.embedding[0]
+
+    def dropped(self, key: jax.Array) -> jax.Array:
+        """T's logits `[K]` with units dropped by `key`."""
+        return self.learner.predict(self.learner_state, self.image[None], key[None]).logits[0]
+
+    @functools.cached_property
+    def score(self) -> jax.Array:
+        """The adversary's, equation (7): `[]`."""
+        if self.adversary is None:
+            raise AttributeError("this method has no adversary: give it one, or another value")
+        told = jax.tree.map(lambda x: x[None], self.told)
+        return self.adversary.score(self.adversary_state, self.image[None], told)[0]
+
+
+def uniform(view: View | None, key: jax.Array) -> jax.Array:
+    """Uniform in [0, 1): picking the smallest is drawing without replacement."""
+    del view
+    return jax.random.uniform(key)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def uniform_pool(key: jax.Array, size: int) -> jax.Array:
+    """What `uniform` gives for every image of a pool: `[N]`."""
+    return jax.vmap(lambda i: uniform(None, jax.random.fold_in(key, i)))(jnp.arange(size))
+
+
+def discriminator(view: View, key: jax.Array) -> jax.Array:
+    """Equation (7): the logit of D(r, mu); the smallest looks least labelled."""
+    del key
+    return view.score
+
+
+def predicted_loss(view: View, key: jax.Array) -> jax.Array:
+    """R(x), the loss that the Ranker predicts."""
+    del key
+    if view.predicted is None:
+        raise AttributeError("R(x) needs a Ranker: give the method a ranking_loss")
+    return view.predicted
+
+
+def embedding(view: View, key: jax.Array) -> jax.Array:
+    """T's penultimate features `[E]`."""
+    del key
+    return view.embedding
+
+
+def least_confidence(view: View, key: jax.Array) -> jax.Array:
+    """1 less the probability of the chosen class (Lewis and Gale, SIGIR 1994)."""
+    del key
+    return 1.0 - view.problem.confidence(view.logits)
+
+
+def margin(view: View, key: jax.Array) -> jax.Array:
+    """Difference of the two highest probabilities (Scheffer et al., IDA 2001)."""
+    del key
+    return view.problem.margin(view.logits)
+
+
+def entropy(view: View, key: jax.Array) -> jax.Array:
+    """Of the prediction, nats (Shannon 1948; Settles, "Active learning literature survey")."""
+    del key
+    return view.problem.entropy(view.logits)
+
+
+def gradient_embedding(view: View, key: jax.Array) -> dict[str, jax.Array]:
+    """The two factors of BADGE's gradient embedding: `{"error": [K], "embedding": [E]}`.
+
+    The gradient of T's last layer, were its choice right, is their outer product `[K, E]` ("Deep
+    batch active learning by diverse, uncertain gradient lower bounds", Ash et al., ICLR 2020),
+    which is never formed.
+    """
+    del key
+    return {"error": view.problem.error(view.logits), "embedding": view.embedding}
+
+
+def mc_dropout(view: View, key: jax.Array) -> jax.Array:
+    """Disagreement of passes with other units dropped ("Deep Bayesian active learning", Gal 2017).
+
+    The passes are scanned: memory does not grow with their number.
+    """
+
+    def vote(number: jax.Array) -> dict[str, jax.Array]:
+        return view.problem.vote(view.dropped(jax.random.fold_in(key, number)))
+
+    def add(votes: Any, number: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, votes, vote(number)), None
+
+    numbers = jnp.arange(view.passes)
+    shapes = jax.eval_shape(vote, numbers[0])
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    votes, _ = lax.scan(add, empty, numbers)
+    votes = jax.tree.map(lambda x: x / view.passes, votes)
+    return view.problem.disagreement(view.measure, votes)

@@ -1,0 +1,60 @@
+"""Compiled programs: kept in the user's cache folder, counted and timed."""
+
+import pathlib
+
+import jax
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_FROM_CACHE = "/jax/compilation_cache/cache_hits"
+_PREPARED = (
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+)
+
+
+def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> None:
+    """Keeps compiled programs in a folder, unless JAX was told of another place."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def quickly() -> dict[str, str]:
+    """`compiler_options` for a program that runs once, where compiling takes longer than running.
+
+    LLVM's first level compiles the random numbers of all weights in a third of the time, to the
+    same bits.
+    """
+    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
+
+
+class Count:
+    """Counts and times the compilations of this process inside a `with` statement."""
+
+    def __init__(self) -> None:
+        self.programs, self.from_cache = 0, 0
+        self.seconds = 0.0
+        """Tracing and lowering included."""
+
+    def __enter__(self) -> "Count":
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        jax.monitoring.register_event_listener(self._on_event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+        jax.monitoring.unregister_event_listener(self._on_event)
+
+    def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
+        self.programs += event == _COMPILED
+        if event == _COMPILED or event in _PREPARED:
+            self.seconds += duration_secs
+
+    def _on_event(self, event: str, **_: str | int) -> None:
+        self.from_cache += event == _FROM_CACHE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.programs} programs traced and compiled in {self.seconds:.1f} s,"
+            f" {self.from_cache} of them from the cache"
+        )

@@ -1,0 +1,128 @@
+"""Saves and restores LoopState, for going on only; the one file that imports orbax."""
+
+import pathlib
+import shutil
+import time
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tavaal_jax.algorithm.state import LoopState
+from tavaal_jax.errors import TrialError
+from tavaal_jax.report.files import named
+
+_COUNTERS = ("cycle", "stage", "step")
+
+
+class Checkpoints:
+    """The checkpoints of one trial: the two newest, numbered as they were saved."""
+
+    def __init__(self, folder: pathlib.Path):
+        """`folder` is made if need be."""
+        self._folder = folder.absolute()
+        with named(self._folder):
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=2, enable_async_checkpointing=True
+                ),
+            )
+        self._saved: tuple[Any, ...] | None = None
+
+    def save(self, state: LoopState) -> None:
+        """Saves `state` while the trial goes on; nothing where this moment was saved last.
+
+        Raises FloatingPointError, and saves nothing, where a weight is not finite.
+        """
+        moment = tuple(getattr(state, name) for name in _COUNTERS)
+        if moment == self._saved:
+            return
+        counters, arrays = _split(state)
+        # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
+        arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
+        weights = {name: arrays[name] for name in ("learner", "adversary")}
+        for path, array in jax.tree_util.tree_leaves_with_path(weights):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FloatingPointError(f"{jax.tree_util.keystr(path)} is not finite")
+        with named(self._folder):
+            self._manager.save(
+                1 + max(self._manager.all_steps(), default=-1),
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), counters=ocp.args.JsonSave(counters)
+                ),
+            )
+        self._saved = moment
+
+    def restore(self, template: LoopState) -> LoopState | None:
+        """The newest checkpoint that can be read, or None where there is none at all.
+
+        `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
+        moved aside with a warning; TrialError where there are some and none can be read.
+        """
+        numbers = sorted(self._manager.all_steps(), reverse=True)
+        for number in numbers:
+            try:
+                state = self._restore_one(number, template)
+            except Exception as error:  # Orbax raises many kinds for a damaged folder.
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                path = self._folder / str(number)
+                warnings.warn(f"skipping unreadable checkpoint {path}: {reason}", stacklevel=2)
+                continue
+            self._set_aside([n for n in numbers if n > number])
+            self._saved = tuple(getattr(state, name) for name in _COUNTERS)
+            return state
+        if numbers:
+            raise TrialError(
+                f"none of the checkpoints in {self._folder} can be read: delete it to start"
+                " this trial over, or put back a copy"
+            )
+        return None
+
+    def _set_aside(self, numbers: list[int]) -> None:
+        """Keeps damaged checkpoints where they are in nobody's way."""
+        for number in numbers:
+            aside = self._folder.with_name("unreadable_checkpoints")
+            aside.mkdir(exist_ok=True)
+            shutil.move(self._folder / str(number), aside / f"{number}_{time.time_ns()}")
+        if numbers:
+            self._manager.reload()
+
+    def _restore_one(self, number: int, template: LoopState) -> LoopState:
+        _, arrays = _split(template)
+        restored = self._manager.restore(
+            number,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(jax.tree.map(_abstract, arrays)),
+                counters=ocp.args.JsonRestore(),
+            ),
+        )
+        return LoopState(**restored.counters, **restored.arrays)
+
+    def close(self) -> None:
+        """Waits for what is being saved."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def remove(self) -> None:
+        """Closes, and deletes the folder: the trial is finished."""
+        self.close()
+        remove(self._folder)
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Deletes a finished trial's checkpoints, if there are any left."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abstract(x: Any) -> Any:
+    return x if isinstance(x, jax.ShapeDtypeStruct) else ocp.utils.to_shape_dtype_struct(x)
+
+
+def _split(state: LoopState) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where the trial stands, readable without the arrays, and arrays."""
+    fields = {name: getattr(state, name) for name in LoopState.__dataclass_fields__}
+    counters = {name: fields.pop(name) for name in _COUNTERS}
+    return {k: v if isinstance(v, str) else int(v) for k, v in counters.items()}, fields

@@ -1,0 +1,159 @@
+"""What true labels say of a choice: a simulation knows the labels that a choice must not see.
+
+`of_choice` compares the picks of one cycle with the subset they were picked from; `rows` joins that
+with what was logged in training and with the times of the stages into diagnostics.csv. The labels
+come from the oracle.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import spatial, stats
+from sklearn import metrics
+
+FIELDS = (
+    "cycle",
+    "labelled",  # images in L when the choice was made
+    "reconstruction",  # these four: means over the last logged steps of training
+    "kl",
+    "discriminator_loss",
+    "discriminator_accuracy",
+    "discriminator_auc",  # of D, in evaluation mode, L against the subset
+    "discriminator_mean",  # of sigmoid(D) over the subset
+    "discriminator_deviation",  # its standard deviation, the spread of Figure 7(b)
+    "spearman",  # correlation of R(x) with the true loss over the subset
+    "subset_loss",  # mean true loss, nats
+    "picks_loss",
+    "picks_class_entropy",  # of the class counts, nats: Figure 7(a)
+    "labelled_class_entropy",
+    "overlap_highest_predicted",  # share of the picks among as many with the highest R(x)
+    "overlap_highest_loss",  # ... with the highest true loss
+    "overlap_random",  # ... that `random` would have picked
+    "picks_boundary_distance",  # points of the plane only: mean distance to T's boundary
+    "picks_spread",  # points of the plane only: mean distance between two picks
+    "seconds_train",
+    "seconds_evaluate",
+    "seconds_select",  # ranks (if any), values and choice
+    "seconds_select_per_pick",
+)
+_LOGGED = ("reconstruction", "kl", "discriminator_loss", "discriminator_accuracy")
+_TRAINING = ("task", "joint", "adversary")
+
+
+class Choice(NamedTuple):
+    """Picks and what they were picked from."""
+
+    indices: np.ndarray
+    """Pool indices of the subset `[M]`."""
+    picked: np.ndarray
+    """bool `[M]`"""
+    losses: np.ndarray
+    """True losses of the subset `[M]`."""
+    predicted: np.ndarray | None
+    """R(x) of the subset `[M]`."""
+    logits: np.ndarray | None
+    """D's logits of the subset `[M]`."""
+    labelled_logits: np.ndarray | None
+    """D's logits of L."""
+    random: np.ndarray
+    """Uniform values of the subset `[M]`: `random` picks the smallest."""
+
+
+def of_choice(choice: Choice, labels: np.ndarray, labelled_labels: np.ndarray) -> dict[str, float]:
+    """Figures named in `FIELDS`; `labels [M]` are the subset's true ones, then those of L."""
+    picked, count = choice.picked, int(choice.picked.sum())
+    share = lambda values: float(picked[np.argsort(-values, kind="stable")[:count]].mean())
+    values = {
+        "subset_loss": choice.losses.mean(),
+        "picks_loss": choice.losses[picked].mean(),
+        "picks_class_entropy": class_entropy(labels[picked]),
+        "labelled_class_entropy": class_entropy(labelled_labels),
+        "overlap_highest_loss": share(choice.losses),
+        "overlap_random": share(-choice.random),
+    }
+    if choice.predicted is not None:
+        values["overlap_highest_predicted"] = share(choice.predicted)
+        if np.ptp(choice.predicted) > 0 and np.ptp(choice.losses) > 0:
+            values["spearman"] = stats.spearmanr(choice.predicted, choice.losses).statistic
+    if choice.logits is not None and choice.labelled_logits is not None:
+        likelihood = 1 / (1 + np.exp(-choice.logits.astype(np.float64)))
+        values["discriminator_mean"] = likelihood.mean()
+        values["discriminator_deviation"] = likelihood.std()
+        both = np.concatenate([choice.labelled_logits, choice.logits])
+        values["discriminator_auc"] = metrics.roc_auc_score(
+            np.arange(len(both)) < len(choice.labelled_logits), both
+        )
+    return {name: float(value) for name, value in values.items()}
+
+
+def class_entropy(labels: np.ndarray) -> float:
+    """Entropy of the class counts of `labels [n]`, nats; log K where all classes are alike."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return float(stats.entropy(counts))
+
+
+class Plane(NamedTuple):
+    """T's decision on a grid of points of the plane."""
+
+    x: np.ndarray
+    """`[n]`"""
+    y: np.ndarray
+    """`[m]`"""
+    classes: np.ndarray
+    """`[m, n]`, the class that T chooses."""
+
+    @classmethod
+    def around(cls, points: np.ndarray, side: int = 100, margin: float = 0.3):
+        """A grid of `side` x `side` points around `points [N, 2]`, not yet classified."""
+        low, high = points.min(0) - margin, points.max(0) + margin
+        x, y = (np.linspace(low[i], high[i], side, dtype=np.float32) for i in range(2))
+        return cls(x, y, np.zeros((side, side), np.int32))
+
+    @property
+    def points(self) -> np.ndarray:
+        """`[m n, 2]`"""
+        return np.stack(np.meshgrid(self.x, self.y), -1).reshape(-1, 2)
+
+    def boundary(self) -> np.ndarray:
+        """Points between neighbours of the grid that T puts into different classes, `[b, 2]`."""
+        grid, classes = self.points.reshape(*self.classes.shape, 2), self.classes
+        across, along = classes[:, 1:] != classes[:, :-1], classes[1:] != classes[:-1]
+        return np.concatenate(
+            [
+                (grid[:, 1:][across] + grid[:, :-1][across]) / 2,
+                (grid[1:][along] + grid[:-1][along]) / 2,
+            ]
+        )
+
+
+def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
+    """Nearness to the boundary and spread of `picks [b, 2]`, Figure 1: mean Euclidean distance to
+    T's decision boundary (none where T knows one class only), and between two picks."""
+    values = {}
+    boundary = plane.boundary()
+    if len(boundary):
+        values["picks_boundary_distance"] = float(spatial.KDTree(boundary).query(picks)[0].mean())
+    if len(picks) > 1:
+        values["picks_spread"] = float(spatial.distance.pdist(picks).mean())
+    return values
+
+
+def rows(records: list[dict]) -> list[dict]:
+    """Rows of diagnostics.csv from the records of metrics.jsonl: one per diagnosed cycle."""
+    found = []
+    for record in (r for r in records if r["stage"] == "diagnose"):
+        cycle = record["cycle"]
+        mine = [r for r in records if r["cycle"] == cycle]
+        seconds = lambda *stages, mine=mine: sum(r["seconds"] for r in mine if r["stage"] in stages)
+        row = {"cycle": cycle, "labelled": int(record["labelled"])}
+        for training in (r for r in mine if r["stage"] in ("joint", "adversary")):
+            row |= {name: training[name] for name in _LOGGED if name in training}
+        row |= {name: record[name] for name in FIELDS if name in record and name not in row}
+        row |= {
+            "seconds_train": seconds(*_TRAINING),
+            "seconds_evaluate": seconds("evaluate"),
+            "seconds_select": seconds("select"),
+            "seconds_select_per_pick": seconds("select") / record["picks"],
+        }
+        found.append(row)
+    return found

@@ -1,0 +1,188 @@
+"""A study's folder: who may write there, which trials it has, config.json, writing whole files."""
+
+import contextlib
+import csv
+import errno
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import filelock
+import numpy as np
+
+from tavaal_jax import config as configs
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.errors import UserError
+
+FORMAT = 2
+"""Of a workdir; one of another format cannot be continued."""
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
+
+
+# Folders
+
+
+def claim(workdir: pathlib.Path) -> Any:
+    """Makes the folder and locks it against a second process: a context that ends with the lock."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"another process is running in {workdir}: wait for it, or give another --workdir"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write to workdir {workdir} ({error.strerror or error}): give another --workdir"
+        ) from error
+
+
+def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
+    """Where one trial writes."""
+    return workdir / method / f"trial_{trial}"
+
+
+def trials(workdir: pathlib.Path) -> list[tuple[str, int]]:
+    """(method, trial) of every trial that has left something in the folder, in `order`."""
+    found = (
+        (path.parent.name, int(path.name.removeprefix("trial_")))
+        for path in workdir.glob("*/trial_*")
+        if path.name.removeprefix("trial_").isdecimal()
+    )
+    return sorted(found, key=order)
+
+
+def order(trial: tuple[str, int]) -> tuple[int, str, int]:
+    """Sorts (method, trial) as the table of methods has them; unknown methods come last."""
+    method, number = trial
+    names = list(METHODS)
+    return (names.index(method) if method in names else len(names), method, number)
+
+
+# config.json
+
+
+def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
+    """UserError if the folder holds results of a config that differs in what changes results.
+
+    `data` stands for the arrays of a data set that no config names.
+    """
+    old = read_config(workdir)
+    if old is None:
+        return
+    if old.get("format") != FORMAT:
+        raise UserError(
+            f"{workdir} was begun by another version of tavaal_jax (format {old.get('format', 1)},"
+            f" this one writes {FORMAT}): finish it with that version, or give another --workdir"
+        )
+    changed = list(configs.differences(old["config"], configs.plain(config)))
+    if old.get("data") != data:
+        changed.append("the images and labels of the data set")
+    if changed:
+        raise UserError(
+            f"{workdir} holds a study with another config: {', '.join(changed)};"
+            " give the old values or another --workdir"
+        )
+
+
+def write_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
+    """config.json: what runs now, and, where that differs, what ran here earlier."""
+    old = read_config(workdir)
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    record = {
+        "format": FORMAT,
+        "config": configs.plain(config),
+        "data": data,
+        "versions": {"python": sys.version.split()[0], **versions},
+        "git_revision": _git_revision(),
+    }
+    earlier = [] if old is None else old.pop("earlier", [])
+    if old is not None and old != record:
+        earlier = [*earlier, old]
+    write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What config.json holds; None where there is none, UserError where it cannot be read."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        record["config"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read, so this may be another study's folder:"
+            " give another --workdir, or delete that file if you are sure"
+        ) from error
+    return record
+
+
+def _git_revision() -> str | None:
+    """Of the clone that this package runs from."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    try:
+        # An installed package may lie in somebody else's repository.
+        tracked = [*command, "ls-files", "--error-unmatch", pathlib.Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True)
+        describe = [*command, "describe", "--always", "--dirty", "--abbrev=40"]
+        done = subprocess.run(describe, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+# Writing
+
+
+@contextlib.contextmanager
+def named(path: pathlib.Path) -> Iterator[None]:
+    """Turns a failure to write `path` into a UserError that names it; nothing written is lost."""
+    try:
+        yield
+    except OSError as error:
+        mend = _FULL.get(error.errno or 0, "see to its folder")
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): {mend}; the same command continues"
+        ) from error
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file so that it is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with named(path):
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed npz file, its folder made if need be."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, buffer.getvalue())
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+    """Rows of a csv with a header; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as the text of a csv with a header; what a row does not have is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,149 @@
+"""Which figures a study's files allow, and all of them."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from tavaal_jax import data
+from tavaal_jax.algorithm.methods import BASELINE, METHODS, PARTS
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files, records
+from tavaal_jax.report.plots import choices, curves, pictures
+
+FIGURES = {
+    "accuracy.png": "Figures 3 and 11: test metric over labels, and difference to random",
+    "ablation.png": "Figure 6: the parts of TA-VAAL",
+    "class_entropy.png": "Figure 7(a): class entropy of the picks",
+    "likelihood.png": "Figure 7(b): D over the subset of the last choice",
+    "loss_against_likelihood.png": "Figure 8: true loss against D at the last choice",
+    "ranking_loss.png": "Figure 9: the Ranker's loss",
+    "plane.png": "Figure 1: picks and boundary, for points of the plane",
+    "picks.png": "Figure 13: the first picks, for images",
+}
+
+
+def draw(
+    folder: pathlib.Path,
+    dataset: data.Dataset | None = None,
+    trial: int = -1,
+    cycle: int = -1,
+    data_dir: str | None = None,
+) -> list[str]:
+    """Draws every figure that the files in `folder` allow and returns their names.
+
+    Those that show the images need the data set: `dataset`, or what is prepared in `data_dir` (the
+    study's own by default); they are left out where there is none.
+    `trial` and `cycle` choose what the figures of a single choice show: -1 is the first trial, and
+    the last cycle, or for Figure 1 the fifth, as in the paper. Raises UserError where there are no
+    results, or none of that trial and cycle.
+    """
+    record = files.read_config(folder)
+    rows = records.read_results(folder)
+    if record is None or not rows:
+        raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
+    config = ConfigDict(record["config"])
+    trials_there = files.trials(folder)
+    curves.accuracy(rows, folder / "accuracy.png", config.dataset)
+    drawn = ["accuracy.png"]
+    methods = {row["method"] for row in rows}
+    if BASELINE in methods and methods & set(PARTS):
+        curves.ablation(rows, folder / "ablation.png")
+        drawn.append("ablation.png")
+    drawn += _of_training(folder, trials_there)
+    diagnosed = records.read_diagnostics(folder)
+    if diagnosed:
+        choices.class_entropy(diagnosed, folder / "class_entropy.png")
+        drawn.append("class_entropy.png")
+    found = _choices(folder, trials_there)
+    if not found:
+        return drawn
+    last = max(found) if cycle < 0 else cycle
+    if last not in found:
+        raise UserError(f"--cycle is {cycle}, but nothing was picked there: give 0 to {max(found)}")
+    trials = sorted({number for numbers in found[last].values() for number in numbers})
+    trial = trials[0] if trial < 0 else trial
+    if trial not in trials:
+        raise UserError(f"--trial is {trial}: give one of {', '.join(map(str, trials))}")
+    drawn += _of_adversaries(folder, found[last], trial, config.dataset)
+    dataset = _prepared(config, data_dir) if dataset is None else dataset
+    if dataset is None:
+        return drawn
+    plane = dataset.is_plane
+    shown = min(4, last) if plane and cycle < 0 else last
+    chosen = {name: _arrays(there[trial]) for name, there in found[shown].items() if trial in there}
+    picture, name = (
+        (pictures.plane, "plane.png") if plane else (pictures.contact_sheet, "picks.png")
+    )
+    picture(chosen, dataset, folder / name, _title(config.dataset, trial, chosen))
+    return [*drawn, name]
+
+
+def _title(dataset, trial, chosen):
+    """`chosen` has the arrays of a choice per method."""
+    labelled = len(next(iter(chosen.values()))["labelled"])
+    return f"{dataset}, trial {trial}, {labelled} labelled"
+
+
+def _of_adversaries(folder, paths, trial, dataset):
+    """Figures 7(b) and 8, from the files of one cycle: `{method: {trial: path}}`."""
+    judged = {
+        name: {number: a for number, a in arrays.items() if "logit" in a}
+        for name, arrays in (
+            (name, {number: _arrays(path) for number, path in there.items()})
+            for name, there in paths.items()
+        )
+    }
+    judged = {name: trials for name, trials in judged.items() if trials}
+    if not judged:
+        return []
+    likelihoods = {name: list(trials.values()) for name, trials in judged.items()}
+    choices.likelihood(likelihoods, folder / "likelihood.png")
+    single = {name: trials[trial] for name, trials in judged.items() if trial in trials}
+    if not single:
+        return ["likelihood.png"]
+    path = folder / "loss_against_likelihood.png"
+    choices.loss_against_likelihood(single, path, _title(dataset, trial, single))
+    return ["likelihood.png", path.name]
+
+
+def _prepared(config, data_dir):
+    """The data set where it needs no download or preparation, else None."""
+    config.data_dir = data_dir or config.data_dir
+    return data.load(config) if data.is_at_hand(config) else None
+
+
+def _of_training(folder, there):
+    """Figure 9, of the methods that pick by a Ranker alone."""
+    logs: dict[str, list[list[dict]]] = {}
+    for name, trial in there:
+        method = METHODS.get(name)
+        if method is not None and method.ranking_loss is not None and method.adversary is None:
+            mine = records.read_log(files.trial_folder(folder, name, trial))
+            if any("ranking_loss" in record for record in mine):
+                logs.setdefault(name, []).append(mine)
+    if not logs:
+        return []
+    curves.ranking_losses(logs, folder / "ranking_loss.png")
+    return ["ranking_loss.png"]
+
+
+def _choices(folder, there):
+    """Files of all choices: `{cycle: {method: {trial: path}}}`, methods in the table's order."""
+    found: dict[int, dict[str, dict[int, pathlib.Path]]] = {}
+    for name, trial in there:
+        for path in (files.trial_folder(folder, name, trial) / "diagnostics").glob("cycle_*.npz"):
+            cycle = int(path.stem.removeprefix("cycle_"))
+            found.setdefault(cycle, {}).setdefault(name, {})[trial] = path
+    return found
+
+
+def _arrays(path):
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): put back a copy, or delete it"
+        ) from error

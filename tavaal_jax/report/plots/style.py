@@ -1,0 +1,54 @@
+"""What all figures share: one method has one colour and one marker everywhere."""
+
+import io
+import pathlib
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tavaal_jax.report import files
+
+# Okabe and Ito's colours, told apart by colour-blind people; markers tell them apart in grey.
+COLOURS = {
+    "random": "#000000",
+    "mc_dropout": "#E69F00",
+    "coreset": "#56B4E9",
+    "learning_loss": "#009E73",
+    "learning_loss_v2": "#B8A000",  # darker than Okabe and Ito's yellow, which paper swallows
+    "vaal": "#0072B2",
+    "vaal_learning_loss": "#CC79A7",
+    "tavaal": "#D55E00",
+    "least_confidence": "#7F7F7F",
+    "margin": "#9E3D8F",
+    "entropy": "#8C564B",
+    "badge": "#17A398",
+}
+_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>", strict=True))
+
+
+def colour(method: str) -> str:
+    """The method's colour; light grey for one that has none."""
+    return COLOURS.get(method, "#AAAAAA")
+
+
+def marker(method: str) -> str:
+    """The method's marker."""
+    return _MARKERS.get(method, "*")
+
+
+def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> tuple[Figure, Any]:
+    """A figure and its axes, always as a square array, without upper and right spines."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # pyplot would keep the figure, and a backend, for the whole process.
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axis in grid.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, grid
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure as PNG, whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    files.write(path, buffer.getvalue())

@@ -1,0 +1,183 @@
+"""What is recorded of trials and studies: results, picks, diagnostics, the log."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from tavaal_jax.algorithm.state import LoopState
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
+
+_PICK_FIELDS = ("cycle", "rank", "index", "id", "score")
+
+
+class Result(TypedDict):
+    """A row of results.csv."""
+
+    method: str
+    trial: int
+    cycle: int
+    labelled: int
+    metric: str
+    value: float
+
+
+_RESULT_KINDS = {"method": str, "trial": int, "cycle": int, "labelled": int, "metric": str,
+                 "value": float}  # fmt: skip
+
+
+# Results: a trial's are its own file's, a study's are the union
+
+
+def result_rows(state: LoopState, method: str, trial: int, metrics: Sequence[str]) -> list[Result]:
+    """Rows of a trial: one per cycle that was evaluated, and metric."""
+    return [
+        Result(
+            method=method, trial=trial, cycle=cycle, labelled=int(state.counts[cycle]),
+            metric=metric, value=float(value),
+        )
+        for cycle, values in enumerate(state.results)
+        for metric, value in zip(metrics, values, strict=True)
+        if state.counts[cycle] >= 0
+    ]  # fmt: skip
+
+
+def write_results(folder: pathlib.Path, rows: list[Result]) -> None:
+    """results.csv of a trial or of a study."""
+    lines = [{**row, "value": f"{row['value']:.6f}"} for row in rows]
+    files.write(folder / "results.csv", files.as_csv(tuple(_RESULT_KINDS), lines))
+
+
+def read_results(folder: pathlib.Path) -> list[Result]:
+    """Rows of results.csv; none where there is no such file, UserError where it is damaged."""
+    path = folder / "results.csv"
+    try:
+        rows = [
+            {k: kind(row[k]) for k, kind in _RESULT_KINDS.items()} for row in files.read_csv(path)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): put back a copy, or delete"
+            " that trial's folder to run it anew"
+        ) from error
+    return rows  # type: ignore[return-value]
+
+
+def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
+    """The union of all trials' results, and what could not be read.
+
+    Trials of the study's own results.csv whose folders are gone stay in it.
+    """
+    found: dict[tuple[str, int], list[Result]] = {}
+    faults = []
+    for method, trial in files.trials(workdir):
+        try:
+            rows = read_results(files.trial_folder(workdir, method, trial))
+        except UserError as error:
+            faults.append(error)
+            continue
+        if rows:
+            found[method, trial] = rows
+    with contextlib.suppress(UserError):  # A damaged union is made anew from its parts.
+        kept: dict[tuple[str, int], list[Result]] = {}
+        for row in read_results(workdir):
+            kept.setdefault((row["method"], row["trial"]), []).append(row)
+        found = kept | found
+    return [row for key in sorted(found, key=files.order) for row in found[key]], faults
+
+
+# Picks and diagnostics
+
+
+def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None:
+    """picks.csv of a trial, all cycles so far: a function of the state alone."""
+    indices = np.flatnonzero(state.picked_in >= 0)
+    sorter = np.lexsort((state.pick_rank[indices], state.picked_in[indices]))
+    rows = [
+        {
+            "cycle": int(state.picked_in[i]),
+            "rank": int(state.pick_rank[i]),
+            "index": int(i),
+            "id": str(ids[i]),
+            "score": f"{state.pick_score[i]:.9g}",
+        }
+        for i in indices[sorter]
+    ]
+    files.write(folder / "picks.csv", files.as_csv(_PICK_FIELDS, rows))
+
+
+def read_picks(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Columns of picks.csv of a trial."""
+    rows = files.read_csv(folder / "picks.csv")
+    kinds = {"id": str, "score": np.float64}
+    return {
+        name: np.array([row[name] for row in rows]).astype(kinds.get(name, np.int64))
+        for name in _PICK_FIELDS
+    }
+
+
+def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """A csv of figures with six digits; what a row does not have is empty."""
+    lines = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    files.write(path, files.as_csv(fields, lines))
+
+
+def read_diagnostics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of all diagnostics.csv as text, with `method` and `trial`, in `order`."""
+    return [
+        {"method": name, "trial": trial, **row}
+        for name, trial in files.trials(workdir)
+        for row in files.read_csv(files.trial_folder(workdir, name, trial) / "diagnostics.csv")
+    ]
+
+
+# The log
+
+
+class Log:
+    """`metrics.jsonl`: an object per line, in the trial's order even after an interruption."""
+
+    def __init__(self, path: pathlib.Path, keep: Callable[[dict[str, Any]], bool]):
+        """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        records = [(line, _record(line)) for line in lines]
+        kept = [line for line, record in records if record is not None and keep(record)]
+        if kept != lines:
+            files.write(path, "".join(f"{line}\n" for line in kept))
+        self._path = path
+        with files.named(path):
+            self._file = path.open("a")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one record."""
+        with files.named(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records, those of earlier processes included."""
+        return read_log(self._path.parent)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_log(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Whole records of metrics.jsonl of a trial; none where there is no such file."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for record in map(_record, lines) if record is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """One line of metrics.jsonl; None for one that was cut short."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

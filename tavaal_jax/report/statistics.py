@@ -1,0 +1,146 @@
+"""Statistics of a study: differences to `random` are paired by trial, and few trials say so.
+
+A row of summary.csv is a method, a metric and a number of labels; `area` is the mean of a metric
+under its curve over labels, `saved` the labels that a method saves at random's final value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tavaal_jax.algorithm.methods import BASELINE
+
+EXACT = 13  # trials up to which every sign pattern is counted
+FIELDS = (
+    "method", "metric", "cycle", "labelled", "n", "mean", "deviation",
+    "difference", "low", "high", "p",
+)  # fmt: skip
+
+Curve = dict[int, dict[int, float]]
+"""`{labelled: {trial: value}}`"""
+
+
+def curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Curve]:
+    """Curves of all methods from the rows of results.csv."""
+    found: dict[str, Curve] = {}
+    for row in rows:
+        if row["metric"] == metric:
+            curve = found.setdefault(row["method"], {})
+            curve.setdefault(row["labelled"], {})[row["trial"]] = row["value"]
+    return found
+
+
+def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, float]:
+    """Mean difference over the trials that both have, its 95 % interval (Student's t) and the p of
+    Wilcoxon's signed-rank test; interval and p are missing where they cannot be had."""
+    common = sorted(set(values) & set(baseline))
+    # Rounded, so that equal differences of float32 numbers are equal.
+    differences = np.round([values[t] - baseline[t] for t in common], 6)
+    if not len(differences):
+        return {}
+    found = {"difference": float(differences.mean())}
+    if len(differences) > 1:
+        if np.ptp(differences) > 0:
+            interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+            found |= {"low": float(interval.low), "high": float(interval.high)}
+        if differences.any():
+            found["p"] = float(stats.wilcoxon(differences, method=_method(len(differences))).pvalue)
+    return found
+
+
+def _method(count):
+    """All sign patterns while there are few, ties or not; the normal approximation for more."""
+    return stats.PermutationMethod(n_resamples=2**EXACT) if count <= EXACT else "asymptotic"
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+    """Rows of summary.csv."""
+    table = []
+    cycles = {row["labelled"]: row["cycle"] for row in rows}
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        found = curves(rows, metric)
+        base = found.get(BASELINE, {})
+        for method, curve in found.items():
+            for labelled in sorted(curve):
+                place = {"cycle": cycles[labelled], "labelled": labelled}
+                baseline = None if method == BASELINE else base.get(labelled, {})
+                table.append(row_of(method, metric, curve[labelled], baseline) | place)
+            if method == BASELINE or not base:
+                table.append(row_of(method, f"{metric} area", area(curve), None))
+                continue
+            mine, theirs = in_common(curve, base)
+            table.append(row_of(method, f"{metric} area", area(mine), area(theirs)))
+            if mine:
+                saved = labels_saved(mine, theirs)
+                table.append({"method": method, "metric": f"{metric} saved", "mean": saved})
+    return table
+
+
+def row_of(method, metric, values, baseline):
+    """A row of summary.csv: `values` `{trial: value}`, `baseline` likewise or None."""
+    array = np.array(list(values.values()))
+    row = {"method": method, "metric": metric, "n": len(array)}
+    if len(array):
+        row["mean"] = float(array.mean())
+    if len(array) > 1:
+        row["deviation"] = float(array.std(ddof=1))
+    return row | (paired(values, baseline) if baseline is not None else {})
+
+
+def in_common(curve: Curve, baseline: Curve) -> tuple[Curve, Curve]:
+    """Both curves at the labels and in the trials that both have: an unfinished run must not be
+    compared with the rest of a finished one."""
+    found: tuple[Curve, Curve] = {}, {}
+    both = sorted(set(curve) & set(baseline))
+    trials = set.intersection(*({*curve[x]} & {*baseline[x]} for x in both)) if both else set()
+    for labelled in both if trials else ():
+        for part, whole in zip(found, (curve, baseline), strict=True):
+            part[labelled] = {t: whole[labelled][t] for t in sorted(trials)}
+    return found
+
+
+def area(curve: Curve) -> dict[int, float]:
+    """Per trial, the mean height of its curve over labels, for trials with every point."""
+    labelled = sorted(curve)
+    if len(labelled) < 2:
+        return {}
+    complete = set.intersection(*(set(curve[x]) for x in labelled))
+    width = labelled[-1] - labelled[0]
+    return {
+        t: float(np.trapezoid([curve[x][t] for x in labelled], labelled)) / width
+        for t in sorted(complete)
+    }
+
+
+def labels_saved(curve: Curve, baseline: Curve) -> float:
+    """Labels fewer than the baseline's last at which the mean curve first reaches the baseline's
+    final mean, interpolated; NaN where it never does."""
+    labelled = sorted(curve)
+    means = np.array([np.mean(list(curve[x].values())) for x in labelled])
+    final = max(baseline)
+    target = np.mean(list(baseline[final].values()))
+    reached = np.flatnonzero(means >= target)
+    if not len(reached):
+        return math.nan
+    first = reached[0]
+    at = float(labelled[0])
+    if first > 0:
+        step = (target - means[first - 1]) / (means[first] - means[first - 1])
+        at = labelled[first - 1] + step * (labelled[first] - labelled[first - 1])
+    return float(final - at)
+
+
+def diagnosed(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dict[int, float]]:
+    """`{method: {trial: mean over cycles}}` of a column of all diagnostics.csv, whose rows carry
+    `method` and `trial`; empty cells are left out. Of seconds the median: the first cycle
+    compiles."""
+    collected: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row.get(column):
+            trials = collected.setdefault(row["method"], {})
+            trials.setdefault(int(row["trial"]), []).append(float(row[column]))
+    centre = np.median if column.startswith("seconds") else np.mean
+    return {m: {t: float(centre(v)) for t, v in ts.items()} for m, ts in collected.items()}

@@ -1,0 +1,206 @@
+"""summary.csv, summary.md and the table on the terminal, from the files of a study."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from tavaal_jax.algorithm import methods
+from tavaal_jax.report import files, records, statistics
+
+# Columns of diagnostics.csv that summary.md shows, and their heads there.
+DIAGNOSED = {
+    "spearman": "Spearman of R(x) and true loss",
+    "picks_loss": "true loss of the picks",
+    "subset_loss": "of the subset",
+    "picks_class_entropy": "class entropy of the picks",
+    "discriminator_auc": "AUC of D",
+    "discriminator_deviation": "spread of D",
+    "overlap_highest_loss": "overlap with highest true loss",
+    "overlap_highest_predicted": "with highest R(x)",
+    "overlap_random": "with random's picks",
+    "seconds_train": "seconds of training",
+    "seconds_select": "of selecting",
+}
+PLANE = {
+    "picks_boundary_distance": "distance to T's boundary",
+    "picks_spread": "distance between two picks",
+}
+
+
+def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """summary.csv and summary.md from the rows of results.csv."""
+    records.write_table(workdir / "summary.csv", statistics.FIELDS, statistics.summary(rows))
+    text = markdown(rows, records.read_diagnostics(workdir), title)
+    files.write(workdir / "summary.md", text)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: str) -> str:
+    """All tables, from the rows of results.csv and of all diagnostics.csv."""
+    table = statistics.summary(rows)
+    parts = [f"# {title}", _preface(rows)]
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        parts += [f"## Test {metric}: mean ± standard deviation", _means(table, metric)]
+        if any("difference" in row for row in table):
+            parts += [
+                f"## Test {metric}: difference to {methods.BASELINE}, paired by trial",
+                "Mean, 95 % interval, p of Wilcoxon's signed-rank test.",
+                _differences(table, metric),
+            ]
+        parts += [f"## Test {metric}: over the whole curve", _overall(table, metric)]
+    if diagnostics:
+        parts += [
+            "## What was picked",
+            "Means over cycles (seconds: medians), then mean ± standard deviation over trials."
+            " Overlaps are shares of the budget.",
+            _diagnosed_table(diagnostics, DIAGNOSED),
+        ]
+        if any(row.get("picks_spread") for row in diagnostics):
+            parts += ["## Picks on the plane", *_plane(diagnostics)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _preface(rows):
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    n = {m: len({r["trial"] for r in rows if r["method"] == m}) for m in methods}
+    least = min(n.values())
+    text = "Trials: " + ", ".join(f"{m} {count}" for m, count in n.items()) + "."
+    if least < 2:
+        return text + " One trial gives neither a deviation nor an interval nor a test."
+    if least > statistics.EXACT:
+        return text
+    text += f" With {least} trials no p of the two-sided signed-rank test is below"
+    text += f" {2.0 ** (1 - least):.2g}"
+    return text + (", so none can be called significant at 5 %." if least < 6 else ".")
+
+
+def _table(head, body):
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _by_label(table, metric, cell):
+    mine = [row for row in table if row["metric"] == metric]
+    labelled = sorted({row["labelled"] for row in mine})
+    body = []
+    for method in dict.fromkeys(row["method"] for row in mine):
+        at = {row["labelled"]: row for row in mine if row["method"] == method}
+        body.append([f"`{method}`", *(cell(at[x]) if x in at else "-" for x in labelled)])
+    return _table(["labelled", *map(str, labelled)], body)
+
+
+def _mean(row, digits=3):
+    if row.get("mean") is None or math.isnan(row["mean"]):
+        return "-"
+    spread = f" ± {row['deviation']:.{digits}f}" if "deviation" in row else ""
+    return f"{row['mean']:.{digits}f}{spread}"
+
+
+def _difference(row):
+    if "difference" not in row:
+        return "-"
+    text = f"{row['difference']:+.3f}"
+    if "low" in row:
+        text += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return text + (f", p {row['p']:.2g}" if "p" in row else "")
+
+
+def _means(table, metric):
+    return _by_label(table, metric, _mean)
+
+
+def _differences(table, metric):
+    return _by_label(
+        [row for row in table if row["method"] != methods.BASELINE], metric, _difference
+    )
+
+
+def _overall(table, metric):
+    saved = {row["method"]: row["mean"] for row in table if row["metric"] == f"{metric} saved"}
+    body = []
+    for row in (row for row in table if row["metric"] == f"{metric} area"):
+        labels = saved.get(row["method"])
+        text = "-" if labels is None else "not reached" if math.isnan(labels) else f"{labels:.0f}"
+        body.append([f"`{row['method']}`", _mean(row), _difference(row), text])
+    head = ["method", "mean under the curve", f"difference to {methods.BASELINE}"]
+    return _table([*head, f"labels saved at {methods.BASELINE}'s final mean"], body)
+
+
+def _diagnosed_table(rows, columns):
+    values = {column: statistics.diagnosed(rows, column) for column in columns}
+    present = {column: head for column, head in columns.items() if values[column]}
+    body = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = [
+            _mean(statistics.row_of(method, column, values[column].get(method, {}), None))
+            for column in present
+        ]
+        body.append([f"`{method}`", *cells])
+    return _table(["method", *present.values()], body)
+
+
+def _plane(rows):
+    """TA-VAAL's claim of Figure 1: nearer to the boundary than VAAL, wider than learning loss."""
+    yield (
+        "Distances in the units of the features, of the picks of one cycle: to the nearest point of"
+        " the boundary of T as it was then, and between two picks; mean over picks and cycles."
+    )
+    yield _diagnosed_table(rows, PLANE)
+    body = []
+    for column, first, second in methods.CLAIMS:
+        values = statistics.diagnosed(rows, column)
+        if first in values and second in values:
+            mine, theirs = _same_cycles(rows, column, first, second)
+            text = f"{PLANE[column]}: `{first}` less `{second}`"
+            body.append([text, str(len(mine)), _difference(statistics.paired(mine, theirs))])
+    if body:
+        yield _table(["paired by trial and cycle", "trials", "difference"], body)
+
+
+def _same_cycles(rows, column, first, second):
+    """`{trial: mean}` of two methods over the cycles in which both have a value."""
+    values = {
+        (row["method"], int(row["trial"]), row["cycle"]): float(row[column])
+        for row in rows
+        if row.get(column)
+    }
+    means: tuple[dict, dict] = {}, {}
+    for trial in sorted({t for _, t, _ in values}):
+        cycles = {c for m, t, c in values if (m, t) == (first, trial)}
+        cycles &= {c for m, t, c in values if (m, t) == (second, trial)}
+        if cycles:
+            for found, method in zip(means, (first, second), strict=True):
+                found[trial] = float(np.mean([values[method, trial, c] for c in cycles]))
+    return means
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean and standard deviation (n - 1) over trials per method and number of labels."""
+    metrics = sorted({row["metric"] for row in rows})
+    found = Table(title="mean ± standard deviation over trials")
+    found.add_column("labelled")
+    found.add_column("n", justify="right")
+    counts = sorted({row["labelled"] for row in rows})
+    for labelled in counts:
+        found.add_column(str(labelled), justify="right")
+    for metric in metrics:
+        for name in dict.fromkeys(row["method"] for row in rows):
+            mine = [row for row in rows if (row["method"], row["metric"]) == (name, metric)]
+            at = {x: [row["value"] for row in mine if row["labelled"] == x] for x in counts}
+            n = len({row["trial"] for row in mine})
+            label = name if len(metrics) == 1 else f"{name}, {metric}"
+            found.add_row(label, str(n), *map(_mean_and_deviation, at.values()))
+    return found
+
+
+def _mean_and_deviation(values):
+    if not values:
+        return "-"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.3f}"
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return f"{mean:.3f}\n± {variance**0.5:.3f}"

@@ -1,0 +1,155 @@
+"""What only config, methods, data and devices together can say is wrong, before anything is run."""
+
+import difflib
+import importlib.util
+from typing import Any, NamedTuple
+
+from tavaal_jax import config as configs
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import SOURCES, Dataset
+from tavaal_jax.errors import UserError
+
+
+class Facts(NamedTuple):
+    """What is known of a data set before it is loaded."""
+
+    name: str
+    train_size: int
+    """N before any imbalance."""
+    classes: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Facts":
+        """Those of a data set that is loaded."""
+        return cls(dataset.name, len(dataset.train_images), dataset.classes, dataset.shape)
+
+
+def method_names(config: Any) -> list[str]:
+    """The names in `config.methods`, in order; "all" is all of them."""
+    if config.methods.strip() == "all":
+        return list(METHODS)
+    return [name.strip() for name in config.methods.split(",") if name.strip()]
+
+
+def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
+    """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
+    configs.check(config)
+    if dataset is None:
+        _check_name("dataset", config.dataset, tuple(SOURCES))
+        source = SOURCES[config.dataset]
+        facts = Facts(config.dataset, source.train_size, source.classes, source.image_shape)
+    else:
+        facts = Facts.of(dataset)
+    _check_methods(config)
+    if config.first_trial >= config.trials:
+        raise UserError(
+            f"first_trial is {config.first_trial}: give less than trials = {config.trials}"
+        )
+    _check_batch(config, devices)
+    _check_pool(config, facts)
+    _check_networks(config, facts)
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "tensorboard is True, but tensorboardX is not installed:"
+            " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
+        )
+
+
+def check_size(config: Any, name: str, size: int) -> None:
+    """Raises UserError if a trial would label more than `size` images."""
+    needed = config.initial + config.budget * (config.cycles - 1)
+    if needed > size:
+        raise UserError(
+            f"initial + budget * (cycles - 1) = {needed} is more than the {size} training images of"
+            f" {name}: lower cycles, budget or initial"
+        )
+
+
+def _check_name(key, value, choices):
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"{key} is {value!r}{hint}: choose one of {', '.join(choices)}")
+
+
+def _check_methods(config):
+    names = method_names(config)
+    if not names:
+        raise UserError(f"methods is {config.methods!r}: name one or more of {', '.join(METHODS)}")
+    for name in names:
+        _check_name("methods", name, tuple(METHODS))
+        if METHODS[name].name != name:
+            raise UserError(
+                f"METHODS[{name!r}] has the name {METHODS[name].name!r}: give both the same"
+            )
+    if len(set(names)) < len(names):
+        raise UserError(f"methods is {config.methods!r}: name each method once")
+
+
+def _check_batch(config, devices):
+    size = config.batch_size
+    if size % 2:
+        raise UserError(f"batch_size is {size}: give an even number, equation (1) compares pairs")
+    if size % (2 * devices):
+        raise UserError(
+            f"batch_size is {size}: give a multiple of {2 * devices}, twice the {devices} devices"
+        )
+    if size > config.initial:
+        raise UserError(
+            f"batch_size is {size}, more than initial = {config.initial}:"
+            " lower batch_size or raise initial"
+        )
+
+
+def _check_pool(config, facts):
+    classes = tuple(config.imbalance.classes)
+    if config.imbalance.ratio > 1 and any(not 0 <= label < facts.classes for label in classes):
+        raise UserError(
+            f"imbalance.classes is {classes}: give labels from 0 to {facts.classes - 1},"
+            f" {facts.name} has {facts.classes} classes"
+        )
+    mean, deviation = config.normalisation.mean, config.normalisation.deviation
+    if len(mean) != len(deviation) or any(number <= 0 for number in deviation):
+        raise UserError(
+            f"normalisation.mean is {tuple(mean)} and normalisation.deviation {tuple(deviation)}:"
+            " give as many of one as of the other, and deviations above 0"
+        )
+    check_size(config, facts.name, facts.train_size)
+    if config.subset and config.subset < config.budget:
+        raise UserError(
+            f"subset is {config.subset}, less than budget = {config.budget}:"
+            " raise subset, or give 0 to score the whole pool"
+        )
+
+
+def _check_networks(config, facts):
+    task, vae = config.task, config.vae
+    if len(facts.shape) == 1:
+        for group, network in (("task", task.network), ("vae", vae.network)):
+            if network != "mlp":
+                raise UserError(
+                    f"{group}.network is {network!r}, which needs images, and {facts.name} has"
+                    f" {facts.shape[0]} features: give {group}.network = 'mlp'"
+                )
+        if config.augmentation.pad or config.augmentation.flip:
+            raise UserError(
+                f"augmentation.pad is {config.augmentation.pad}, augmentation.flip"
+                f" {config.augmentation.flip}, and {facts.name} has no images:"
+                " give pad = 0 and flip = False"
+            )
+        if config.normalisation.mean:
+            raise UserError(
+                f"normalisation.mean is {tuple(config.normalisation.mean)}, and {facts.name} has no"
+                " images: give none"
+            )
+    elif vae.network == "mlp":
+        raise UserError(
+            f"vae.network is 'mlp', which needs feature vectors, and {facts.name} has images:"
+            " give vae.network = 'conv'"
+        )
+    if task.network == "resnet" and len(task.widths) != len(task.blocks):
+        raise UserError(
+            f"task.widths has {len(task.widths)} stages and task.blocks {len(task.blocks)}:"
+            " give as many of one as of the other"
+        )

@@ -1,0 +1,192 @@
+"""A study: methods x trials on paired seeds; runs what is left, and puts the parts together."""
+
+import hashlib
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tavaal_jax import data
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import Dataset
+from tavaal_jax.data.labels import Known
+from tavaal_jax.engine import compilation, devices
+from tavaal_jax.errors import TrialError, UserError
+from tavaal_jax.report import checkpoints, files, plots, progress, records, summary
+from tavaal_jax.report.records import Result
+from tavaal_jax.report.result import StudyResult
+from tavaal_jax.study import checks, cycle, setup, stages, trained
+from tavaal_jax.study.trial import UNITS, Stop, Trial
+
+
+def run_study(
+    config: Any,
+    workdir: str | pathlib.Path,
+    dataset: Dataset | None = None,
+    *,
+    progress: progress.Callback = progress.silent,
+    stop: Stop = lambda: None,
+) -> StudyResult:
+    """Runs what the study in `workdir` still lacks and writes its files.
+
+    The data set is the config's, or `dataset`, all of whose labels must be known: a study simulates
+    people. `progress` gets an `Event` whenever something was done. `stop()` is asked often; when it
+    returns a number, everything is saved and Interrupted is raised. Raises UserError for a fault
+    the user can mend; one that concerns a trial only is raised when the other trials are finished.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    fingerprint = None
+    if dataset is not None:
+        config = _named_after(config, dataset)
+        fingerprint = _fingerprint(dataset)
+    checks.check(config, devices.device_count(), dataset)
+    with files.claim(folder), compilation.Count() as count:
+        files.check_config(folder, config, fingerprint)
+        study = _Study(config, folder, progress)
+        todo = study.unfinished()
+        if todo:
+            dataset = data.load(config) if dataset is None else dataset
+            checks.check_size(config, dataset.name, len(dataset.train_images))
+            oracle = _oracle(dataset)
+            files.write_config(folder, config, fingerprint)
+            study.run_all(todo, dataset, oracle, stop)
+        else:
+            study.say(f"All trials in {folder} are finished; nothing to do.")
+        study.finish(dataset)
+        if count.programs:
+            study.say(f"{count}.")
+    study.raise_faults()
+    return StudyResult(folder)
+
+
+def _named_after(config, dataset):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.dataset = dataset.name
+    return config
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """Stands for arrays in config.json, so that a study is not continued on others."""
+    digest = hashlib.sha256()
+    for array in (dataset.train_images, dataset.train_labels, dataset.test_images,
+                  dataset.test_labels):  # fmt: skip
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _oracle(dataset: Dataset) -> Known:
+    unknown = int((dataset.train_labels < 0).sum())
+    if unknown:
+        raise UserError(
+            f"{unknown} of {len(dataset.train_labels)} labels of {dataset.name} are -1: a study"
+            " simulates people and needs them all; tavaal_jax.query picks without"
+        )
+    if not len(dataset.test_images):
+        raise UserError(f"{dataset.name} has no test images: a study is measured on some")
+    return Known(dataset.train_labels)
+
+
+class _Study:
+    """The trials of a folder, and what has become of them."""
+
+    def __init__(self, config: Any, folder: pathlib.Path, callback: progress.Callback):
+        self.config, self.folder, self._callback = config, folder, callback
+        self.names = checks.method_names(config)
+        self.faults: list[UserError] = []
+
+    def say(self, text: str) -> None:
+        """A line about the whole study."""
+        self._callback(progress.Event(text))
+
+    def unfinished(self) -> list[tuple[str, int]]:
+        """Trials to do, trial by trial."""
+        trials = range(self.config.first_trial, self.config.trials)
+        wanted = [(name, trial) for trial in trials for name in self.names]
+        return [place for place in wanted if not self._is_finished(*place)]
+
+    def _is_finished(self, name, trial):
+        """Whether a trial has all its results, and nothing left to do but for its checkpoints."""
+        folder = files.trial_folder(self.folder, name, trial)
+        left = folder / "checkpoints"
+        try:
+            rows = records.read_results(folder)
+        except UserError:
+            if left.exists():
+                return False  # It is written anew from them.
+            text = f"{name} trial {trial}: {folder / 'results.csv'} is damaged, and there are no"
+            self._fault(TrialError(f"{text} checkpoints: delete that folder to run it anew"))
+            return True
+        done = {row["cycle"] for row in rows} == set(range(self.config.cycles))
+        if done and (folder / "model" / "model.json").exists():
+            checkpoints.remove(left)
+        return done and not left.exists()
+
+    def run_all(
+        self, todo: list[tuple[str, int]], dataset: Dataset, oracle: Known, stop: Stop
+    ) -> None:
+        """Runs `todo` one after the other; each method is compiled once for all its trials."""
+        size = len(dataset.train_images)
+        placed = setup.place(self.config, dataset)
+        about = trained.About(
+            dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
+        )
+        total = sum(self._units(name, size) for name, _ in todo)
+        tracker = progress.Tracker(self._callback, total)
+        setups: dict[str, setup.Setup] = {}
+        for name, trial in todo:
+            if name not in setups:
+                method = METHODS[name]
+                setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
+            folder = files.trial_folder(self.folder, name, trial)
+            try:
+                Trial(setups[name], trial, folder, about, tracker, stop).run()
+            except TrialError as error:
+                self._fault(error)
+            self.write()
+
+    def _units(self, name, size):
+        return sum(
+            stages.stage_steps(self.config, size, cycle.expected_labelled(self.config, n), stage)
+            * UNITS.get(stage, 0)
+            for n in range(self.config.cycles)
+            for stage in cycle.names(self.config, METHODS[name], n)
+        )
+
+    def _fault(self, error):
+        self.faults.append(error)
+        self.say(f"warning: {error}; the other trials go on")
+
+    def write(self) -> list[Result]:
+        """The study's files, from those of its trials; as often as a trial ends."""
+        rows, faults = records.all_results(self.folder)
+        for fault in faults:
+            if str(fault) not in map(str, self.faults):
+                self._fault(fault)
+        records.write_results(self.folder, rows)
+        if rows:
+            summary.write(self.folder, rows, self.config.dataset)
+        return rows
+
+    def finish(self, dataset: Dataset | None) -> None:
+        """The files and figures of the whole study; `dataset` where it is loaded already."""
+        if not self.write():
+            return
+        figures: list[str] = []
+        try:
+            figures = plots.draw(self.folder, dataset, data_dir=self.config.data_dir)
+        except UserError as error:
+            self._fault(error)
+        written = ", ".join(["results.csv, summary.csv, summary.md", *figures])
+        self.say(
+            f"Written to {self.folder}: {written}, <method>/trial_<t>/results.csv, picks.csv,"
+            " diagnostics.csv, model"
+        )
+
+    def raise_faults(self) -> None:
+        """One UserError for all that went wrong."""
+        if len(self.faults) == 1:
+            raise self.faults[0]
+        if self.faults:
+            raise UserError(f"{len(self.faults)} faults: " + "; ".join(map(str, self.faults)))

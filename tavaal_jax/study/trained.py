@@ -1,0 +1,143 @@
+"""A trial's last model: T, and R where there is one, without optimisers or devices."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from tavaal_jax import config as configs
+from tavaal_jax import models
+from tavaal_jax.algorithm import learner as learners
+from tavaal_jax.algorithm.learner import Learner, Said
+from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.state import LearnerState, LoopState
+from tavaal_jax.data.pool import Normaliser
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
+from tavaal_jax.study.setup import Setup
+
+
+class About(NamedTuple):
+    """What a model's user must know of the data it was trained on."""
+
+    ids: np.ndarray
+    """str `[N]`"""
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of an image, `(H, W, C)`, or of features, `(F,)`."""
+    dtype: str
+    """Of stored images."""
+
+
+def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> None:
+    """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
+    normalise = setup.train.normalise
+    tree = {
+        "params": state.learner.params,
+        "stats": state.learner.stats,
+        "normalise": {"mean": normalise.mean, "deviation": normalise.deviation},
+    }
+    flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+    files.write_arrays(folder / "weights.npz", {k: np.asarray(v) for k, v in flat.items()})
+    record = {
+        "config": configs.plain(setup.config),
+        "method": setup.method.name,
+        "ranker": setup.method.ranking_loss is not None,
+        "labelled": int((state.labelled_in >= 0).sum()),
+        "class_names": list(about.class_names),
+        "shape": list(about.shape),
+        "dtype": about.dtype,
+    }
+    files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained task learner."""
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of an image, `(H, W, C)` in the training images' units, or of features, `(F,)`."""
+    method: str
+    labelled: int
+    """How many labels it was trained with."""
+    learner: Learner
+    state: LearnerState
+    normalise: Normaliser
+    batch_size: int
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Probability of each class: `images [n, ...] -> [n, K]`."""
+        return np.asarray(jax.nn.softmax(self._say(images).logits))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The likeliest class of each image: `[n, ...] -> [n]`."""
+        return np.argmax(self._say(images).logits, axis=-1)
+
+    def predicted_loss(self, images: Any) -> np.ndarray:
+        """R(x), larger where T is likelier wrong: `[n, ...] -> [n]`; UserError without a Ranker."""
+        said = self._say(images)
+        if said.predicted is None:
+            raise UserError(f"a model of {self.method} has no Ranker: take one that has")
+        return np.asarray(said.predicted)
+
+    def embed(self, images: Any) -> np.ndarray:
+        """T's penultimate features: `[n, ...] -> [n, E]`."""
+        return np.asarray(self._say(images).embedding)
+
+    def _say(self, images: Any) -> Said:
+        images = np.asarray(images)
+        if images.shape[1:] != self.shape or not len(images):
+            raise UserError(f"images have shape {images.shape}: give (n, *{self.shape}), n > 0")
+        size = min(self.batch_size, len(images))
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.resize(part, (size, *self.shape))
+            said = _say(self.learner, self.state, self.normalise, padded)
+            parts.append(jax.tree.map(np.asarray, said))
+        joined: Said = jax.tree.map(lambda *xs: np.concatenate(xs)[: len(images)], *parts)
+        return joined
+
+
+@jax.jit(static_argnums=0)
+def _say(learner: Learner, state: LearnerState, normalise: Normaliser, images: jax.Array) -> Said:
+    return learner.say(state, jax.vmap(normalise)(jnp.asarray(images)))
+
+
+def load_model(folder: str | pathlib.Path) -> Model:
+    """The model of a finished trial: `<workdir>/<method>/trial_<t>/model` or the trial's folder.
+
+    Raises UserError where there is none that can be read.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    folder = folder if (folder / "model.json").exists() else folder / "model"
+    try:
+        record = json.loads((folder / "model.json").read_text())
+        with np.load(folder / "weights.npz") as arrays:
+            tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
+        config = ConfigDict(record["config"])
+        network = models.learner(config, len(record["class_names"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder} holds no model that can be read ({type(error).__name__}: {error}):"
+            " give the folder of a finished trial"
+        ) from error
+    ranker = models.ranker(config) if record["ranker"] else None
+    learner = Learner(network, ranker, None, Classification(), learners.Settings.of(config))
+    return Model(
+        tuple(record["class_names"]),
+        tuple(record["shape"]),
+        record["method"],
+        record["labelled"],
+        learner,
+        LearnerState(tree["params"], tree.get("stats", {}), None),
+        Normaliser(**tree["normalise"]),
+        config.score_batch_size,
+    )
