@@ -65,7 +65,9 @@ def step(
     """
     gradients, (kept, metrics) = jax.grad(loss, has_aux=True)(params)
     gradients, metrics = mean((gradients, metrics))
-    direction, state = transformation(settings).update(gradients, state, params)
+    # Optax's Adam raises a float to an integer count, which strict promotion does not allow.
+    with jax.numpy_dtype_promotion("standard"):
+        direction, state = transformation(settings).update(gradients, state, params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
     return params, state, kept, metrics
 

@@ -31,7 +31,11 @@ class TaskOutput(NamedTuple):
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in).
 pytorch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# The released code's choice for VAE and discriminator: normal with variance 2/fan_in.
+# PyTorch's default for transposed convolutions, which takes the output's channels for the input's.
+pytorch_uniform_transposed = nn.initializers.variance_scaling(
+    1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2
+)
+# The released code's choice for encoder and discriminator: normal with variance 2/fan_in.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -43,14 +47,15 @@ def pytorch_bias(fan_in: int) -> Callable:
     )
 
 
+def dense_from(fan_in: int, features: int, dtype: Any = jnp.float32) -> nn.Dense:
+    """A dense layer initialised as PyTorch's, for inputs `[B, fan_in]`."""
+    bias = pytorch_bias(fan_in)
+    return nn.Dense(features, dtype=dtype, kernel_init=pytorch_uniform, bias_init=bias)
+
+
 def pytorch_dense(x: jax.Array, features: int, dtype: Any = jnp.float32) -> jax.Array:
     """A dense layer of the calling module, initialised as PyTorch's: `[B, F] -> [B, features]`."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        kernel_init=pytorch_uniform,
-        bias_init=pytorch_bias(x.shape[-1]),
-    )(x)
+    return dense_from(x.shape[-1], features, dtype)(x)
 
 
 class Conv(nn.Module):
@@ -62,6 +67,7 @@ class Conv(nn.Module):
     padding: int = 0
     use_bias: bool = False
     kernel_init: Callable = pytorch_uniform
+    bias_init: Callable = nn.initializers.zeros_init()
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -73,7 +79,7 @@ class Conv(nn.Module):
             images.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding
         )
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
             out = out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return out
 
@@ -82,7 +88,7 @@ class ConvTranspose(nn.Module):
     """Transposed convolution `[B, H, W, C] -> [B, 2 H, 2 W, features]`: window 4, stride 2."""
 
     features: int
-    kernel_init: Callable = he_normal
+    kernel_init: Callable = pytorch_uniform_transposed
     dtype: Any = jnp.float32
 
     @nn.compact

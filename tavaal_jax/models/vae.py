@@ -1,7 +1,9 @@
 """Conditional VAEs: the decoder sees the latent and the normalised rank (section 3.2).
 
-The convolutional one is the released code's, for any image size that is a power of two. Kernels
-start He normal, biases at zero. `mean` and `log_variance` are float32 whatever `dtype` is.
+The convolutional one is the released code's, for any image size that is a power of two. As there,
+the encoder's convolutions and the decoder's first layer start He normal with biases at zero, and
+transposed convolutions, the last layer (a transposed one there), mean and log-variance as PyTorch's
+default. `mean` and `log_variance` are float32 whatever `dtype` is.
 """
 
 from collections.abc import Sequence
@@ -39,18 +41,19 @@ class ConvVAE(nn.Module):
     def setup(self):
         """Layers of both directions."""
         widths = stage_widths(self.size, self.widths)
-        dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal)
+        latent = lambda: layers.dense_from(4 * widths[-1], self.latent)
         self.down = [
             layers.Conv(f, 4, 2, 1, kernel_init=layers.he_normal, dtype=self.dtype) for f in widths
         ]
         self.down_norm = [self._norm() for _ in widths]
-        self.mean, self.log_variance = dense(self.latent), dense(self.latent)
+        self.mean, self.log_variance = latent(), latent()
         self.expand = nn.Dense(16 * widths[-1], kernel_init=layers.he_normal, dtype=self.dtype)
         self.up = [layers.ConvTranspose(f, dtype=self.dtype) for f in widths[-2::-1]]
         self.up_norm = [self._norm() for _ in widths[:-1]]
         self.to_image = layers.Conv(
-            self.channels, 1, use_bias=True, kernel_init=layers.he_normal, dtype=jnp.float32
-        )
+            self.channels, 1, use_bias=True, kernel_init=layers.pytorch_uniform_transposed,
+            bias_init=layers.pytorch_bias(self.channels), dtype=jnp.float32,
+        )  # fmt: skip
 
     def _norm(self):
         return nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name)
@@ -77,7 +80,7 @@ class ConvVAE(nn.Module):
 
 
 class MLPVAE(nn.Module):
-    """Two dense layers each way, for feature vectors."""
+    """Two dense layers each way, for feature vectors; all start He normal, which is ours."""
 
     latent: int
     widths: Sequence[int]
