@@ -20,10 +20,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tavaal_jax.methods import METHODS
 
-from tavaal_jax import allocator, loop, parallel, programs
-from tavaal_jax.data import Dataset
+from tavaal_jax.algorithm import optim
+from tavaal_jax.algorithm.adversary import Rank
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.state import Example
+from tavaal_jax.data import Dataset, plans
+from tavaal_jax.data.labels import Known
+from tavaal_jax.engine import allocator, devices
+from tavaal_jax.engine.programs import Candidate
+from tavaal_jax.study import setup
 
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
@@ -157,58 +163,70 @@ class Programs:
         random = np.random.default_rng(0)
         pixels = random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
         labels = random.integers(0, 100, images).astype(np.int32)
-        self.dataset = Dataset(
-            "random", pixels, labels, np.arange(images).astype(str),
-            pixels[:256], labels[:256], tuple(str(i) for i in range(100)),
-        )  # fmt: skip
-        data = parallel.place(self.dataset.on_device())
-        self.run = programs.prepare(self.config, METHODS["tavaal"], self.dataset, data)
+        dataset = Dataset.from_arrays(
+            pixels, labels, pixels[:256], labels[:256], class_names=[str(i) for i in range(100)]
+        )
+        placed = setup.place(self.config, dataset)
+        method = METHODS["tavaal"]
+        self.setup = setup.prepare(self.config, method, dataset, placed, Known(labels))
+        self.train_set = self.setup.train.replace(labels=devices.place(labels))
         self.key = jax.random.key(0)
-        networks = parallel.place(self.run.programs["init"](self.run.train, self.key, 0))
-        self.task, self.vaal = networks["task"], networks["vaal"]
+        fresh = devices.place(self.setup.programs.init(self.key, 0))
+        self.learner, self.adversary = fresh
+        self.numbers = devices.place(np.arange(images))
 
     def train(self, stage: str, steps: int) -> object:
-        """Some steps of a training stage, as `loop` runs them; the weights go on from call to
-        call."""
+        """Some steps of a training stage; the weights go on from call to call."""
         rows, size = self.config.steps_per_call, self.config.batch_size
-        half = self.run.size // 2
+        half = self.setup.size // 2
         labelled = np.arange(rows * size, dtype=np.int32).reshape(rows, size) % half
         positions = np.tile(np.arange(size, dtype=np.int32), (rows, 1))
-        batches = {"labelled": labelled, "positions": positions}
-        data = (self.run.train, None)
-        if stage != "task":
-            batches["unlabelled"] = labelled + half
-        if stage == "adversary":
-            data = (self.run.train, parallel.place(np.zeros(self.run.size, np.float32)))
+        plan = plans.Plan(labelled, None if stage == "task" else labelled + half, positions)
+        ranks = devices.place(np.zeros((self.setup.size, 1), np.float32))
+        told = Rank(ranks, ranks) if stage == "adversary" else None
         # The second epoch: in the first, the joint stage needs no ranks.
-        shared = loop._shared_rows(self.config, half // size, rows, half // size)
-        state = {"task": self.task, "adversary": self.vaal, "joint": (self.task, self.vaal)}[stage]
-        state, metrics, _ = self.run.programs[stage](state, data, self.key, shared, batches, steps)
+        schedule = optim.schedule(self.config, half // size, rows, half // size)
+        both = (self.learner, self.adversary)
+        state = {"task": self.learner, "adversary": self.adversary, "joint": both}[stage]
+        data = (self.train_set, told)
+        program = self.setup.programs.train[stage]
+        state, metrics, _ = program(state, data, self.key, schedule, plan, steps)
         if stage == "joint":
-            self.task, self.vaal = state
+            self.learner, self.adversary = state
         elif stage == "task":
-            self.task = state
+            self.learner = state
         else:
-            self.vaal = state
+            self.adversary = state
         return metrics
 
+    def _inspect(self, indices):
+        variables = (self.learner, self.train_set.normalise)
+        parts = self.setup.programs.inspect(variables, self.train_set.images, indices)
+        return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
     def scores(self, indices) -> np.ndarray:
-        """D's logits of some images, as `loop` gets them for picking: R(x) first, then D."""
+        """D's logits of some images, as a cycle gets them for picking: R(x) first, then D."""
         indices = np.asarray(indices)
-        data = self.run.train.replace(images=None, labels=None)
-        predicted = np.zeros(self.run.size, np.float32)
-        seen = list(self.run.programs["inspect"]((self.task, data), self.run.pool, indices))
-        predicted[indices] = np.concatenate([part["predicted"] for part in seen])
-        pool = {**self.run.pool, "predicted": parallel.place(predicted)}
-        variables = (self.task, self.vaal, data, self.key)
-        return np.concatenate(list(self.run.programs["value"](variables, pool, indices)))
+
+        def whole(part):
+            found = np.zeros((self.setup.size, *part.shape[1:]), part.dtype)
+            found[indices] = part
+            return found
+
+        inspected = devices.place(jax.tree.map(whole, self._inspect(indices)))
+        candidates = Candidate(self.train_set.images, self.numbers, inspected)
+        variables = (self.learner, self.adversary, self.train_set.normalise, self.key)
+        parts = self.setup.programs.values(variables, candidates, indices)
+        return np.concatenate([part.value for part in parts])
 
     def accuracy(self) -> np.ndarray:
-        """Counts of T on the test set, as `loop` gets them."""
-        test = {"image": self.run.test.images, "label": self.run.test.labels}
-        variables = (self.task, self.run.test.replace(images=None, labels=None))
-        indices = np.arange(self.run.test_size)
-        return sum(part.sum(0) for part in self.run.programs["evaluate"](variables, test, indices))
+        """Counts of T on the test set."""
+        test = self.setup.test
+        variables, indices = (self.learner, test.normalise), np.arange(len(test.images))
+        examples = Example(test.images, test.labels)
+        return sum(
+            part.sum(0) for part in self.setup.programs.evaluate(variables, examples, indices)
+        )
 
 
 def step_flags(docstring: str) -> argparse.Namespace:

@@ -2,9 +2,9 @@
 
 Both sides train T and R on the labelled images with crops and flips, then VAE and D on labelled
 images and the subset, then score the subset, for the same number of epochs: ours is
-`loop.advance`, the generator behind `main`, to the end of its first cycle (ranks and test included,
-checkpoints not), the peer is `torch_peer.Stage`, the released code's work per step. CIFAR-shaped
-random images.
+`cycle.advance`, the generator behind `main`, to the end of its first cycle (ranks and test
+included, checkpoints not), the peer is `torch_peer.Stage`, the released code's work per step.
+Images are random, of CIFAR's shape.
 
     python benchmarks/stage.py [--epochs=2] [--vae_epochs=1] [--rounds=1] [--json]
 
@@ -16,7 +16,7 @@ default flags takes half an hour on two cores.
 import harness
 import jax
 
-from tavaal_jax import loop
+from tavaal_jax.study import cycle, stages
 
 
 def main():
@@ -40,19 +40,19 @@ def main():
     programs.train("adversary", 1)
     programs.scores(range(128))
     programs.accuracy()
-    vae_steps = loop.stage_steps(config, programs.run.size, 0, "adversary")
+    vae_steps = stages.stage_steps(config, programs.setup.size, config.initial, "adversary")
 
     def ours():
         key = jax.random.key(1)
 
-        def cycle():
-            state = loop.start(programs.run, key)
-            for after, _ in loop.advance(programs.run, key, state, lambda stage: 5):
+        def first_cycle():
+            state = cycle.start(programs.setup, key)
+            for after, _ in cycle.advance(programs.setup, key, state, lambda stage: 5):
                 if after.cycle == 1:
                     return after.pick_rank
             return None
 
-        return harness.seconds_of(cycle)
+        return harness.seconds_of(first_cycle)
 
     peer = harness.Peer(
         "stage", arguments.huge_pages_for_peer,
@@ -64,7 +64,7 @@ def main():
         {"ours": ours, "PyTorch, released work": lambda: peer(untimed=0)}, arguments.rounds
     )
     peer.close()
-    steps = loop.stage_steps(config, programs.run.size, 0, "task")
+    steps = stages.stage_steps(config, programs.setup.size, config.initial, "task")
     title = f"cycle of {steps} steps of T, {vae_steps} of the VAE, {arguments.subset} scores"
     harness.report(title, times, None, arguments, peers=peer.about)
 

@@ -1,5 +1,6 @@
-"""CIFAR-10 with five classes thinned tenfold: Figure 4 of the paper; x100 by
---config.imbalance.ratio=100.
+"""CIFAR-10 with five classes thinned tenfold: Figure 4 of the paper.
+
+Thinned a hundredfold: --config.imbalance.ratio=100.
 
 Command: python -m tavaal_jax.main --config=configs/cifar10_imbalanced.py
 Time and score: not run at full size.

@@ -2,8 +2,7 @@
 
 
 class UserError(Exception):
-    """A fault that the user can mend: names the value, the limit it breaks and the mend, in one
-    line."""
+    """A fault that the user can mend: one line with the value, its limit and the mend."""
 
 
 class TrialError(UserError):

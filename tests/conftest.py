@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -40,25 +41,30 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    """A cache of compiled programs that the session's processes share."""
-    return tmp_path_factory.mktemp("compiled")
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory, worker_id):
+    """A cache of compiled programs that all processes of the session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def command(compiled):
-    """`(config, workdir, *flags, devices) -> argv, environment` of the real command line."""
+    """`(config, workdir, *flags, devices) -> argv, environment`; a config by name or path."""
 
     def build(config, workdir, *flags, devices=1):
         if devices > 1 and not ON_CPU:
             pytest.skip("several devices are the CPU's")
-        argv = [sys.executable, "-m", "tavaal_jax.main", f"--config=configs/{config}.py"]
+        file = config if isinstance(config, pathlib.Path) else f"configs/{config}.py"
+        argv = [sys.executable, "-m", "tavaal_jax.main", f"--config={file}"]
         environment = {
             **os.environ,
             "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=4", f"count={devices}"),
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }
         return [*argv, f"--workdir={workdir}", *flags], environment
 

@@ -33,8 +33,7 @@ def ranking(predicted: jax.Array, losses: jax.Array) -> jax.Array:
 
 
 def margin(predicted: jax.Array, losses: jax.Array, epsilon: float = 1.0) -> jax.Array:
-    """Margin loss of "Learning loss for active learning" (Yoo and Kweon, CVPR 2019): `[B], [B] ->
-    []`."""
+    """Margin loss of "Learning loss" (Yoo and Kweon, CVPR 2019): `[B], [B] -> []`."""
     chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
     truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
@@ -54,15 +53,13 @@ def reconstruction(images: jax.Array, decoded: jax.Array) -> jax.Array:
 
 
 def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """Second term of equation (4), KL(q(z|x) || N(0, 1)), mean over batch and latent: `[B, Z] ->
-    []`."""
+    """Second term of equation (4), KL(q(z|x) || N(0, 1)), mean over entries: `[B, Z] -> []`."""
     chex.assert_equal_shape([mean, log_variance])
     return 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
 
 
 def adversarial(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax.Array:
-    """Equation (5): the VAE wants both pools to look labelled, `-log D(L) - log D(U)`: `[B], [B] ->
-    []`."""
+    """Equation (5), both pools shall look labelled, `-log D(L) - log D(U)`: `[B], [B] -> []`."""
     chex.assert_rank([labelled_logits, unlabelled_logits], 1)
     return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
         jax.nn.softplus(-unlabelled_logits)

@@ -1,5 +1,4 @@
-"""Fashion-MNIST without a network beyond Debian's: puts the official files where TFDS looks for
-them.
+"""Fashion-MNIST from Debian's package: puts the official files where TFDS looks for them.
 
     apt-get install dataset-fashion-mnist
     python -m tavaal_jax.data.debian_fashion_mnist

@@ -31,8 +31,7 @@ def _moons(config):
 
 
 def _digits(config):
-    """scikit-learn's 1797 digits, 8x8 with values 0 to 16; 500 of them, stratified, are the test
-    set."""
+    """scikit-learn's 1797 digits, 8x8, values 0 to 16; a stratified 500 are the test set."""
     del config
     from sklearn import datasets, model_selection
 

@@ -40,8 +40,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: jax.Array, rank: jax.Array | None) -> jax.Array:
-        """`latent [B, Z], rank [B, 1] or None (VAAL) -> logits [B]`, large where it looks
-        labelled."""
+        """`latent [B, Z], rank [B, 1] or None -> logits [B]`, large where it looks labelled."""
         x = latent if rank is None else jnp.concatenate([latent, rank], axis=-1)
         for width in self.hidden:
             x = nn.relu(nn.Dense(width, kernel_init=layers.he_normal, dtype=self.dtype)(x))

@@ -120,8 +120,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> ja
 def batch_norm(
     train: bool, axis_name: str | None, dtype: Any, name: str | None = None
 ) -> nn.BatchNorm:
-    """BatchNorm with PyTorch's constants; in training its statistics span all devices of
-    `axis_name`."""
+    """BatchNorm with PyTorch's constants; in training it spans all devices of `axis_name`."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,

@@ -1,5 +1,4 @@
-"""Multi-layer perceptron as a task learner for feature vectors, the paper's learner on two
-moons."""
+"""Multi-layer perceptron for feature vectors, the paper's task learner on two moons."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -17,8 +17,7 @@ from tavaal_jax.models import layers
 
 
 def image_size(height: int, width: int) -> int:
-    """The side of the square a VAE sees by default: the next power of two, at least 4, at most
-    64."""
+    """Side of what a VAE sees by default: the next power of two, 4 to 64."""
     return min(64, max(4, 1 << (max(height, width) - 1).bit_length()))
 
 
@@ -117,8 +116,7 @@ class MLPVAE(nn.Module):
 
 
 def reconstruct(vae, images, noise, rank, train):
-    """One pass through a VAE with the reparametrised latent `mean + exp(log_variance / 2)
-    noise`."""
+    """One pass through a VAE; the latent is `mean + exp(log_variance / 2) noise`."""
     mean, log_variance = vae.encode(images, train)
     latent = mean + jnp.exp(0.5 * log_variance) * noise
     return vae.decode(latent, rank, train), mean, log_variance

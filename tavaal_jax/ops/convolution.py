@@ -1,5 +1,4 @@
-"""Convolution and transposed convolution, exact and differentiable, in the form each platform runs
-well.
+"""Convolution and its transpose, exact and differentiable, in the form each platform runs well.
 
 On GPU and TPU these are ``lax`` convolutions. On a CPU :mod:`winograd` makes products of matrices
 of them where window, stride and channels allow it, else :mod:`patches`.

@@ -88,8 +88,7 @@ def _input_gradient(gradient, kernel, stride, padding, size):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _kernel_gradient(images, gradient, window, stride, padding):
-    """Gradient of :func:`_output` by its kernel: `-> [k, k, C, F]`, a chunk of the batch at a
-    time."""
+    """Gradient of :func:`_output` by its kernel: `-> [k, k, C, F]`, by chunks of the batch."""
     batch, channels, features = images.shape[0], images.shape[3], gradient.shape[3]
     patch_bytes = math.prod(gradient.shape[1:3]) * window**2 * channels * images.dtype.itemsize
     chunk = _largest_divisor(batch, max(1, _CACHED_BYTES // patch_bytes))

@@ -117,8 +117,10 @@ conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _gather(images, places, window, stride, padding):
-    """Output of a convolution: places `[s s C, F]` of the kernel, `[B, H, W, C] -> [B, H', W',
-    F]`."""
+    """Output of a convolution with the kernel's places `[s s C, F]`.
+
+    `[B, H, W, C] -> [B, H', W', F]`
+    """
     taps = window // stride
     height, width = _output_size(images.shape[1:3], window, stride, padding)
 
@@ -293,8 +295,10 @@ def _even(images):
 
 
 def _blocks(images, window, stride, padding):
-    """Padded images as blocks of stride x stride pixels, as many as an even number of outputs
-    need: `[B, H, W, C] -> [B, H'', W'', stride stride C]`."""
+    """Padded images as blocks of stride x stride pixels, enough for an even number of outputs.
+
+    `[B, H, W, C] -> [B, H'', W'', stride stride C]`
+    """
     size = images.shape[1:3]
     counts = [
         outputs + outputs % 2 + window // stride - 1

@@ -127,8 +127,10 @@ class Plane(NamedTuple):
 
 
 def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
-    """Nearness to the boundary and spread of `picks [b, 2]`, Figure 1: mean Euclidean distance to
-    T's decision boundary (none where T knows one class only), and between two picks."""
+    """Nearness to the boundary and spread of `picks [b, 2]`, Figure 1.
+
+    Mean Euclidean distance to T's decision boundary (none where T knows one class only), and
+    between two picks."""
     values = {}
     boundary = plane.boundary()
     if len(boundary):

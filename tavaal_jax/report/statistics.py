@@ -34,8 +34,10 @@ def curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Curve]:
 
 
 def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, float]:
-    """Mean difference over the trials that both have, its 95 % interval (Student's t) and the p of
-    Wilcoxon's signed-rank test; interval and p are missing where they cannot be had."""
+    """Mean difference over the trials that both have, with 95 % interval and p.
+
+    The interval is Student's t, p that of Wilcoxon's signed-rank test; both are missing where they
+    cannot be had."""
     common = sorted(set(values) & set(baseline))
     # Rounded, so that equal differences of float32 numbers are equal.
     differences = np.round([values[t] - baseline[t] for t in common], 6)
@@ -91,8 +93,9 @@ def row_of(method, metric, values, baseline):
 
 
 def in_common(curve: Curve, baseline: Curve) -> tuple[Curve, Curve]:
-    """Both curves at the labels and in the trials that both have: an unfinished run must not be
-    compared with the rest of a finished one."""
+    """Both curves at the labels and in the trials that both have.
+
+    An unfinished trial must not be compared with the rest of a finished one."""
     found: tuple[Curve, Curve] = {}, {}
     both = sorted(set(curve) & set(baseline))
     trials = set.intersection(*({*curve[x]} & {*baseline[x]} for x in both)) if both else set()
@@ -116,8 +119,9 @@ def area(curve: Curve) -> dict[int, float]:
 
 
 def labels_saved(curve: Curve, baseline: Curve) -> float:
-    """Labels fewer than the baseline's last at which the mean curve first reaches the baseline's
-    final mean, interpolated; NaN where it never does."""
+    """How many labels fewer than the baseline's last reach its final mean, interpolated.
+
+    NaN where the mean curve never does."""
     labelled = sorted(curve)
     means = np.array([np.mean(list(curve[x].values())) for x in labelled])
     final = max(baseline)
@@ -134,9 +138,10 @@ def labels_saved(curve: Curve, baseline: Curve) -> float:
 
 
 def diagnosed(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dict[int, float]]:
-    """`{method: {trial: mean over cycles}}` of a column of all diagnostics.csv, whose rows carry
-    `method` and `trial`; empty cells are left out. Of seconds the median: the first cycle
-    compiles."""
+    """`{method: {trial: mean over cycles}}` of a column of all diagnostics.csv.
+
+    Rows carry `method` and `trial`; empty cells are left out. Of seconds the median: the first
+    cycle compiles."""
     collected: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if row.get(column):

@@ -8,8 +8,10 @@ from tavaal_jax.report.plots import style
 
 
 def class_entropy(rows: list[dict], path: pathlib.Path) -> None:
-    """Figure 7(a): entropy of the class counts of the picks, mean and standard deviation over
-    trials. `rows` are those of all diagnostics.csv, with `method`."""
+    """Figure 7(a): entropy of the picks' class counts, mean and standard deviation over trials.
+
+    `rows` are those of all diagnostics.csv, with `method`.
+    """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     labelled = sorted({int(row["labelled"]) for row in rows})
     figure, axes = style.axes(1, 1, width=max(6, 1.6 * len(labelled) + 2))
@@ -55,8 +57,10 @@ def likelihood(subsets: dict[str, list[dict]], path: pathlib.Path) -> None:
 
 
 def loss_against_likelihood(subsets: dict[str, dict], path: pathlib.Path, title: str) -> None:
-    """Figure 8: true loss against likelihood of being unlabelled, picks marked; one trial's
-    arrays per method with a discriminator."""
+    """Figure 8: true loss against likelihood of being unlabelled, picks marked.
+
+    `subsets` has one trial's arrays per method with a discriminator.
+    """
     figure, axes = style.axes(1, len(subsets), width=4)
     for axis, (name, arrays) in zip(axes.flat, subsets.items(), strict=True):
         picked = arrays["rank"] >= 0

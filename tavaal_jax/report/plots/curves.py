@@ -12,8 +12,7 @@ from tavaal_jax.report.plots import style
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) -> None:
-    """Figures 11 and 3: mean and standard deviation per method over labels, and the paired
-    difference to random.
+    """Figures 11 and 3: mean and deviation over labels, and the paired difference.
 
     `rows` are those of results.csv. The second panel is left out where there is no random baseline
     to pair with.

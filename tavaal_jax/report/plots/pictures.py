@@ -46,8 +46,7 @@ def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> 
 
 
 def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> None:
-    """Figure 13: the first picks of one cycle per method, best first, and how many of all its picks
-    each class has.
+    """Figure 13: a method's first picks of one cycle, best first, and its picks per class.
 
     `subsets` has one trial's arrays of the choice per method.
     """

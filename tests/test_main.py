@@ -8,10 +8,10 @@ import sys
 import jax
 import pytest
 from absl import flags
-from tavaal_jax.checkpoints import read_progress
 
 from tavaal_jax import main
-from tavaal_jax.data import tfds_source
+from tavaal_jax.data import tfds
+from tavaal_jax.report import files
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ WRONG = {
     "no method": (["--config.methods=,"], "name one or more of"),
     "method twice": (["--config.methods=random,random"], "name each method once"),
     "unknown data set": (["--config.dataset=digit"], "did you mean digits?"),
-    "misspelt schedule": (["--config.schedule=jiont"], "did you mean joint?"),
-    "unknown dtype": (["--config.dtype=float8"], "choose one of float32, bfloat16"),
-    "misspelt freeze": (["--config.ranker.after=freezes"], "did you mean freeze?"),
+    "misspelt schedule": (["--config.schedule=jiont"], "is 'jiont': give joint, or else one of"),
+    "unknown dtype": (["--config.dtype=float8"], "dtype is 'float8': give"),
+    "misspelt freeze": (["--config.ranker.after=freezes"], "after is 'freezes': give freeze"),
     "no cycles": (["--config.cycles=0"], "cycles is 0: give at least 1"),
     "no trials": (["--config.trials=0"], "trials is 0: give at least 1"),
     "first trial": (["--config.first_trial=5"], "first_trial is 5: give less than trials = 1"),
-    "measure": (["--config.mc_dropout.measure=bold"], "did you mean bald?"),
+    "measure": (["--config.mc_dropout.measure=bold"], "mc_dropout.measure is 'bold': give bald"),
     "dropout rate": (["--config.mc_dropout.rate=1.0"], "rate is 1.0: give 0 to less than 1"),
     "no passes": (["--config.mc_dropout.passes=0"], "mc_dropout.passes is 0: give at least 1"),
     "negative epochs": (["--config.epochs=-1"], "epochs is -1: give at least 1"),
@@ -56,14 +56,17 @@ WRONG = {
     "odd batch": (["--config.batch_size=9"], "batch_size is 9: give an even number"),
     "batch for the devices": (["--config.batch_size=12"], "give a multiple of 8, twice the 4"),
     "batch above initial": (["--config.batch_size=64"], "64, more than initial = 32"),
-    "learning rate": (["--config.task.learning_rate=0.0"], "task.learning_rate is 0.0: give more"),
+    "learning rate": (
+        ["--config.task.learning_rate=0.0"],
+        "learning_rate is 0.0: give more than 0",
+    ),
     "fraction": (["--config.ranker.until_fraction=1.5"], "give a fraction between 0 and 1"),
     "widths": (["--config.task.widths=()"], "give one or more positive widths"),
     "stages": (["--config.task.widths=(4,4,4)"], "3 stages and task.blocks 2"),
     "image size": (["--config.vae.image_size=12"], "12: give 0 or a power of two"),
     "vae for images": (["--config.vae.network=mlp"], "which needs feature vectors"),
     "whole numbers": (["--config.task.widths=(4.5,4)"], "give whole numbers"),
-    "seed": (["--config.seed=4294967296"], "seed is 4294967296: give less than"),
+    "seed": (["--config.seed=4294967296"], "seed is 4294967296: give 0 to less than"),
     "classes": (
         ["--config.imbalance.ratio=2", "--config.imbalance.classes=(0,10)"],
         "give labels from 0 to 9",
@@ -104,7 +107,29 @@ def test_config_that_lacks_a_key(call, tmp_path):
     )
     code, lines = call(config=path)
     assert code == 2
-    assert lines == ["error: the config has no task.widths: build it from configs/default.py"]
+    assert lines == [
+        "error: the config has no task.widths: build it from tavaal_jax.config.default()"
+    ]
+
+
+FAULTS = {
+    "a name": ("import math\n\n\ndef get_config():\n    return maths.pi\n", ", line 5: NameError"),
+    "syntax": ("def get_config():\n    return (\n", ", line 2: SyntaxError"),
+    "an import": ("import no_such_package\n", ", line 1: ModuleNotFoundError"),
+    "a file": ("open('/no/such/file')\n", ", line 1: FileNotFoundError"),
+    "no function": ("config = 3\n", ": AttributeError"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_config_file_is_named_with_file_and_line(name, call, tmp_path):
+    text, expected = FAULTS[name]
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    code, lines = call(config=path)
+    assert code == 2
+    (line,) = lines
+    assert line.startswith(f"error: {path}{expected}")
 
 
 def test_no_config_at_all(run_main, capsys):
@@ -123,9 +148,7 @@ def test_unwritable_workdir(call, tmp_path):
 
 
 def test_workdir_in_use(call, tmp_path):
-    from tavaal_jax import workdir
-
-    with workdir.claim(tmp_path / "study"):
+    with files.claim(tmp_path / "study"):
         code, lines = call()
     assert code == 2
     assert "another process is running" in lines[0]
@@ -138,12 +161,23 @@ def test_workdir_of_another_config(call, tmp_path):
     old = json.loads(smoke.get_config().to_json())
     old["task"]["learning_rate"] = 0.2
     old["steps_per_call"] = 7  # changes no result, and so is no difference
-    record = {"config": old, "versions": {}, "git_revision": None}
+    record = {"format": 2, "config": old, "data": None, "versions": {}, "git_revision": None}
     (tmp_path / "study" / "config.json").write_text(json.dumps(record))
     code, lines = call()
     assert code == 2
     assert "task.learning_rate (0.2 -> 0.1)" in lines[0]
     assert "steps_per_call" not in lines[0]
+
+
+def test_workdir_of_an_earlier_version(call, tmp_path):
+    from configs import smoke
+
+    (tmp_path / "study").mkdir()
+    record = {"config": json.loads(smoke.get_config().to_json()), "versions": {}}
+    (tmp_path / "study" / "config.json").write_text(json.dumps(record))
+    code, lines = call()
+    assert code == 2
+    assert "was begun by another version of tavaal_jax (format 1, this one writes 2)" in lines[0]
 
 
 def test_unreadable_config_json(call, tmp_path):
@@ -158,7 +192,7 @@ def test_missing_data_set(call, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(tfds_source.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(tfds.urllib.request, "urlopen", refuse)
     code, lines = call(
         "--config.batch_size=128", f"--config.data_dir={tmp_path}", config="configs/cifar10.py"
     )
@@ -189,16 +223,90 @@ def test_tensorboard_without_its_package(call, monkeypatch):
     assert "pip install 'tavaal_jax[tensorboard]'" in lines[0]
 
 
-def test_nan_stops_with_cycle_and_step_and_keeps_the_last_good_checkpoint(run_main, tmp_path):
-    flags = ("--config.methods=random", "--config.task.learning_rate=1e15")
-    done = run_main("smoke", tmp_path, *flags, "--config.checkpoint_every_steps=1")
+def test_nan_stops_its_trial_with_cycle_and_step_and_keeps_the_last_good_checkpoint(
+    run_main, tmp_path
+):
+    flags = ("--config.methods=random,vaal", "--config.trials=1", "--config.cycles=2")
+    flags += ("--config.epochs=3", "--config.vae.learning_rate=1e20", "--config.vae.optimiser=sgd")
+    done = run_main("moons", tmp_path, *flags, "--config.checkpoint_every_steps=1")
     assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert "is not finite in cycle 0" in line or "task_loss is nan in cycle 0, stage task" in line
+    line = done.stderr.strip().splitlines()[-1]
+    assert "is not finite in cycle 0" in line or "is nan in cycle 0, stage joint" in line
     assert "step" in line
-    kept = tmp_path / "random" / "trial_0" / "checkpoints"
-    assert f"the last good checkpoint is kept in {kept}" in line
-    assert read_progress(kept)["cycle"] == 0
+    kept = tmp_path / "vaal" / "trial_0" / "checkpoints"
+    assert f"the last good checkpoint is kept in {kept}: lower the learning rates" in line
+    assert any(kept.iterdir())
+    # The other trial is finished all the same.
+    assert (tmp_path / "random" / "trial_0" / "model" / "model.json").exists()
+    assert "the other trials go on" in done.stdout
+
+
+METHOD = """
+import jax.numpy as jnp
+import tavaal_jax as tv
+from configs import moons
+
+def value(view, key):
+    {body}
+
+tv.METHODS["mine"] = tv.Method("mine", value, tv.picks.largest)
+
+def get_config():
+    config = moons.get_config()
+    config.methods = "mine"
+    config.update(trials=1, cycles=2, epochs=2)
+    return config
+"""
+
+
+def test_a_value_that_is_not_finite_is_not_blamed_on_the_training(run_main, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.format(body="return jnp.log(-jnp.ones(()))"))
+    done = run_main(path, tmp_path / "study")
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert "mine trial 0: in cycle 0, value of 100 of 100 images is not finite" in line
+    assert "mend the method's value" in line
+
+
+def test_a_fault_in_a_method_keeps_its_traceback(run_main, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.format(body="return view.label"))
+    done = run_main(path, tmp_path / "study")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert f'File "{path}", line 7, in value' in done.stderr
+    assert "'View' object has no attribute 'label'" in done.stderr
+
+
+def test_a_full_disk_is_named_and_the_same_command_continues(call, tmp_path, monkeypatch):
+    import errno
+
+    flags = ("--config.methods=random", "--config.trials=1", "--config.cycles=2")
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith("picks.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        code, lines = call(*flags, "--config.batch_size=8")
+    assert code == 2
+    assert "picks.csv (No space left on device): free some space" in lines[-1]
+    assert call(*flags, "--config.batch_size=8")[0] == 0
+
+
+def test_an_error_of_ours_keeps_its_traceback(call, monkeypatch):
+    from tavaal_jax.study import study
+
+    def broken(*_):
+        raise OSError("from deep within")
+
+    monkeypatch.setattr(study.setup, "place", broken)
+    with pytest.raises(OSError, match="from deep within"):
+        call("--config.methods=random")
 
 
 def test_distributed_on_one_machine(run_main, tmp_path):
@@ -220,13 +328,14 @@ def test_data_prepared_in_another_format(call, tmp_path):
 
 
 def test_corrupt_checkpoints(run_main, tmp_path):
-    flags = ("--config.methods=random",)
-    assert run_main("smoke", tmp_path, *flags).returncode == 0
-    checkpoints = tmp_path / "random" / "trial_0" / "checkpoints"
+    flags = ("--config.methods=vaal", "--config.trials=1", "--config.cycles=2")
+    flags += ("--config.epochs=3", "--config.vae.optimiser=sgd", "--config.vae.learning_rate=1e20")
+    assert run_main("moons", tmp_path, *flags).returncode == 2
+    checkpoints = tmp_path / "vaal" / "trial_0" / "checkpoints"
     for folder in checkpoints.iterdir():
         shutil.rmtree(folder / "arrays")
         shutil.rmtree(folder / "counters")
-    done = run_main("smoke", tmp_path, *flags)
+    done = run_main("moons", tmp_path, *flags)
     assert done.returncode == 2, done.stderr
     assert "none of the checkpoints in" in done.stderr.strip().splitlines()[-1]
-    assert os.path.exists(tmp_path / "results.csv")
+    assert os.path.exists(checkpoints)
