@@ -7,21 +7,13 @@ Debian takes the name out of the files' gzip headers and changes the time; with 
 are the official files byte for byte, which their checksums confirm.
 """
 
+import argparse
 import hashlib
 import pathlib
 import struct
 import sys
 
-from absl import app, flags
-
 from tavaal_jax.errors import UserError
-
-_SOURCE = flags.DEFINE_string(
-    "source", "/usr/share/datasets/fashion-mnist", "Folder with the package's four gz files."
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "~/.cache/tavaal_jax/data", "The data_dir of the config that will use them."
-)
 
 # Time in the official gzip header and SHA-256 of the official file.
 _OFFICIAL = {
@@ -69,15 +61,24 @@ def restore(source: str, data_dir: str) -> pathlib.Path:
     return manual
 
 
-def main(argv: list[str]) -> None:
-    """Command line."""
-    del argv
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    source = "/usr/share/datasets/fashion-mnist"
+    parser.add_argument("--source", default=source, help="folder with the package's four gz files")
+    data_dir = "~/.cache/tavaal_jax/data"
+    parser.add_argument(
+        "--data_dir", default=data_dir, help="data_dir of the config that uses them"
+    )
+    arguments = parser.parse_args()
     try:
-        print(f"Fashion-MNIST's four files are in {restore(_SOURCE.value, _DATA_DIR.value)}")
+        folder = restore(arguments.source, arguments.data_dir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    print(f"Fashion-MNIST's four files are in {folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

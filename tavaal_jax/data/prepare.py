@@ -3,10 +3,10 @@
 python -m tavaal_jax.data.prepare cifar10 ~/.cache/tavaal_jax/data
 """
 
-import sys
+import argparse
 
 
-def main(name: str, data_dir: str) -> None:
+def prepare(name: str, data_dir: str) -> None:
     """Prepares `name` below `data_dir`; files in `data_dir/downloads/manual` are not downloaded."""
     import tensorflow_datasets as tfds
 
@@ -15,4 +15,8 @@ def main(name: str, data_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of a data set")
+    parser.add_argument("data_dir")
+    arguments = parser.parse_args()
+    prepare(arguments.name, arguments.data_dir)

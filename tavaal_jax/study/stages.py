@@ -111,13 +111,12 @@ class Cycle:
 
     def _fit(self, stage, state):
         """Runs the steps that a training stage still lacks."""
-        config, count = self.setup.config, int(self._labelled.sum())
-        told = None
+        config, told = self.setup.config, None
         if stage == "adversary":
             yield from self._inspect(state, stage, self._labelled | self._adversary_pool())
             told = self._inspected.told
         labelled, unlabelled = self._streams(stage)
-        total = stage_steps(config, self.setup.size, count, stage)
+        total = stage_steps(config, self.setup.size, int(self._labelled.sum()), stage)
         key = derive(self.key, Stream.TRAINING, self.number)
         networks = _networks(stage, state)
         while state.step < total:
@@ -264,6 +263,7 @@ class Cycle:
 
     def _label(self, state):
         """Asks the oracle for this cycle's picks; an image joins L when its label has come."""
+        yield from ()  # A stage is a generator.
         picks = np.flatnonzero(state.picked_in == self.number)
         answers = self.setup.oracle.answer(picks)
         labels, labelled_in = state.labels.copy(), state.labelled_in.copy()
@@ -271,7 +271,6 @@ class Cycle:
         labelled_in[picks[answers >= 0]] = self.number + 1
         metrics = {"asked": len(picks), "answered": int((answers >= 0).sum())}
         return state.replace(labels=labels, labelled_in=labelled_in), metrics, None
-        yield  # A stage is a generator, and this one has nothing to yield.
 
     # Diagnose
 
@@ -282,6 +281,8 @@ class Cycle:
         true = setup.oracle.reveal(subset)
         if true is None:
             return state, {}, None
+        # After an interruption nothing of what was asked for picking is at hand.
+        yield from self._inspect(state, "diagnose", self._mask(subset))
         losses = yield from self._losses(state, true)
         arrays = {
             "index": subset,

@@ -93,8 +93,11 @@ class Model:
 
     def _say(self, images: Any) -> Said:
         images = np.asarray(images)
+        if self.shape[-1] == 1 and images.ndim == len(self.shape):
+            images = images[..., None]
         if images.shape[1:] != self.shape or not len(images):
-            raise UserError(f"images have shape {images.shape}: give (n, *{self.shape}), n > 0")
+            wanted = ", ".join(map(str, self.shape))
+            raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
         size = min(self.batch_size, len(images))
         parts = []
         for start in range(0, len(images), size):

@@ -1,0 +1,47 @@
+"""README's Python blocks run as printed, one after the other; its links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+TEXTS = ("README.md", "tavaal_jax/README.md", "configs/README.md", "benchmarks/README.md",
+         "CONTRIBUTING.md", "CHANGELOG.md")  # fmt: skip
+
+
+def blocks(language):
+    """Contents of README's blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_python_blocks_run(compiled, tmp_path):
+    script = "\n".join(blocks("python"))
+    assert "run_study" in script
+    assert "query" in script
+    assert "METHODS" in script
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+
+
+def test_two_set_up_commands():
+    commands = [block for block in blocks("bash") if "venv" in block]
+    assert len(commands) == 2
+    assert "--config=configs/digits.py" in commands[0]
+    assert commands[1].rstrip().endswith("pytest")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_links_lead_somewhere(text):
+    path = ROOT / text
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
+    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not missing
+    assert links or text in ("CHANGELOG.md", "CONTRIBUTING.md")
