@@ -1,7 +1,7 @@
 """Losses of three steps of every method, and its first picks: they change only on purpose.
 
-Whoever means to change them runs `python tests/test_golden.py`, which writes `golden.json` anew, and
-says so in the commit and in CHANGELOG.md.
+Whoever means to change them runs `python tests/test_golden.py`, which writes `golden.json` anew,
+and says so in the commit and in CHANGELOG.md.
 """
 
 import json

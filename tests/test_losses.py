@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tavaal_jax import losses
+from tavaal_jax.algorithm import losses
 
 
 def sigmoid(x):

@@ -1,14 +1,16 @@
 """Shapes, sizes and initialisers of the networks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tavaal_jax.models.ranker import Ranker
 
 from configs import cifar10, digits, fashion_mnist, moons
 from tavaal_jax import models
-from tavaal_jax.models import layers, vae
+from tavaal_jax.models import layers
+from tavaal_jax.models.vae import stage_widths
 
 
 def count(params):
@@ -21,7 +23,7 @@ def abstract(module, *arguments, **flags):
 
 
 def test_resnet_18_is_the_usual_one_for_cifar():
-    learner = models.build(cifar10.get_config(), (32, 32, 3), 10, None).learner
+    learner = models.build_learner(cifar10.get_config(), 10)
     images = jnp.zeros((2, 32, 32, 3))
     variables = abstract(learner, images, train=False)
     assert count(variables["params"]) == 11_173_962
@@ -37,7 +39,7 @@ def test_resnet_18_is_the_usual_one_for_cifar():
 
 
 def test_mlp_taps_its_middle_layer():
-    learner = models.build(moons.get_config(), (2,), 2, None).learner
+    learner = models.build_learner(moons.get_config(), 2)
     variables = learner.init(jax.random.key(0), jnp.ones((3, 2)), train=False)
     assert len(variables["params"]) == 3
     output = learner.apply(variables, jnp.ones((3, 2)), train=False)
@@ -47,11 +49,11 @@ def test_mlp_taps_its_middle_layer():
 
 def test_ranker_by_hand():
     taps = (jnp.full((1, 2, 2, 1), 3.0), jnp.array([[1.0, 5.0]]))
-    ranker = Ranker(2)
+    ranker = models.Ranker(2)
     params = jax.tree.map(jnp.ones_like, ranker.init(jax.random.key(0), taps)["params"])
     # relu(3 + 1) twice, relu(1 + 5 + 1) twice, then their sum plus 1.
     np.testing.assert_allclose(ranker.apply({"params": params}, taps), [2 * 4 + 2 * 7 + 1])
-    single = Ranker(0)
+    single = models.Ranker(0)
     params = single.init(jax.random.key(0), taps)["params"]
     assert count(params) == 1 + 2 + 1
 
@@ -67,7 +69,7 @@ def test_ranker_by_hand():
     ],
 )
 def test_vae_of_any_size_and_channels(config, shape, size):
-    autoencoder = models.build(config.get_config(), shape, 10, None).vae
+    autoencoder = models.build_vae(config.get_config(), shape)
     assert autoencoder.size == size
     images, noise = jnp.zeros((2, size, size, shape[2])), jnp.zeros((2, autoencoder.latent))
     arguments = (images, noise, jnp.zeros((2, 1)))
@@ -80,14 +82,13 @@ def test_vae_of_any_size_and_channels(config, shape, size):
 
 
 def test_vae_stages_follow_the_size():
-    assert vae.stage_widths(32, (128, 256, 512, 1024)) == (128, 256, 512, 1024)
-    assert vae.stage_widths(64, (128, 256, 512, 1024)) == (128, 256, 512, 1024, 1024)
-    assert vae.stage_widths(8, (32, 64)) == (32, 64)
-    assert vae.stage_widths(4, (32, 64)) == (32,)
-    config = cifar10.get_config()
-    networks = models.build(config, (32, 32, 3), 10, None)
+    assert stage_widths(32, (128, 256, 512, 1024)) == (128, 256, 512, 1024)
+    assert stage_widths(64, (128, 256, 512, 1024)) == (128, 256, 512, 1024, 1024)
+    assert stage_widths(8, (32, 64)) == (32, 64)
+    assert stage_widths(4, (32, 64)) == (32,)
+    autoencoder = models.build_vae(cifar10.get_config(), (32, 32, 3))
     arguments = (jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 64)), jnp.zeros((2, 1)))
-    params = abstract(networks.vae, *arguments, train=False)["params"]
+    params = abstract(autoencoder, *arguments, train=False)["params"]
     assert params["down_3"]["kernel"].shape == (4, 4, 512, 1024)
     assert params["expand"]["kernel"].shape == (65, 16 * 1024)
     assert params["up_0"]["kernel"].shape == (4, 4, 1024, 512)
@@ -95,17 +96,20 @@ def test_vae_stages_follow_the_size():
 
 
 def test_decoder_and_discriminator_see_the_rank():
-    networks = models.build(digits.get_config(), (8, 8, 1), 10, None)
+    config = digits.get_config()
+    autoencoder = models.build_vae(config, (8, 8, 1))
+    discriminator = models.build_discriminator(config)
     key, rank = jax.random.key(0), jnp.zeros((3, 1))
     images, latent = jnp.ones((3, 8, 8, 1)), jnp.ones((3, 32))
-    variables = networks.vae.init(key, images, latent, rank, train=False)
-    decode = lambda r: networks.vae.apply(variables, latent, r, train=False, method="decode")
+    init = jax.jit(functools.partial(autoencoder.init, train=False))
+    variables = init(key, images, latent, rank)
+    decode = lambda r: autoencoder.apply(variables, latent, r, train=False, method="decode")
     assert jnp.any(decode(rank) != decode(rank + 1))
-    params = networks.discriminator.init(key, latent, rank)
-    judge = lambda r: networks.discriminator.apply(params, latent, r)
+    params = discriminator.init(key, latent, rank)
+    judge = lambda r: discriminator.apply(params, latent, r)
     assert jnp.any(judge(rank) != judge(rank + 1))
     assert len(params["params"]) == 5
-    without = networks.discriminator.init(key, latent, None)["params"]
+    without = discriminator.init(key, latent, None)["params"]
     assert without["Dense_0"]["kernel"].shape == (32, 64)
 
 
@@ -121,13 +125,59 @@ def test_initialisers_have_the_released_codes_spread():
     np.testing.assert_allclose(bias.std(), (1 / (3 * fan_in)) ** 0.5, rtol=0.05)
 
 
+def test_the_vae_starts_as_the_released_code():
+    """He normal where its weight_init reaches; PyTorch's default, +-1/sqrt(fan_in), elsewhere."""
+    config = digits.get_config()
+    config.vae.update(widths=(64, 128), latent=32, image_size=8)
+    network = models.build_vae(config, (8, 8, 3))
+    noise, rank = jnp.zeros((1, 32)), jnp.zeros((1, 1))
+    params = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), noise, rank, train=False)
+    params = params["params"]
+
+    def assert_he_normal(layer, fan_in):
+        kernel = params[layer]["kernel"]
+        np.testing.assert_allclose(kernel.std(), (2 / fan_in) ** 0.5, rtol=0.05)
+        assert jnp.max(jnp.abs(kernel)) > fan_in**-0.5
+        assert not jnp.any(params[layer].get("bias", jnp.zeros(())))
+
+    def assert_uniform(values, fan_in):
+        assert jnp.max(jnp.abs(values)) <= fan_in**-0.5
+        np.testing.assert_allclose(values.std(), (1 / (3 * fan_in)) ** 0.5, rtol=0.35)
+
+    assert_he_normal("down_0", 16 * 3)
+    assert_he_normal("down_1", 16 * 64)
+    assert_he_normal("expand", 33)
+    for name in ("mean", "log_variance"):
+        assert_uniform(params[name]["kernel"], 4 * 128)
+        assert_uniform(params[name]["bias"], 4 * 128)
+    # PyTorch takes a transposed convolution's output channels for the input's.
+    assert_uniform(params["up_0"]["kernel"], 16 * 64)
+    assert_uniform(params["to_image"]["kernel"], 3)
+    assert params["to_image"]["bias"].shape == (3,)
+    assert jnp.max(jnp.abs(params["to_image"]["bias"])) <= 3**-0.5
+
+
 def test_bfloat16_networks_keep_float32_parameters_and_outputs():
     config = digits.get_config()
     config.dtype = "bfloat16"
-    networks = models.build(config, (8, 8, 1), 10, None)
+    learner = models.build_learner(config, 10)
     images = jnp.ones((2, 8, 8, 1))
-    variables = networks.learner.init(jax.random.key(0), images, train=False)
-    output = networks.learner.apply(variables, images, train=False)
+    with jax.numpy_dtype_promotion("standard"):  # Flax's BatchNorm mixes both types.
+        variables = learner.init(jax.random.key(0), images, train=False)
+        output = learner.apply(variables, images, train=False)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert output.taps[0].dtype == jnp.bfloat16
     assert output.logits.dtype == jnp.float32
+
+
+def test_dropout_is_each_examples_own(rng):
+    x = jnp.asarray(rng.normal(size=(6, 4, 4, 5)).astype(np.float32))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(6))
+    whole = layers.dropout(x, keys, 0.3, layer=1)
+    parts = [layers.dropout(x[i : i + 2], keys[i : i + 2], 0.3, 1) for i in (0, 2, 4)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    kept = np.asarray(whole != 0)
+    assert abs(kept.mean() - 0.7) < 0.06
+    np.testing.assert_allclose(np.asarray(whole)[kept], np.asarray(x)[kept] / 0.7, rtol=1e-6)
+    assert (whole != layers.dropout(x, keys, 0.3, layer=2)).any()
+    assert layers.dropout(x, None, 0.3, layer=1) is x

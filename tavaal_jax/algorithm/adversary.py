@@ -65,10 +65,14 @@ class Adversary:
         drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
         return Rank(drawn, drawn)
 
+    def rank(self, told: Any) -> Rank:
+        """What the decoder and D see of what it is told: here all of it."""
+        return Rank() if told is None else told
+
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
         """Fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
         noise = jnp.zeros((1, self.vae.latent))
-        rank = Rank() if self.tell is None else Rank(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+        rank = self.rank(None if self.tell is None else self.first_told(key[None]))
         variables = self.vae.init(
             derive(key, Stream.VAE, cycle), self.seen(images), noise, rank.decoder, train=False
         )
@@ -143,7 +147,7 @@ class Adversary:
         self, params: Params, stats: Params, state: AdversaryState, half: Half
     ) -> tuple[jax.Array, jax.Array, jax.Array, Params]:
         """Equation (4) for one pool, with its own BatchNorm statistics, and D's logits."""
-        rank = half.told or Rank()
+        rank = self.rank(half.told)
         noise = jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
         (decoded, latent, log_variance), updated = self.vae.apply(
             {"params": params, "batch_stats": stats},
@@ -173,8 +177,8 @@ class Adversary:
         unlabelled: Half,
     ) -> tuple[jax.Array, tuple[None, Metrics]]:
         """Equation (6)."""
-        logits_l = self._judge(params, latents[0], labelled.told or Rank())
-        logits_u = self._judge(params, latents[1], unlabelled.told or Rank())
+        logits_l = self._judge(params, latents[0], self.rank(labelled.told))
+        logits_u = self._judge(params, latents[1], self.rank(unlabelled.told))
         loss = losses.discriminator(logits_l, logits_u)
         accuracy = 0.5 * (jnp.mean(logits_l > 0) + jnp.mean(logits_u < 0))
         return loss, (None, {"discriminator_loss": loss, "discriminator_accuracy": accuracy})
@@ -191,7 +195,7 @@ class Adversary:
         """
         variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
         latent, _ = self.vae.apply(variables, self.seen(images), train=False, method="encode")
-        return self._judge(state.discriminator_params, latent, told or Rank())
+        return self._judge(state.discriminator_params, latent, self.rank(told))
 
 
 def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
@@ -206,7 +210,7 @@ def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
 def vaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
     """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
     return Adversary(
-        models.vae(config, shape, axis_name), models.discriminator(config), None,
+        models.build_vae(config, shape, axis_name), models.build_discriminator(config), None,
         Settings.of(config),
     )  # fmt: skip
 

@@ -99,7 +99,8 @@ def k_means_plus_plus(
 
     def draw(number: jax.Array, weights: jax.Array) -> jax.Array:
         """A position, by inversion of the cumulated weights; one of weight 0 never comes out."""
-        total = jnp.cumsum(weights)
+        # Sums are rounded: none may rise where the weight is 0, or fall anywhere.
+        total = lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
         uniform = jax.random.uniform(jax.random.fold_in(key, number), dtype=weights.dtype)
         return jnp.searchsorted(total, uniform * total[-1], side="right").clip(
             max=_last(weights > 0)

@@ -97,8 +97,8 @@ class Parts:
 def parts(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> Parts:
     """T and R, and the adversary, of a method for images of `shape` and `classes` classes."""
     learner = Learner(
-        models.learner(config, classes, devices.AXIS),
-        None if method.ranking_loss is None else models.ranker(config),
+        models.build_learner(config, classes, devices.AXIS),
+        None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
         Classification(config.augmentation.pad, config.augmentation.flip),
         learners.Settings.of(config),

@@ -13,13 +13,13 @@ from tavaal_jax.models.vae import MLPVAE, ConvVAE, image_size
 
 __all__ = [
     "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "Ranker", "ResNet", "TaskOutput",
-    "discriminator", "learner", "ranker", "vae",
+    "build_discriminator", "build_learner", "build_ranker", "build_vae",
 ]  # fmt: skip
 
 # `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
 
 
-def learner(config: Any, classes: int, axis_name: str | None = None) -> nn.Module:
+def build_learner(config: Any, classes: int, axis_name: str | None = None) -> nn.Module:
     """T for `classes` classes, any image size: returns a `TaskOutput`."""
     task, dtype = config.task, jnp.dtype(config.dtype)
     dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
@@ -28,12 +28,12 @@ def learner(config: Any, classes: int, axis_name: str | None = None) -> nn.Modul
     return MLP(classes, tuple(task.widths), dropout, dtype)
 
 
-def ranker(config: Any) -> Ranker:
+def build_ranker(config: Any) -> Ranker:
     """R for any learner's taps."""
     return Ranker(config.ranker.features, jnp.dtype(config.dtype))
 
 
-def vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> nn.Module:
+def build_vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> nn.Module:
     """The VAE for images `[H, W, C]` or features `[F]` of `shape`."""
     settings, dtype = config.vae, jnp.dtype(config.dtype)
     widths = tuple(settings.widths)
@@ -43,6 +43,6 @@ def vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> nn
     return ConvVAE(settings.latent, widths, size, shape[-1], axis_name, dtype)
 
 
-def discriminator(config: Any) -> Discriminator:
+def build_discriminator(config: Any) -> Discriminator:
     """D for any latent and rank."""
     return Discriminator(tuple(config.discriminator.hidden), jnp.dtype(config.dtype))

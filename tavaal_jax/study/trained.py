@@ -126,13 +126,13 @@ def load_model(folder: str | pathlib.Path) -> Model:
         with np.load(folder / "weights.npz") as arrays:
             tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
         config = ConfigDict(record["config"])
-        network = models.learner(config, len(record["class_names"]))
+        network = models.build_learner(config, len(record["class_names"]))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder} holds no model that can be read ({type(error).__name__}: {error}):"
             " give the folder of a finished trial"
         ) from error
-    ranker = models.ranker(config) if record["ranker"] else None
+    ranker = models.build_ranker(config) if record["ranker"] else None
     learner = Learner(network, ranker, None, Classification(), learners.Settings.of(config))
     return Model(
         tuple(record["class_names"]),

@@ -1,0 +1,223 @@
+"""The step of T and R: equation (2), freezing, detaching, dropout, learners without a Ranker."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import moons, smoke
+from tavaal_jax import models
+from tavaal_jax.algorithm import learner as learners
+from tavaal_jax.algorithm import losses
+from tavaal_jax.algorithm.learner import Learner
+from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.state import Batch, Schedule, derive, example_keys
+
+KEY = derive(jax.random.key(0), 0)
+IMAGES = jax.random.normal(jax.random.key(1), (10, 2))
+BATCH = Batch(IMAGES, (IMAGES[:, 0] > 0.1).astype(jnp.int32))
+
+
+@functools.cache
+def built(ranked, after="freeze"):
+    config = moons.get_config()
+    config.ranker.update(after=after, eta=0.5)
+    return Learner(
+        models.build_learner(config, 2),
+        models.build_ranker(config) if ranked else None,
+        losses.ranking if ranked else None,
+        Classification(),
+        learners.Settings.of(config),
+    )
+
+
+@functools.cache
+def on_images():
+    """With BatchNorm, and dropout in all places."""
+    config = smoke.get_config()
+    config.task.widths = (4, 4)
+    config.mc_dropout.place = "stages"
+    return Learner(
+        models.build_learner(config, 10), models.build_ranker(config), losses.margin,
+        Classification(), learners.Settings.of(config),
+    )  # fmt: skip
+
+
+@functools.cache
+def begun():
+    learner = on_images()
+    images = jax.random.normal(jax.random.key(2), (6, 8, 8, 1))
+    init = jax.jit(lambda key: learner.init(key, images[:1]))
+    return learner, init(KEY), images
+
+
+def start(learner):
+    return learner.init(KEY, IMAGES[:1])
+
+
+def one_step(learner, state, active=True, batch=BATCH, **kwargs):
+    schedule = Schedule(jnp.int32(0), jnp.float32(0.1), jnp.array(active), jnp.array(False))
+    return jax.jit(functools.partial(learner.step, **kwargs))(state, batch, schedule)
+
+
+def differs(a, b):
+    return any(jnp.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_total_loss_is_equation_2():
+    learner = built(ranked=True)
+    state = start(learner)
+    new, metrics = one_step(learner, state)
+    output = learner.predict(state, BATCH.images)
+    image_losses = losses.cross_entropy(output.logits, BATCH.labels)
+    predicted = learner.ranker.apply({"params": state.params["ranker"]}, output.taps)
+    np.testing.assert_allclose(metrics["task_loss"], image_losses.mean(), rtol=1e-5)
+    expected = losses.ranking(predicted, image_losses)
+    np.testing.assert_allclose(metrics["ranking_loss"], expected, rtol=1e-5)
+    assert set(metrics) == {"task_loss", "ranking_loss"}
+
+    def total(params):
+        variables = {"params": params["learner"]}
+        logits, taps, _ = learner.network.apply(variables, BATCH.images, train=True)
+        each = losses.cross_entropy(logits, BATCH.labels)
+        r = learner.ranker.apply({"params": params["ranker"]}, taps)
+        return each.mean() + 0.5 * losses.ranking(r, each)
+
+    gradient = jax.jit(jax.grad(total))(state.params)
+    # Adam's first step has the size of the learning rate and the gradient's sign.
+    for old, after, slope in zip(
+        *map(jax.tree.leaves, (state.params, new.params, gradient)), strict=True
+    ):
+        clear = np.abs(slope) > 1e-4
+        np.testing.assert_allclose(
+            (after - old)[clear], (-0.1 * np.sign(slope))[clear], rtol=2e-3, atol=1e-5
+        )
+
+
+def test_a_frozen_ranker_stays_and_still_teaches_the_learner():
+    learner = built(ranked=True)
+    state = start(learner)
+    frozen, metrics = one_step(learner, state, active=False)
+    active, _ = one_step(learner, state, active=True)
+    assert not differs(frozen.params["ranker"], state.params["ranker"])
+    assert differs(active.params["ranker"], state.params["ranker"])
+    # Algorithm 1: T is updated with the total loss before and after.
+    assert not differs(frozen.params["learner"], active.params["learner"])
+    plain, _ = one_step(built(ranked=False), start(built(ranked=False)))
+    assert differs(frozen.params["learner"], plain.params["learner"])
+    assert metrics["ranking_loss"] > 0
+
+
+def test_a_frozen_ranker_stays_with_weight_decay_and_momentum_too():
+    learner, state, images = begun()
+    batch = Batch(images, jnp.arange(6))
+    state, _ = one_step(learner, state, batch=batch)
+    frozen, _ = one_step(learner, state, active=False, batch=batch)
+    assert not differs(frozen.params["ranker"], state.params["ranker"])
+    assert differs(frozen.params["learner"], state.params["learner"])
+
+
+def test_a_detached_ranker_learns_and_leaves_the_learner_alone():
+    learner, plain = built(ranked=True, after="detach"), built(ranked=False)
+    state = start(learner)
+    detached, _ = one_step(learner, state, active=False)
+    attached, _ = one_step(learner, state, active=True)
+    without, _ = one_step(plain, start(plain))
+    assert differs(detached.params["ranker"], state.params["ranker"])
+    assert differs(attached.params["learner"], detached.params["learner"])
+    for a, b in zip(
+        jax.tree.leaves(detached.params["learner"]),
+        jax.tree.leaves(without.params["learner"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_learner_without_ranking_loss_has_no_ranker_and_the_same_weights():
+    plain, ranked = start(built(ranked=False)), start(built(ranked=True))
+    assert plain.params.keys() == {"learner"}
+    assert ranked.params.keys() == {"learner", "ranker"}
+    assert not differs(plain.params["learner"], ranked.params["learner"])
+    _, metrics = one_step(built(ranked=False), plain)
+    assert metrics.keys() == {"task_loss"}
+
+
+def test_every_cycle_has_its_own_first_weights():
+    learner = built(ranked=True)
+    for name in ("learner", "ranker"):
+        first, again, second = (learner.init(KEY, IMAGES[:1], n).params[name] for n in (0, 0, 1))
+        assert not differs(first, again)
+        assert differs(first, second)
+
+
+def test_what_devices_must_agree_on_passes_through_mean():
+    learner = built(ranked=True)
+    state, seen = start(learner), []
+
+    def mean(tree):
+        seen.append(jax.tree.structure(tree))
+        return jax.tree.map(lambda x: x * 0, tree)
+
+    new, metrics = one_step(learner, state, mean=mean)
+    assert not differs(new.params, state.params)
+    assert not any(metrics.values())
+    assert seen == [jax.tree.structure((state.params, metrics))]
+
+
+def test_batch_statistics_are_the_batchs_and_predictions_use_the_running_ones():
+    learner, state, images = begun()
+    new, _ = one_step(learner, state, batch=Batch(images, jnp.arange(6)))
+    kernel = state.params["learner"]["Conv_0"]["kernel"]
+    stem = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = new.stats["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], 0.1 * stem.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    expected = 0.9 + 0.1 * stem.var((0, 1, 2))
+    np.testing.assert_allclose(found["var"], expected, rtol=1e-4, atol=1e-6)
+    together = jax.jit(learner.predict)(new, images).logits
+    alone = jax.jit(jax.vmap(lambda image: learner.predict(new, image[None]).logits[0]))(images)
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_units_are_dropped_by_the_examples_keys_and_only_with_keys():
+    learner, state, images = begun()
+    batch = Batch(images, jnp.arange(6))
+    loss = lambda keys: one_step(learner, state, batch=batch._replace(keys=keys))[1]["task_loss"]
+    keys, others = (example_keys(jax.random.key(n), jnp.arange(6)) for n in range(2))
+    assert loss(keys) == loss(keys)
+    assert len({float(loss(None)), float(loss(keys)), float(loss(others))}) == 3
+    predict = jax.jit(learner.predict)
+    whole = predict(state, images, keys).logits
+    assert (whole != predict(state, images).logits).any()
+    turned = predict(state, images[::-1], keys[::-1]).logits[::-1]
+    np.testing.assert_allclose(whole, turned, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_said_is_the_prediction_and_the_rankers():
+    learner = built(ranked=True)
+    state = start(learner)
+    said, output = learner.say(state, IMAGES), learner.predict(state, IMAGES)
+    np.testing.assert_array_equal(said.logits, output.logits)
+    np.testing.assert_array_equal(said.embedding, output.embedding)
+    expected = learner.ranker.apply({"params": state.params["ranker"]}, output.taps)
+    np.testing.assert_array_equal(said.predicted, expected)
+    plain = built(ranked=False)
+    assert plain.say(start(plain), IMAGES).predicted is None
+
+
+def test_a_batch_with_a_label_too_few_is_refused():
+    learner = built(ranked=True)
+    with pytest.raises(AssertionError):
+        one_step(learner, start(learner), batch=BATCH._replace(labels=BATCH.labels[:9]))
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_connected_if(connected):
+    value, gradient = jax.value_and_grad(
+        lambda x: learners._connected_if(jnp.array(connected), x) ** 2
+    )(3.0)
+    assert value == 9
+    assert gradient == (6 if connected else 0)

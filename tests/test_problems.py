@@ -1,0 +1,95 @@
+"""Augmentation, metrics, votes and uncertainties against values computed by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tavaal_jax.algorithm.problems import MEASURES, Classification
+from tavaal_jax.algorithm.state import Example
+
+
+def votes_of(probabilities):
+    votes = [Classification().vote(jnp.log(jnp.array(p))) for p in probabilities]
+    return {name: np.mean([v[name] for v in votes], axis=0) for name in votes[0]}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "max_entropy", "bald", "variation_ratios"),
+    [
+        # Certain and agreed; undecided and agreed; certain and contradicting itself.
+        ([[0.999999, 0.000001]] * 4, 0.0, 0.0, 0.0),
+        ([[0.5, 0.5]] * 4, np.log(2), 0.0, 0.0),
+        ([[0.999999, 0.000001]] * 2 + [[0.000001, 0.999999]] * 2, np.log(2), np.log(2), 0.5),
+        # Mean (0.6, 0.4): H = 0.673012; mean of the entropies 0.500402 and 0.673012.
+        ([[0.8, 0.2], [0.4, 0.6]], 0.673012, 0.673012 - (0.500402 + 0.673012) / 2, 0.5),
+    ],
+)
+def test_disagreement(probabilities, max_entropy, bald, variation_ratios):
+    votes, of = votes_of(probabilities), Classification().disagreement
+    np.testing.assert_allclose(of("max_entropy", votes), max_entropy, atol=3e-5)
+    np.testing.assert_allclose(of("bald", votes), bald, atol=3e-5)
+    np.testing.assert_allclose(of("variation_ratios", votes), variation_ratios, atol=1e-6)
+
+
+def test_measures_are_three_and_differ():
+    votes = votes_of([[0.8, 0.2], [0.4, 0.6]])
+    found = [float(Classification().disagreement(measure, votes)) for measure in MEASURES]
+    assert len(set(found)) == len(MEASURES) == 3
+
+
+def test_losses_are_each_images_own_cross_entropy():
+    logits = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
+    found = Classification().image_losses(logits, jnp.array([1, 0]))
+    np.testing.assert_allclose(found, [-np.log(0.75), np.log(2)], rtol=1e-6)
+
+
+def test_accuracy_is_the_share_of_correct_examples():
+    problem = Classification()
+    logits = jnp.array([[1.0, 2.0, 0.0], [3.0, 0.0, 1.0], [0.0, 0.0, 1.0], [5.0, 1.0, 1.0]])
+    labels = jnp.array([1, 2, 2, 0])
+    counts = jax.vmap(problem.counts)(logits, labels)
+    np.testing.assert_array_equal(counts, [[1, 1], [0, 1], [1, 1], [1, 1]])
+    assert problem.metrics == ("accuracy",)
+    np.testing.assert_array_equal(problem.summarise(np.sum(counts, axis=0)), [0.75])
+
+
+def test_counts_are_of_one_example():
+    with pytest.raises(AssertionError):
+        Classification().counts(jnp.zeros((2, 3)), jnp.zeros(2, int))
+
+
+def test_augment_shifts_and_flips_within_the_padding():
+    image = jnp.arange(1, 17, dtype=jnp.uint8).reshape(4, 4, 1)
+    padded = np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)))
+    allowed = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    allowed += [x[:, ::-1] for x in allowed]
+    problem, example = Classification(pad=1, flip=True), Example(image, jnp.int32(3))
+    seeds = jnp.arange(300)
+    out = jax.vmap(lambda seed: problem.augment(example, jax.random.key(seed)))(seeds)
+    assert out.image.dtype == jnp.uint8
+    assert (out.label == 3).all()
+    seen = set()
+    for one in np.asarray(out.image):
+        matches = [i for i, x in enumerate(allowed) if np.array_equal(one, x)]
+        assert matches
+        seen.add(matches[0])
+    assert len(seen) == 18
+
+
+@pytest.mark.parametrize(("pad", "flip", "results"), [(1, False, 9), (0, True, 2)])
+def test_shifts_and_flips_can_be_had_alone(pad, flip, results):
+    image = jnp.arange(16.0).reshape(4, 4, 1)
+    problem = Classification(pad, flip)
+    augment = lambda seed: problem.augment(Example(image, jnp.int32(0)), jax.random.key(seed)).image
+    found = np.unique(np.asarray(jax.vmap(augment)(jnp.arange(200))), axis=0)
+    assert len(found) == results
+    assert any(np.array_equal(one, image) for one in found)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (5,)])
+def test_no_augmentation_changes_nothing(shape):
+    image = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    out = Classification().augment(Example(image, jnp.int32(2)), jax.random.key(0))
+    np.testing.assert_array_equal(out.image, image)
+    assert out.label == 2

@@ -1,0 +1,197 @@
+"""What is computed of an image to pick by."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import moons, smoke
+from tavaal_jax import models
+from tavaal_jax.algorithm import adversary as adversaries
+from tavaal_jax.algorithm import learner as learners
+from tavaal_jax.algorithm import losses, values
+from tavaal_jax.algorithm.learner import Learner
+from tavaal_jax.algorithm.problems import MEASURES, Classification
+from tavaal_jax.algorithm.state import LearnerState
+from tavaal_jax.algorithm.values import View
+
+KEY = jax.random.key(0)
+IMAGE = jnp.array([0.5, 0.1])
+
+
+class Echo(nn.Module):
+    """A network whose logits are its input."""
+
+    @nn.compact
+    def __call__(self, features, train, dropout_keys=None):
+        return models.TaskOutput(features, (features,), features)
+
+
+def says(*logits):
+    """A view of an image of which T says these logits."""
+    settings = learners.Settings.of(moons.get_config())
+    learner = Learner(Echo(), None, None, Classification(), settings)
+    return View(jnp.array(logits), learner, LearnerState({"learner": {}}, {}, None))
+
+
+@functools.cache
+def built(make=moons, classes=3, shape=(2,), **mc_dropout):
+    config = make.get_config()
+    config.mc_dropout.update(mc_dropout)
+    learner = Learner(
+        models.build_learner(config, classes), None, None, Classification(),
+        learners.Settings.of(config),
+    )  # fmt: skip
+    init = jax.jit(lambda key: learner.init(key, jnp.zeros((1, *shape))))
+    return learner, init(KEY)
+
+
+def view_of(image=IMAGE, **kwargs):
+    return View(image, *built(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("logits", "least_confidence", "margin", "entropy"),
+    [
+        # p = (0.665241, 0.244728, 0.090031); H = ln(11.107338) - (2 * 0.665241 + 0.244728).
+        ((2.0, 1.0, 0.0), 0.3347591, 0.4205125, 0.8323956),
+        # p = (0.5, 0.3, 0.2), from their logarithms, in another order.
+        ((-1.6094379, -0.6931472, -1.2039728), 0.5, 0.2, 1.0296530),
+        ((1.0, 1.0, 1.0, 1.0), 0.75, 0.0, 1.3862944),
+        # Two alike, the third hopeless.
+        ((50.0, -50.0, 50.0), 0.5, 0.0, 0.6931472),
+        ((200.0, -200.0), 0.0, 1.0, 0.0),
+    ],
+)
+def test_uncertainties_of_a_prediction(logits, least_confidence, margin, entropy):
+    view, expected = says(*logits), {"rtol": 2e-6, "atol": 1e-6}
+    np.testing.assert_allclose(values.least_confidence(view, KEY), least_confidence, **expected)
+    np.testing.assert_allclose(values.margin(view, KEY), margin, **expected)
+    np.testing.assert_allclose(values.entropy(view, KEY), entropy, **expected)
+
+
+def test_the_error_of_a_prediction():
+    found = values.gradient_embedding(says(2.0, 1.0, 0.0), KEY)
+    np.testing.assert_allclose(found["error"], [-0.3347591, 0.2447285, 0.0900306], rtol=2e-6)
+    np.testing.assert_array_equal(found["embedding"], [2.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "last"), [(moons, (2,), "Dense_2"), (smoke, (8, 8, 1), "Dense_0")]
+)
+def test_gradient_embedding_is_the_last_layers_gradient_were_the_prediction_right(
+    make, shape, last
+):
+    learner, state = built(make, 3, shape)
+    images = jax.random.normal(KEY, (4, *shape))
+    choices = jnp.argmax(learner.say(state, images).logits, -1)
+
+    def loss(kernel, image, choice):
+        params = state.params["learner"]
+        params = {**params, last: {**params[last], "kernel": kernel}}
+        changed = state.replace(params={**state.params, "learner": params})
+        return losses.cross_entropy(learner.predict(changed, image[None]).logits, choice[None])[0]
+
+    def product(image):
+        factors = values.gradient_embedding(View(image, learner, state), KEY)
+        return jnp.outer(factors["embedding"], factors["error"])
+
+    kernel = state.params["learner"][last]["kernel"]
+    expected = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(kernel, images, choices)
+    assert expected.shape == (4, *kernel.shape)
+    assert (expected != 0).any((1, 2)).all()
+    found = jax.jit(jax.vmap(product))(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_embedding_is_the_learners():
+    learner, state = built()
+    value = values.embedding(view_of(), KEY)
+    expected = learner.predict(state, IMAGE[None]).embedding[0]
+    assert value.shape == (32,)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_the_predicted_loss_is_the_rankers():
+    assert values.predicted_loss(view_of(predicted=jnp.float32(1.25)), KEY) == 1.25
+    with pytest.raises(AttributeError, match="ranking_loss"):
+        values.predicted_loss(view_of(), KEY)
+
+
+@pytest.mark.parametrize("make", [adversaries.vaal, adversaries.tavaal])
+def test_the_discriminators_value_is_the_adversarys_score(make):
+    adversary = make(moons.get_config(), (2,))
+    state = adversary.init(KEY, IMAGE[None])
+    told = None
+    if adversary.tell is not None:
+        rank = jnp.float32([0.3])
+        told = adversaries.Rank(rank, rank)
+    view = view_of(adversary=adversary, adversary_state=state, told=told)
+    value = values.discriminator(view, KEY)
+    expected = adversary.score(state, IMAGE[None], jax.tree.map(lambda x: x[None], told))
+    assert value.shape == ()
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+
+
+def test_the_discriminators_value_needs_an_adversary():
+    with pytest.raises(AttributeError, match="no adversary"):
+        values.discriminator(view_of(), KEY)
+
+
+def test_a_view_asks_the_learner_once():
+    learner, state = built()
+    asked = []
+
+    class Counting(Learner):
+        def say(self, state, images):
+            asked.append(images.shape)
+            return super().say(state, images)
+
+    fields = learner.network, None, None, learner.problem, learner.settings
+    view = View(IMAGE, Counting(*fields), state)
+    assert asked == []
+    assert view.logits.shape == (3,)
+    assert view.embedding.shape == (32,)
+    assert asked == [(1, 2)]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("place", ["head", "stages"])
+def test_mc_dropout_is_the_uncertainty_over_passes(measure, place):
+    learner, state = built(place=place, rate=0.4)
+    value = values.mc_dropout(View(IMAGE, learner, state, passes=7, measure=measure), KEY)
+    logits = []
+    for number in range(7):
+        keys = jax.random.fold_in(KEY, number)[None]
+        logits.append(learner.predict(state, IMAGE[None], keys).logits[0])
+    logits = np.array(logits, np.float64)
+    assert len(np.unique(logits[:, 0])) > 3  # The passes drop different units.
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    entropy = lambda p: -np.sum(p * np.log(p), -1)
+    mean = probability.mean(0)
+    expected = {
+        "max_entropy": entropy(mean),
+        "bald": entropy(mean) - entropy(probability).mean(),
+        "variation_ratios": 1 - np.bincount(logits.argmax(1), minlength=3).max() / 7,
+    }[measure]
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_of_mc_dropout_does_not_grow_with_the_passes():
+    def temporary(passes):
+        value = lambda image: values.mc_dropout(view_of(image, passes=passes), KEY)
+        images = jnp.zeros((64, 2))
+        return jax.jit(jax.vmap(value)).lower(images).compile().memory_analysis().temp_size_in_bytes
+
+    # The numbers of the passes take 4 bytes each; their logits would take 150,000.
+    assert temporary(200) - temporary(2) < 8 * 200
+
+
+def test_uniform_values_are_what_random_picks_by():
+    found = values.uniform_pool(KEY, 10)
+    for i in range(10):
+        assert found[i] == values.uniform(None, jax.random.fold_in(KEY, i))
+    assert len(np.unique(found)) == 10
