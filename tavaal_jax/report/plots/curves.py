@@ -1,5 +1,6 @@
 """Curves over labels and over training: Figures 3, 6, 9 and 11."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,33 +13,32 @@ from tavaal_jax.report.plots import style
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) -> None:
-    """Figures 11 and 3: mean and deviation over labels, and the paired difference.
+    """Figures 11 and 3: all means over labels, then each method's difference to the baseline.
 
-    `rows` are those of results.csv. The second panel is left out where there is no random baseline
-    to pair with.
+    `rows` are those of results.csv. Differences, which need a baseline to pair with, are means with
+    95 % intervals, a panel per method.
     """
     metric = rows[0]["metric"]
     curves = statistics.curves(rows, metric)
     differences = _differences(curves)
-    figure, axes = style.axes(1, 2 if differences else 1, width=4.6)
+    figure, panels = _panels(1 + len(differences))
     for name, curve in curves.items():
-        _band(axes[0, 0], name, curve)
-    axes[0, 0].set(xlabel="labelled images", ylabel=f"test {metric}", title=title)
-    if differences:
-        _difference_panel(axes[0, 1], differences)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
+        labelled = sorted(curve)
+        means = [np.mean(list(curve[x].values())) for x in labelled]
+        width = 2.0 if name == methods.BASELINE else 1.0
+        colour, marker = style.colour(name), style.marker(name)
+        panels[0].plot(labelled, means, color=colour, marker=marker, markersize=3, linewidth=width)
+    panels[0].set(title=f"{title}: all methods", ylabel=f"test {metric}")
+    _differences_in(panels[1:], differences)
     style.save(figure, path)
 
 
 def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Figure 6: what TA-VAAL is made of, as differences to random."""
+    """Figure 6: what TA-VAAL is made of, as differences to the baseline."""
     curves = statistics.curves(rows, rows[0]["metric"])
     chosen = {name: curve for name, curve in _differences(curves).items() if name in methods.PARTS}
-    figure, axes = style.axes(1, 1, width=6)
-    _difference_panel(axes[0, 0], chosen)
-    axes[0, 0].set_title("ablation, paired by trial")
-    axes[0, 0].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure, panels = _panels(len(chosen))
+    _differences_in(panels, chosen)
     style.save(figure, path)
 
 
@@ -82,23 +82,33 @@ def _differences(curves):
     }
 
 
-def _difference_panel(axis, differences):
-    axis.axhline(0, color=style.colour(methods.BASELINE), linewidth=1)
-    for name, curve in differences.items():
-        _band(axis, name, curve)
-    axis.set(
-        xlabel="labelled images",
-        ylabel=f"difference to {methods.BASELINE}",
-        title="paired by trial",
-    )
+def _panels(count):
+    """A figure of `count` panels, at most four in a row."""
+    columns = min(4, count)
+    figure, axes = style.axes(math.ceil(count / columns), columns, width=3.2, height=2.4)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
-def _band(axis, name, curve):
-    labelled = sorted(curve)
-    values = [np.array(list(curve[x].values())) for x in labelled]
-    mean = np.array([v.mean() for v in values])
-    deviation = np.array([v.std(ddof=1) if len(v) > 1 else 0.0 for v in values])
-    label = f"{name} (n={max((len(v) for v in values), default=0)})"
-    colour = style.colour(name)
-    axis.plot(labelled, mean, color=colour, marker=style.marker(name), markersize=4, label=label)
-    axis.fill_between(labelled, mean - deviation, mean + deviation, color=colour, alpha=0.1, lw=0)
+def _differences_in(panels, differences):
+    """A panel per method: mean difference by trial with 95 % interval, all on the same scale."""
+    for axis, (name, curve) in zip(panels, differences.items(), strict=True):
+        labelled = sorted(curve)
+        found = [statistics.paired(curve[x], dict.fromkeys(curve[x], 0.0)) for x in labelled]
+        mean = np.array([f["difference"] for f in found])
+        low = np.array([f.get("low", f["difference"]) for f in found])
+        high = np.array([f.get("high", f["difference"]) for f in found])
+        colour, marker = style.colour(name), style.marker(name)
+        axis.axhline(0, color=style.colour(methods.BASELINE), linewidth=1)
+        axis.errorbar(
+            labelled, mean, yerr=[mean - low, high - mean], color=colour, marker=marker,
+            markersize=4, capsize=2, linewidth=1,
+        )  # fmt: skip
+        most = max(len(curve[x]) for x in labelled)
+        axis.set_title(f"{name} less {methods.BASELINE} (n={most})", fontsize="medium")
+    if panels:
+        limits = [axis.get_ylim() for axis in panels]
+        for axis in panels:
+            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+            axis.set_xlabel("labelled images")
