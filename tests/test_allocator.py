@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import os, sys
-from tavaal_jax import allocator
+from tavaal_jax.engine import allocator
 print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
 allocator.restart_with_huge_pages()
 print("went on", flush=True)

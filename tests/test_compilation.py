@@ -10,22 +10,24 @@ import numpy as np
 import pytest
 from conftest import ON_CPU, ROOT
 
-from tavaal_jax import compilation
+from tavaal_jax.engine import compilation
 
 # In a process of its own: the tests' own flags change what is compared here.
 SAME_WEIGHTS = """
-import jax, numpy as np
+import functools, jax, numpy as np
 from configs import digits
-from tavaal_jax import compilation, parallel, programs
-from tavaal_jax.data import load
-from tavaal_jax.methods import METHODS
-dataset = load(digits.get_config())
-data = parallel.place(dataset.on_device())
-run = programs.prepare(digits.get_config(), METHODS["tavaal"], dataset, data)
-init = programs._bind(programs._init_networks, run)
-draw = lambda options: jax.jit(init, compiler_options=options)(run.train, jax.random.key(0), 0)
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.engine import compilation, programs
+shape, classes = (8, 8, 1), 10
+made = programs.parts(digits.get_config(), METHODS["tavaal"], shape, classes)
+init = functools.partial(programs._init, made, shape)
+draw = lambda options: jax.jit(init, compiler_options=options)(jax.random.key(0), 0)
 assert compilation.quickly()
-jax.tree.map(np.testing.assert_array_equal, draw(compilation.quickly()), draw({}))
+quick, usual = draw(compilation.quickly()), draw({})
+jax.tree.map(np.testing.assert_array_equal, quick, usual)
+built = programs.build(digits.get_config(), METHODS["tavaal"], shape, classes)
+jax.tree.map(np.testing.assert_array_equal, built.init(jax.random.key(0), 0), usual)
+assert quick[1] is not None
 """
 
 
@@ -39,6 +41,28 @@ def test_counts_programs_only_inside_the_with_statement():
     assert str(count).startswith("1 programs traced and compiled in ")
     jax.jit(lambda x: jnp.cos(x) + 4)(np.float32(1)).block_until_ready()
     assert count.programs == 1
+
+
+@pytest.fixture
+def cache_folder():
+    """Puts back what JAX was told of its cache."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    yield names[0]
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_are_kept_in_the_users_folder(cache_folder, tmp_path):
+    jax.config.update(cache_folder, None)
+    compilation.keep_in_cache(str(tmp_path / "ours"))
+    assert jax.config.values[cache_folder] == str(tmp_path / "ours")
+
+
+def test_another_place_that_jax_was_told_of_stays(cache_folder, tmp_path):
+    jax.config.update(cache_folder, str(tmp_path / "theirs"))
+    compilation.keep_in_cache(str(tmp_path / "ours"))
+    assert jax.config.values[cache_folder] == str(tmp_path / "theirs")
 
 
 @pytest.mark.skipif(not ON_CPU, reason="LLVM's levels are the CPU's")

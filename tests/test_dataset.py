@@ -1,42 +1,160 @@
-"""Data sets, imbalance, cache, augmentation."""
+"""Data sets from arrays and by name, imbalance, normalisation."""
 
-import gzip
-import multiprocessing
-import os
-import struct
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from configs import digits, moons
-from tavaal_jax.data import augment, cache, debian_fashion_mnist, load
-from tavaal_jax.data.dataset import Dataset, thinned
+from configs import digits
+from tavaal_jax import config as configs
+from tavaal_jax.data import Dataset, is_at_hand, load
+from tavaal_jax.data.dataset import normaliser, thinned
 from tavaal_jax.errors import UserError
 
-
-def test_moons_are_500_and_50_and_tested_evenly():
-    data = load(moons.get_config())
-    assert data.train_images.shape == (550, 2)
-    np.testing.assert_array_equal(np.bincount(data.train_labels), [500, 50])
-    np.testing.assert_array_equal(np.bincount(data.test_labels), [1000, 1000])
-
-
-def test_digits_are_all_there_once():
-    data = load(digits.get_config())
-    assert data.train_images.shape == (1297, 8, 8, 1)
-    assert data.test_images.shape == (500, 8, 8, 1)
-    assert data.train_images.dtype == np.uint8
-    assert len(set(data.train_ids)) == 1297
-    assert min(np.bincount(data.test_labels)) >= 48
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+LABELS = [0, 1, 2, 0, 1, 2]
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1():
-    train, test = load(digits.get_config()).on_device()
-    plain = np.asarray(train.plain(jnp.arange(1297)))
+    data = load(digits.get_config())
+    train, test = data.resident(normaliser(digits.get_config(), data.train_images))
+    plain = np.asarray(train.plain(np.arange(1297)))
     np.testing.assert_allclose([plain.mean(), plain.std()], [0, 1], atol=1e-5)
-    np.testing.assert_array_equal(train.mean, test.mean)
+    np.testing.assert_array_equal(train.normalise.mean, test.normalise.mean)
+
+
+def test_what_goes_to_the_devices_has_no_training_label():
+    data = Dataset.from_arrays(IMAGES, LABELS, IMAGES[:2], LABELS[:2])
+    train, test = data.resident(normaliser(configs.default(), data.train_images))
+    np.testing.assert_array_equal(train.labels, [-1] * 6)
+    np.testing.assert_array_equal(test.labels, [0, 1])
+
+
+# From arrays
+
+
+def test_images_from_arrays():
+    data = Dataset.from_arrays(IMAGES, LABELS, IMAGES[:2], np.array(LABELS[:2], np.uint8))
+    assert (data.name, data.classes, data.shape) == ("arrays", 3, (4, 4, 3))
+    assert data.class_names == ("0", "1", "2")
+    np.testing.assert_array_equal(data.train_images, IMAGES)
+    assert data.train_images.dtype == data.test_images.dtype == np.uint8
+    assert data.train_labels.dtype == data.test_labels.dtype == np.int32
+    assert list(data.train_ids) == [f"train_{i}" for i in range(6)]
+    assert not data.is_plane
+
+
+def test_images_without_channels_get_one():
+    data = Dataset.from_arrays(IMAGES[..., 0], LABELS, IMAGES[:2, :, :, 0], LABELS[:2])
+    assert data.train_images.shape == (6, 4, 4, 1)
+    assert data.test_images.shape == (2, 4, 4, 1)
+    np.testing.assert_array_equal(data.train_images[..., 0], IMAGES[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8, bool])
+def test_features_of_any_numbers_become_float32(dtype):
+    features = np.array([[0, 1], [1, 1], [1, 0]]).astype(dtype)
+    data = Dataset.from_arrays(features, [0, 1, 0], features[:1], [1])
+    assert data.train_images.dtype == data.test_images.dtype == np.float32
+    np.testing.assert_array_equal(data.train_images, [[0, 1], [1, 1], [1, 0]])
+    assert data.is_plane
+
+
+def test_lists_names_and_ids_are_taken():
+    data = Dataset.from_arrays(
+        [[0.0, 1.0], [2.0, 3.0]], [0, -1], ids=["a", 7], class_names=["cat", "dog"], name="mine"
+    )
+    assert list(data.train_ids) == ["a", "7"]
+    assert data.class_names == ("cat", "dog")
+    assert data.name == "mine"
+
+
+def test_without_a_test_set_there_is_an_empty_one():
+    data = Dataset.from_arrays(IMAGES, [0, 1, -1, -1, -1, -1])
+    assert data.test_images.shape == (0, 4, 4, 3)
+    assert data.test_images.dtype == np.uint8
+    assert data.test_labels.shape == (0,)
+    assert data.test_labels.dtype == np.int32
+    np.testing.assert_array_equal(data.train_labels, [0, 1, -1, -1, -1, -1])
+
+
+def test_a_class_that_only_the_test_set_has_counts():
+    assert Dataset.from_arrays(IMAGES, [0, 1] * 3, IMAGES[:1], [4]).classes == 5
+
+
+POINTS = np.arange(12.0).reshape(6, 2)
+NAN = np.where(POINTS == 3, np.nan, POINTS)
+FAULTS = {
+    "float images": ((IMAGES / 255, LABELS), {}, "images are float64 (6, 4, 4, 3): give uint8"),
+    "text": ((POINTS.astype(str), LABELS), {}, "images are <U"),
+    "complex": ((POINTS + 1j, LABELS), {}, "images are complex128 (6, 2): give uint8"),
+    "not finite": ((NAN, LABELS), {}, "images hold a number that is not finite"),
+    "one dimension": ((IMAGES[:, 0, 0, 0], LABELS), {}, "images have shape (6,): give"),
+    "five dimensions": ((IMAGES[..., None], LABELS), {}, "images have shape (6, 4, 4, 3, 1)"),
+    "no images": ((IMAGES[:0], []), {}, "images have shape (0, 4, 4, 3)"),
+    "too few labels": ((IMAGES, LABELS[:5]), {}, "labels are int64 (5,): give whole numbers [6]"),
+    "one-hot labels": ((IMAGES, np.eye(6, dtype=int)), {}, "labels are int64 (6, 6)"),
+    "float labels": ((IMAGES, np.array(LABELS, float)), {}, "labels are float64 (6,)"),
+    "negative labels": ((IMAGES, [-2, *LABELS[1:]]), {}, "labels hold -2: give -1 or more"),
+    "test images alone": ((IMAGES, LABELS, IMAGES), {}, "go together: give both or neither"),
+    "test labels alone": ((IMAGES, LABELS, None, LABELS), {}, "go together"),
+    "other size": (
+        (IMAGES, LABELS, IMAGES[:, :2], LABELS),
+        {},
+        "test_images are uint8 (2, 4, 3) and images uint8 (4, 4, 3): give both alike",
+    ),
+    "other kind": ((IMAGES, LABELS, POINTS, LABELS), {}, "test_images are float32 (2,)"),
+    "no test images": ((IMAGES, LABELS, IMAGES[:0], []), {}, "test_images have shape (0, 4, 4, 3)"),
+    "unknown test label": (
+        (IMAGES, LABELS, IMAGES, [-1, *LABELS[1:]]),
+        {},
+        "test_labels hold -1: give 0 or more",
+    ),
+    "one class": ((IMAGES, [0] * 6), {}, "labels go up to 0 and there are 1 classes"),
+    "no label": ((IMAGES, [-1] * 6), {}, "labels go up to -1 and there are 0 classes"),
+    "too few names": (
+        (IMAGES, LABELS),
+        {"class_names": ["a", "b"]},
+        "labels go up to 2 and there are 2 classes: give class_names",
+    ),
+    "ids twice": ((IMAGES, LABELS), {"ids": list("aabcde")}, "ids are 6: give 6 different ones"),
+    "too few ids": ((IMAGES, LABELS), {"ids": list("abc")}, "ids are 3: give 6 different ones"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_arrays_that_do_not_fit_are_refused_in_one_line(fault):
+    arguments, keywords, expected = FAULTS[fault]
+    with pytest.raises(UserError) as error:
+        Dataset.from_arrays(*arguments, **keywords)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Normalisation
+
+
+def settings(mean, deviation):
+    return ConfigDict({"normalisation": {"mean": mean, "deviation": deviation}})
+
+
+def test_constants_of_the_config_are_used_where_it_has_them():
+    found = normaliser(settings((0.5, 0.4, 0.3), (0.2, 0.2, 0.2)), IMAGES)
+    np.testing.assert_allclose(found.mean.ravel(), [127.5, 102.0, 76.5], rtol=1e-6)
+    np.testing.assert_allclose(found.deviation.ravel(), [51.0] * 3, rtol=1e-6)
+    assert normaliser(settings((0.5,), (0.2,)), IMAGES).mean.shape == (1, 1, 1)
+    own = normaliser(settings((), ()), IMAGES)
+    np.testing.assert_allclose(own.mean.ravel(), IMAGES.mean((0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "images"), [((0.5, 0.5), IMAGES), ((0.5,), POINTS), ((0.5,) * 3, IMAGES / 255)]
+)
+def test_constants_that_do_not_fit_the_images_are_refused(mean, images):
+    with pytest.raises(UserError, match=f"normalisation.mean has {len(mean)} values"):
+        normaliser(settings(mean, mean), images)
+
+
+# Imbalance
 
 
 def imbalanced(ratio, classes=(0, 1, 2, 3, 4)):
@@ -60,89 +178,47 @@ def test_imbalance_of_every_second_class_as_the_released_code():
     np.testing.assert_array_equal(counts, [5000, 500] * 5)
 
 
-def test_augment_shifts_and_flips_within_the_padding():
-    image = jnp.arange(1, 17, dtype=jnp.uint8).reshape(4, 4, 1)
-    padded = np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)))
-    allowed = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
-    allowed += [x[:, ::-1] for x in allowed]
-    one = jax.jit(lambda key: augment.augment(image, key, pad=1, flip=True))
-    seen = set()
-    for number in range(300):
-        out = np.asarray(one(jax.random.key(number)))
-        matches = [i for i, x in enumerate(allowed) if np.array_equal(out, x)]
-        assert matches
-        seen.add(matches[0])
-    assert len(seen) == 18
+def test_a_class_keeps_one_image_at_least():
+    assert list(np.bincount(imbalanced(10**6, (3,)).train_labels))[2:5] == [5000, 1, 5000]
 
 
-def test_no_augmentation_changes_nothing():
-    image = jnp.arange(16.0).reshape(4, 4, 1)
-    np.testing.assert_array_equal(augment.augment(image, jax.random.key(0), 0, flip=False), image)
+def test_the_config_thins_the_training_set_alone():
+    config = digits.get_config()
+    config.imbalance.update(ratio=10, classes=(0, 1))
+    whole, thin = load(digits.get_config()), load(config)
+    before, after = (np.bincount(data.train_labels) for data in (whole, thin))
+    np.testing.assert_array_equal(after, [*(before[:2] // 10), *before[2:]])
+    np.testing.assert_array_equal(whole.test_images, thin.test_images)
 
 
-def test_cache_is_made_once_and_read_back(tmp_path):
-    made = []
-
-    def make():
-        made.append(1)
-        return {"train_images": np.arange(3), "class_names": np.array(["a", "b"])}
-
-    for _ in range(2):
-        arrays = cache.load_or_make(tmp_path / "set", make)
-        np.testing.assert_array_equal(arrays["train_images"], [0, 1, 2])
-        assert list(arrays["class_names"]) == ["a", "b"]
-    assert len(made) == 1
+# By name
 
 
-def test_a_failed_making_leaves_nothing_behind(tmp_path):
-    def fail():
-        raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError):
-        cache.load_or_make(tmp_path / "set", fail)
-    assert [p.name for p in tmp_path.iterdir()] == ["set.lock"]
-
-
-def _make_slowly(path, barrier, queue):
-    def make():
-        queue.put(os.getpid())
-        return {"x": np.full(200_000, 7)}
-
-    barrier.wait()
-    queue.put(int(cache.load_or_make(path, make)["x"].sum()))
+def test_an_embedded_data_set_is_at_hand_and_others_once_they_are_decoded(tmp_path):
+    config = digits.get_config()
+    assert is_at_hand(config)
+    config.dataset, config.data_dir = "cifar10", str(tmp_path)
+    assert not is_at_hand(config)
+    (tmp_path / "decoded" / "cifar10-v1").mkdir(parents=True)
+    assert is_at_hand(config)
+    config.dataset = "arrays"
+    assert not is_at_hand(config)
 
 
-def test_two_processes_that_start_together_make_it_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(2), context.Queue()
-    workers = [
-        context.Process(target=_make_slowly, args=(tmp_path / "set", barrier, queue))
-        for _ in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    answers = [queue.get() for _ in range(3)]
-    for worker in workers:
-        worker.join()
-    assert sorted(answers)[-2:] == [1_400_000] * 2
-    assert sum(a != 1_400_000 for a in answers) == 1
-
-
-def test_debian_files_get_their_header_back(tmp_path):
-    official = gzip.compress(b"pixels", mtime=5)
-    stripped = official[:4] + struct.pack("<L", 99) + official[8:]
-    restored = debian_fashion_mnist.with_header(stripped, "name", 5)
-    assert gzip.decompress(restored) == b"pixels"
-    assert restored[3] == 8
-    assert restored[4:8] == struct.pack("<L", 5)
-    assert restored[10:15] == b"name\0"
-
-
-def test_files_that_are_not_the_official_ones_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is missing: apt-get install"):
-        debian_fashion_mnist.restore(tmp_path, tmp_path / "data")
-    for name in debian_fashion_mnist._OFFICIAL:
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b"other"))
-    with pytest.raises(UserError, match="does not give the official"):
-        debian_fashion_mnist.restore(tmp_path, tmp_path / "data")
-    assert not list((tmp_path / "data").rglob("*.gz"))
+def test_what_was_decoded_before_is_read_from_its_folder(tmp_path):
+    config = digits.get_config()
+    config.dataset, config.data_dir = "cifar10", str(tmp_path)
+    folder = tmp_path / "decoded" / "cifar10-v1"
+    folder.mkdir(parents=True)
+    arrays = {
+        "train_images": IMAGES, "train_labels": np.array(LABELS, np.int32),
+        "train_ids": np.array(list("abcdef")), "test_images": IMAGES[:2],
+        "test_labels": np.array([0, 1], np.int32), "class_names": np.array(["x", "y", "z"]),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    data = load(config)
+    assert data.class_names == ("x", "y", "z")
+    assert data.name == "cifar10"
+    np.testing.assert_array_equal(data.train_images, IMAGES)
+    assert list(data.train_ids) == list("abcdef")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tavaal_jax import diagnostics
+from tavaal_jax.report import diagnostics
 
 
 def choice(**changes):
@@ -19,8 +19,8 @@ def choice(**changes):
     return diagnostics.Choice(**{**given, **changes})
 
 
-LABELS = np.array([0, 1, 0, 1, 1, 1, 0, 0])
-LABELLED = np.array([1, 1, 0, 0, 0, 0, 1, 1], bool)
+LABELS = np.array([0, 1, 1, 0])  # of the subset
+LABELLED = np.array([0, 1, 0, 0])  # of L
 
 
 def test_a_choice():
@@ -80,7 +80,6 @@ def record(cycle, stage, seconds, **values):
         "cycle": cycle,
         "stage": stage,
         "step": 1,
-        "stage_index": 0,
         "seconds": seconds,
     } | values
 
@@ -91,12 +90,44 @@ def test_rows_join_training_choice_and_times():
         record(0, "joint", 4.0, kl=0.5, discriminator_loss=1.4),
         record(0, "evaluate", 1.0, accuracy=0.5),
         record(0, "select", 2.0, first_score=0.1),
-        record(0, "diagnose", 9.0, picks_loss=1.5),
+        record(0, "diagnose", 9.0, picks_loss=1.5, labelled=100.0, picks=10.0),
         record(1, "joint", 5.0, kl=0.4),
     ]
-    (row,) = diagnostics.rows(records, initial=100, budget=10)
+    (row,) = diagnostics.rows(records)
     assert row == {
         "cycle": 0, "labelled": 100, "kl": 0.5, "discriminator_loss": 1.4, "picks_loss": 1.5,
         "seconds_train": 7.0, "seconds_evaluate": 1.0, "seconds_select": 2.0,
         "seconds_select_per_pick": 0.2,
     }  # fmt: skip
+    assert set(row) <= set(diagnostics.FIELDS)
+
+
+def test_a_log_without_a_diagnosis_has_no_rows():
+    assert diagnostics.rows([]) == []
+    assert diagnostics.rows([record(0, "task", 3.0, task_loss=1.0)]) == []
+
+
+def test_every_diagnosed_cycle_has_its_own_times():
+    records = [
+        record(cycle, stage, seconds * (cycle + 1), **values)
+        for cycle in (0, 1)
+        for stage, seconds, values in (
+            ("task", 2.0, {"task_loss": 1.0}), ("adversary", 3.0, {"kl": 0.5 + cycle}),
+            ("select", 1.0, {}), ("diagnose", 9.0, {"labelled": 20.0 + 4 * cycle, "picks": 4.0}),
+        )
+    ]  # fmt: skip
+    rows = diagnostics.rows(records)
+    assert [row["labelled"] for row in rows] == [20, 24]
+    assert [row["kl"] for row in rows] == [0.5, 1.5]
+    assert [row["seconds_train"] for row in rows] == [5.0, 10.0]
+    assert [row["seconds_select_per_pick"] for row in rows] == [0.25, 0.5]
+
+
+def test_the_entropy_of_class_counts():
+    assert diagnostics.class_entropy(np.array([3, 3, 3])) == 0
+    assert diagnostics.class_entropy(np.arange(10)) == pytest.approx(np.log(10))
+
+
+def test_a_single_pick_has_no_spread():
+    plane = diagnostics.Plane.around(np.zeros((2, 2)))
+    assert diagnostics.of_plane(plane, np.eye(2)[:1]) == {}

@@ -3,40 +3,47 @@
 import jax
 import numpy as np
 
+from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 
 KEY = jax.random.key(3)
+FIRST, SECOND = (derive(KEY, Stream.SUBSET, cycle) for cycle in (1, 2))
 
 
 def test_initial_pool_has_its_size_and_depends_on_the_key():
-    labelled_in = plans.initial_pool(KEY, 100, 10)
-    assert (labelled_in == 0).sum() == 10
-    assert (labelled_in == -1).sum() == 90
-    other = plans.initial_pool(jax.random.key(4), 100, 10)
-    assert (labelled_in != other).any()
+    first = plans.initial(KEY, 100, 10)
+    assert len(set(first)) == 10
+    assert first.min() >= 0
+    assert first.max() < 100
+    np.testing.assert_array_equal(first, plans.initial(KEY, 100, 10))
+    assert set(first) != set(plans.initial(jax.random.key(4), 100, 10))
+
+
+def test_a_larger_initial_pool_contains_the_smaller_one():
+    np.testing.assert_array_equal(plans.initial(KEY, 100, 30)[:10], plans.initial(KEY, 100, 10))
 
 
 def test_subset_is_unlabelled_and_the_same_for_every_method():
     labelled = np.arange(100) < 30
-    subset = plans.subset(KEY, 1, labelled, 20)
+    subset = plans.subset(FIRST, labelled, 20)
     assert len(set(subset)) == 20
     assert not labelled[subset].any()
-    np.testing.assert_array_equal(subset, plans.subset(KEY, 1, labelled, 20))
-    assert set(subset) != set(plans.subset(KEY, 2, labelled, 20))
+    np.testing.assert_array_equal(subset, plans.subset(FIRST, labelled, 20))
+    assert set(subset) != set(plans.subset(SECOND, labelled, 20))
 
 
 def test_subset_draws_agree_where_pools_differ():
     # One order per (trial, cycle): what both pools lack decides, nothing else.
     one, other = np.zeros(100, bool), np.zeros(100, bool)
     other[:5] = True
-    drawn = set(plans.subset(KEY, 0, one, 50))
-    assert len(drawn & set(plans.subset(KEY, 0, other, 50))) >= 45
+    drawn = set(plans.subset(FIRST, one, 50))
+    assert len(drawn & set(plans.subset(FIRST, other, 50))) >= 45
 
 
 def test_subset_larger_than_the_pool_and_of_all():
     labelled = np.arange(10) < 4
-    assert list(plans.subset(KEY, 0, labelled, 100)) == [4, 5, 6, 7, 8, 9]
-    assert list(plans.subset(KEY, 0, labelled, 0)) == [4, 5, 6, 7, 8, 9]
+    assert list(plans.subset(FIRST, labelled, 100)) == [4, 5, 6, 7, 8, 9]
+    assert list(plans.subset(FIRST, labelled, 0)) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_pass_meets_every_image_at_most_once_in_full_batches():

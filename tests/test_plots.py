@@ -1,4 +1,4 @@
-"""The figures' command line, studies put together from several folders, and files that lack."""
+"""The figures, their command line, studies put together from several folders, files that lack."""
 
 import shutil
 import subprocess
@@ -7,51 +7,64 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, read_csv
-from matplotlib import pyplot as plt
+from matplotlib import image
+from test_statistics import rows
+from trials import compiled_once, config_of
 
-from tavaal_jax import plots
+from tavaal_jax import run_study
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import load
 from tavaal_jax.errors import UserError
+from tavaal_jax.report import plots, statistics
+from tavaal_jax.report.plots import curves, style
 
-MOONS = (
-    "--config.cycles=3",
-    "--config.epochs=5",
-    "--config.methods=random,learning_loss,learning_loss_v2,tavaal",
-)
+NAMES = "random,learning_loss,tavaal"
+
+
+def config(**changes):
+    return config_of(**{"cycles": 3, "methods": NAMES, "trials": 1, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
-def parts(run_main, tmp_path_factory):
+def parts(tmp_path_factory):
     """Two trials of one study, each in a workdir of its own, as two machines would leave them."""
     folders = []
     for trial in range(2):
         folders.append(tmp_path_factory.mktemp(f"part_{trial}"))
-        flags = (f"--config.first_trial={trial}", f"--config.trials={trial + 1}")
-        done = run_main("moons", folders[-1], *MOONS, *flags)
-        assert done.returncode == 0, done.stderr
+        run_study(config(first_trial=trial, trials=trial + 1), folders[-1])
     return folders
 
 
 def draw(*arguments):
-    command = [sys.executable, "-m", "tavaal_jax.plots", *map(str, arguments)]
+    command = [sys.executable, "-m", "tavaal_jax.report.plots", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+# Whole studies
+
+
 def test_a_part_has_its_trial_alone_and_all_figures(parts):
-    rows = read_csv(parts[1] / "results.csv")
-    assert {r["trial"] for r in rows} == {"1"}
+    table = read_csv(parts[1] / "results.csv")
+    assert {r["trial"] for r in table} == {"1"}
     for name in plots.figures.FIGURES.keys() - {"picks.png"}:
-        assert plt.imread(parts[1] / name)[..., :3].std() > 0.01, name
+        assert image.imread(parts[1] / name)[..., :3].std() > 0.01, name
 
 
-def test_parts_put_together_are_a_finished_study(parts, run_main, tmp_path):
+def test_parts_put_together_are_a_finished_study(parts, tmp_path):
     for part in parts:
         shutil.copytree(part, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))
-    done = run_main("moons", tmp_path, *MOONS, "--config.trials=2")
-    assert done.returncode == 0, done.stderr
-    assert "are finished; nothing to do" in done.stdout
-    rows = read_csv(tmp_path / "results.csv")
-    assert len(rows) == 4 * 2 * 3
-    assert [r for r in rows if r["trial"] == "0"] == read_csv(parts[0] / "results.csv")
+    texts = []
+    result = run_study(config(trials=2), tmp_path, progress=lambda e: texts.append(e.text))
+    assert "are finished; nothing to do" in texts[0]
+    table = read_csv(tmp_path / "results.csv")
+    assert len(table) == len(result.rows()) == 3 * 2 * 3
+    assert [r for r in table if r["trial"] == "0"] == read_csv(parts[0] / "results.csv")
     assert "Trials: random 2" in (tmp_path / "summary.md").read_text()
     again = draw(tmp_path, "--trial=1", "--cycle=0")
     assert again.returncode == 0, again.stderr
@@ -59,17 +72,22 @@ def test_parts_put_together_are_a_finished_study(parts, run_main, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("choice", "message"),
     [
-        (("--trial=7",), "--trial is 7: give one of 0"),
-        (("--cycle=9",), "--cycle is 9, but nothing was picked there: give 0 to 1"),
+        ({"trial": 7}, "--trial is 7: give one of 0"),
+        ({"cycle": 9}, "--cycle is 9, but nothing was picked there: give 0 to 1"),
     ],
 )
-def test_a_choice_that_is_not_there(parts, flags, message):
-    done = draw(parts[0], *flags)
+def test_a_choice_that_is_not_there(parts, choice, message):
+    with pytest.raises(UserError) as error:
+        plots.draw(parts[0], **choice)
+    assert str(error.value) == message
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(parts):
+    done = draw(parts[0], "--trial=7")
     assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line == f"error: {message}"
+    assert done.stderr.strip().splitlines() == ["error: --trial is 7: give one of 0"]
 
 
 def test_a_folder_without_a_study(tmp_path):
@@ -84,12 +102,92 @@ def test_a_torn_line_of_the_log_is_left_out(parts, tmp_path):
     assert "ranking_loss.png" in plots.draw(tmp_path)
 
 
-def test_without_diagnostics_there_are_neither_files_nor_their_figures(run_main, tmp_path):
-    flags = ("--config.methods=random", "--config.trials=1", "--config.diagnostics=False")
-    done = run_main("moons", tmp_path, *MOONS[:2], *flags)
-    assert done.returncode == 0, done.stderr
+def test_a_damaged_file_of_a_choice_is_named(parts, tmp_path):
+    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tavaal" / "trial_0" / "diagnostics" / "cycle_1.npz"
+    path.write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"tavaal/trial_0/diagnostics/cycle_1\.npz cannot be read"):
+        plots.draw(tmp_path)
+
+
+def test_a_trial_of_an_unknown_method_is_drawn_as_well(parts, tmp_path):
+    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+    shutil.move(tmp_path / "tavaal", tmp_path / "mine")
+    text = (tmp_path / "results.csv").read_text()
+    (tmp_path / "results.csv").write_text(text.replace("tavaal", "mine"))
+    assert "mine" not in METHODS
+    assert {"accuracy.png", "likelihood.png", "plane.png"} <= set(plots.draw(tmp_path))
+
+
+def test_without_diagnostics_there_are_neither_files_nor_their_figures(tmp_path):
+    run_study(config(methods="random", diagnostics=False), tmp_path)
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["accuracy.png"]
-    run = tmp_path / "random" / "trial_0"
-    assert not list(run.glob("diagnostics*"))
-    picks = read_csv(run / "picks.csv")
+    trial = tmp_path / "random" / "trial_0"
+    assert not list(trial.glob("diagnostics*"))
+    picks = read_csv(trial / "picks.csv")
     assert len(np.unique([p["index"] for p in picks])) == 20
+
+
+# Single figures
+
+
+VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]}
+
+
+def test_differences_are_paired_by_trial():
+    found = statistics.curves(rows(**VALUES), "accuracy")
+    difference = curves._differences(found)["tavaal"]
+    np.testing.assert_allclose(sorted(difference[10].values()), [-0.1, 0.2])
+    np.testing.assert_allclose(sorted(difference[20].values()), [0.0, 0.2], atol=1e-9)
+    del found["random"][10][1]
+    assert list(curves._differences(found)["tavaal"][10]) == [0]
+
+
+def test_a_figure_without_a_baseline(tmp_path):
+    curves.accuracy(rows(tavaal=VALUES["tavaal"]), tmp_path / "accuracy.png", "moons")
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_method_has_a_colour_and_a_marker_of_its_own():
+    assert set(style.COLOURS) == set(METHODS)
+    looks = [(style.colour(name), style.marker(name)) for name in METHODS]
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == 12
+    assert style.colour("mine") not in style.COLOURS.values()
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*gone/accuracy\.png"):
+        curves.accuracy(rows(**VALUES), tmp_path / "gone" / "accuracy.png", "moons")
+
+
+def test_pictures_of_images_show_the_first_picks(tmp_path):
+    from configs import digits
+
+    data = load(digits.get_config())
+    index = np.arange(100)
+    rank = np.where(index % 10 == 0, index // 10, -1)
+    plots.figures.pictures.contact_sheet(
+        {"random": {"index": index, "rank": rank}, "tavaal": {"index": index, "rank": rank}},
+        data, tmp_path / "picks.png", "digits",
+    )  # fmt: skip
+    assert image.imread(tmp_path / "picks.png")[..., :3].std() > 0.01
+
+
+def test_drawing_leaves_matplotlib_as_it_is(tmp_path):
+    script = (
+        "import sys, pathlib, matplotlib\n"
+        "before = dict(matplotlib.rcParams.copy())\n"
+        "from tavaal_jax.report.plots import curves\n"
+        "row = {'method': 'random', 'trial': 0, 'metric': 'accuracy'}\n"
+        "rows = [{**row, 'labelled': x, 'value': x / 9} for x in (3, 7)]\n"
+        "curves.accuracy(rows, pathlib.Path(sys.argv[1]), 'moons')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "assert dict(matplotlib.rcParams.copy()) == before\n"
+    )
+    path = tmp_path / "accuracy.png"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert path.exists()

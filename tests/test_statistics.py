@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tavaal_jax import statistics
+from tavaal_jax.report import statistics
 
 
 def rows(**methods):
+    """Rows of results.csv: `method=[[value of each cycle] of each trial]`."""
     return [
         {"method": name, "trial": t, "cycle": c, "labelled": 10 * (c + 1), "metric": "accuracy",
          "value": value}
@@ -58,16 +59,6 @@ def test_an_unfinished_run_is_compared_over_what_both_have():
     assert saved["mean"] == pytest.approx(5)  # of 20 labels, at random's 0.4
 
 
-def test_the_boundary_is_compared_over_cycles_that_both_have():
-    values = {"tavaal": {"0": "1.0", "1": ""}, "vaal": {"0": "0.5", "1": "9.0"}}
-    diagnosed = [
-        {"method": m, "trial": "0", "cycle": c, "picks_boundary_distance": value}
-        for m, cycles in values.items() for c, value in cycles.items()
-    ]  # fmt: skip
-    found = statistics._same_cycles(diagnosed, "picks_boundary_distance", "tavaal", "vaal")
-    assert found == ({0: 1.0}, {0: 0.5})
-
-
 def test_area_is_the_mean_height_of_complete_trials():
     curve = {10: {0: 0.0, 1: 1.0, 2: 0.0}, 20: {0: 1.0, 1: 1.0}, 40: {0: 1.0, 1: 1.0}}
     assert statistics.area(curve) == pytest.approx({0: (5 + 20) / 30, 1: 1.0})
@@ -98,29 +89,19 @@ def test_summary_has_a_row_per_method_metric_and_labels():
     assert all("difference" not in r for r in table if r["method"] == "random")
 
 
-def test_the_text_is_honest_about_few_trials():
-    one = statistics.markdown(rows(random=[[0.2, 0.4]], tavaal=[[0.3, 0.5]]), [], "t")
-    assert "neither a deviation nor an interval nor a test" in one
-    assert "| `tavaal` | +0.100 | +0.100 |" in one
-    two = statistics.markdown(rows(random=[[0.2], [0.3]], vaal=[[0.3], [0.5]]), [], "t")
-    assert "below 0.5, so none can be called significant" in two
-    many = statistics.markdown(rows(random=[[0.2]] * 6, vaal=[[0.3]] * 6), [], "t")
-    assert "below 0.031." in many
+def test_curves_are_by_labels_and_trial():
+    found = statistics.curves(rows(random=[[0.2, 0.4], [0.3]]), "accuracy")
+    assert found == {"random": {10: {0: 0.2, 1: 0.3}, 20: {0: 0.4}}}
+    assert statistics.curves(rows(random=[[0.2]]), "loss") == {}
 
 
-def test_the_text_shows_diagnostics_and_the_plane():
+def test_a_column_is_averaged_over_cycles_and_seconds_by_their_median():
     diagnosed = [
-        {"method": m, "trial": str(t), "cycle": str(c), "spearman": "", "picks_loss": str(t + c),
-         "picks_boundary_distance": str(0.1 * (t + c) * (1 + (m == "vaal"))), "picks_spread": "1.0"}
-        for m in ("vaal", "tavaal") for t in range(3) for c in range(2)
+        {"method": "vaal", "trial": trial, "cycle": str(cycle), "kl": kl, "seconds_train": seconds}
+        for trial, cycle, kl, seconds in (
+            (0, 0, "1.0", "100"), (0, 1, "2.0", "3"), (0, 2, "", "4"), (1, 0, "5.0", "7"),
+        )
     ]  # fmt: skip
-    text = statistics.markdown(rows(vaal=[[0.2]] * 3, tavaal=[[0.3]] * 3), diagnosed, "t")
-    assert "| method | true loss of the picks |" in text
-    assert "| `tavaal` | 1.500 ± 1.000 |" in text
-    assert "| distance to T's boundary: `tavaal` less `vaal` | 3 | -0.150 [" in text
-
-
-def test_a_method_alone_has_no_differences():
-    text = statistics.markdown(rows(tavaal=[[0.2, 0.3]]), [], "t")
-    assert "paired by trial" not in text
-    assert "| `tavaal` | 0.250 | - | - |" in text
+    assert statistics.diagnosed(diagnosed, "kl") == {"vaal": {0: 1.5, 1: 5.0}}
+    assert statistics.diagnosed(diagnosed, "seconds_train") == {"vaal": {0: 4.0, 1: 7.0}}
+    assert statistics.diagnosed(diagnosed, "spearman") == {}

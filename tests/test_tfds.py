@@ -10,10 +10,10 @@ import archives
 import numpy as np
 import pytest
 from conftest import read_csv
-from tavaal_jax.methods import METHODS
 
 from configs import cifar10, cifar100, svhn
-from tavaal_jax.data import load, tfds_source
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import load, tfds
 from tavaal_jax.errors import UserError
 
 SMALL = (
@@ -43,12 +43,22 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+def test_a_tfds_config_runs_to_its_end(data_dir, run_main, tmp_path):
+    check_a_run("svhn", ("random",), data_dir, run_main, tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     ["cifar10", "cifar10_imbalanced", "cifar10_released", "cifar100", "cifar100_vaal", "svhn"],
 )
 def test_every_tfds_config_runs_to_its_end(config, data_dir, run_main, tmp_path):
     methods = tuple(METHODS) if config == "cifar10" else ("tavaal",)
+    check_a_run(config, methods, data_dir, run_main, tmp_path)
+
+
+def check_a_run(config, methods, data_dir, run_main, tmp_path):
+    """A whole run of a config, shrunk: results, picks, a figure."""
     flags = (*SMALL, f"--config.data_dir={data_dir}", f"--config.methods={','.join(methods)}")
     done = run_main(config, tmp_path, *flags)
     assert done.returncode == 0, done.stderr
@@ -81,7 +91,8 @@ def test_images_come_in_upstreams_order(config, classes, digits, data_dir):
 
 def test_training_never_imports_tensorflow(data_dir):
     script = (
-        "import sys; from configs import cifar10; from tavaal_jax import data, main, study;"
+        "import sys; from configs import cifar10; from tavaal_jax import data, main;"
+        "from tavaal_jax.study import query, study;"
         "config = cifar10.get_config(); config.data_dir = sys.argv[1]; data.load(config);"
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -111,7 +122,7 @@ def test_without_a_network_the_error_says_which_file_to_place_where(tmp_path, mo
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(UserError) as error:
         load(missing(tmp_path))
-    assert tfds_source.URLS["cifar10"][0] in str(error.value)
+    assert tfds.URLS["cifar10"][0] in str(error.value)
     assert str(pathlib.Path(tmp_path, "downloads", "manual")) in str(error.value)
     assert "\n" not in str(error.value)
 

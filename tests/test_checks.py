@@ -1,0 +1,103 @@
+"""What only config, methods, data and devices together can say is wrong."""
+
+import numpy as np
+import pytest
+
+from configs import moons, smoke
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import Dataset
+from tavaal_jax.errors import UserError
+from tavaal_jax.study import checks
+
+IMAGES = Dataset.from_arrays(np.zeros((80, 6, 6, 3), np.uint8), np.arange(80) % 4, name="mine")
+POINTS = Dataset.from_arrays(np.zeros((80, 3)), np.arange(80) % 2, name="mine")
+
+
+def images(**changes):
+    config = smoke.get_config()
+    config.update(cycles=2, initial=16, budget=8, subset=0)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def points(**changes):
+    config = moons.get_config()
+    config.update(cycles=2, initial=20, budget=8, subset=0)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_names_of_methods():
+    assert checks.method_names(images(methods=" random ,tavaal,")) == ["random", "tavaal"]
+    assert checks.method_names(images(methods="all")) == list(METHODS)
+    assert checks.method_names(images(methods=" , ")) == []
+
+
+def test_a_data_set_of_ones_own_needs_no_name_that_is_known():
+    checks.check(images(dataset="anything"), 4, IMAGES)
+    checks.check(points(dataset="anything"), 1, POINTS)
+    with pytest.raises(UserError, match="dataset is 'anything'"):
+        checks.check(images(dataset="anything"), 4)
+
+
+def test_facts_are_those_of_the_loaded_data_set():
+    assert checks.Facts.of(IMAGES) == ("mine", 80, 4, (6, 6, 3))
+
+
+def test_a_method_is_registered_under_its_own_name(monkeypatch):
+    monkeypatch.setitem(METHODS, "mine", METHODS["random"])
+    with pytest.raises(UserError, match=r"METHODS\['mine'\] has the name 'random': give both"):
+        checks.check(images(methods="mine"), 1, IMAGES)
+    monkeypatch.setitem(METHODS, "mine", METHODS["random"]._replace(name="mine"))
+    checks.check(images(methods="mine"), 1, IMAGES)
+
+
+WRONG = {
+    "more than the images": (images(budget=70), IMAGES, "= 86 is more than the 80 training images"),
+    "devices": (images(batch_size=4), IMAGES, "give a multiple of 8, twice the 4 devices"),
+    "means": (
+        images(**{"normalisation.mean": (0.5,)}), IMAGES,
+        "normalisation.mean is (0.5,) and normalisation.deviation (): give as many",
+    ),
+    "deviations": (
+        images(**{"normalisation.mean": (0.5,), "normalisation.deviation": (0.0,)}), IMAGES,
+        "deviations above 0",
+    ),
+    "means of features": (
+        points(**{"normalisation.mean": (0.5,), "normalisation.deviation": (0.5,)},
+               batch_size=16), POINTS,
+        "normalisation.mean is (0.5,), and mine has no images: give none",
+    ),
+    "network for images": (
+        points(**{"task.network": "resnet"}, batch_size=16), POINTS,
+        "mine has 3 features: give task.network = 'mlp'",
+    ),
+    "vae for images": (
+        points(**{"vae.network": "conv"}, batch_size=16), POINTS, "give vae.network = 'mlp'"
+    ),
+    "crops": (points(**{"augmentation.pad": 1}, batch_size=16), POINTS, "mine has no images"),
+    "classes": (
+        images(**{"imbalance.ratio": 2, "imbalance.classes": (4,)}), IMAGES,
+        "imbalance.classes is (4,): give labels from 0 to 3, mine has 4 classes",
+    ),
+    "a limit": (images(epochs=0), IMAGES, "epochs is 0: give at least 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_config_that_does_not_fit_the_data_is_one_line(fault):
+    config, dataset, expected = WRONG[fault]
+    with pytest.raises(UserError) as error:
+        checks.check(config, 4, dataset)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_do_not_matter_without_an_imbalance():
+    checks.check(images(**{"imbalance.classes": (70,)}), 4, IMAGES)
+
+
+def test_all_images_can_be_labelled_in_the_end():
+    checks.check_size(images(initial=16, budget=32, cycles=3), "mine", 80)
+    with pytest.raises(UserError, match="= 80 is more than the 79 training images of mine"):
+        checks.check_size(images(initial=16, budget=32, cycles=3), "mine", 79)

@@ -1,0 +1,108 @@
+"""What is compiled for a method: ranks of the joint schedule, gathering, one pass per image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from trials import KEY, config_of, prepared
+
+from tavaal_jax.algorithm.adversary import rank_of
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.state import Example, Schedule
+from tavaal_jax.data.plans import Plan
+from tavaal_jax.engine import programs
+from tavaal_jax.study import cycle
+
+
+@pytest.fixture(scope="module")
+def made():
+    return programs.parts(config_of(), METHODS["tavaal"], (2,), 2)
+
+
+def schedule(first_epoch):
+    return Schedule(np.int32(3), np.float32(0.1), np.True_, np.bool_(first_epoch))
+
+
+PLAN = Plan(*(np.arange(16, dtype=np.int32) + start for start in (0, 16, 0)))
+
+
+def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers(made):
+    setup = prepared("tavaal")
+    state, train = cycle.start(setup, KEY).learner, setup.train
+    images = tuple(train.plain(rows) for rows in (PLAN.labelled, PLAN.unlabelled))
+    ranks = lambda first: programs._joint_told(made, state, images, KEY, schedule(first), PLAN)
+    first = np.concatenate([rank.decoder for rank in ranks(True)])
+    assert first.shape == (32, 1)
+    assert len(np.unique(first)) == 32
+    assert first.min() >= 0
+    assert first.max() < 1
+    assert abs(first.mean() - 0.5) < 0.2
+    for half, pool in zip(ranks(False), images, strict=True):
+        expected = rank_of(made.learner.say(state, pool))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), half, expected)
+
+
+def test_first_ranks_are_those_of_the_examples_positions(made):
+    """Whatever devices they are on: a device's part has the same as the whole batch there."""
+    images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
+    state = cycle.start(prepared("tavaal"), KEY).learner
+    whole = programs._joint_told(made, state, images, KEY, schedule(True), PLAN)
+    part = Plan(*(rows[4:8] for rows in PLAN))
+    images = tuple(half[4:8] for half in images)
+    found = programs._joint_told(made, state, images, KEY, schedule(True), part)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4:8]), found, whole)
+
+
+def test_an_adversary_that_is_told_nothing_gets_no_ranks():
+    made = programs.parts(config_of(), METHODS["vaal"], (2,), 2)
+    images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
+    assert programs._joint_told(made, None, images, KEY, schedule(True), PLAN) == (None, None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_is_made_of(name):
+    method = METHODS[name]
+    made = programs.parts(config_of(), method, (2,), 2)
+    built = programs.build(config_of(), method, (2,), 2)
+    assert (made.learner.ranker is None) == (method.ranking_loss is None)
+    assert (made.adversary is None) == (method.adversary is None)
+    assert built.asks == (method.ranking_loss is not None)
+    assert set(built.train) == {"task", "joint", "adversary"}
+
+
+def test_a_step_gathers_image_label_and_what_is_told_of_it():
+    setup = prepared("tavaal")
+    train = setup.train.replace(labels=jnp.arange(setup.size, dtype=jnp.int32))
+    told = {"rank": jnp.arange(setup.size) * 2}
+    rows = np.array([5, 0, 7], np.int32), np.array([100, 200, 300], np.int32)
+    found = programs._gather((train, told), Plan(*rows, np.arange(3)))
+    np.testing.assert_array_equal(found.labelled.label, rows[0])
+    np.testing.assert_array_equal(found.labelled.image, train.images[rows[0]])
+    np.testing.assert_array_equal(found.unlabelled, train.images[rows[1]])
+    for pool, wanted in zip(found.told, rows, strict=True):
+        np.testing.assert_array_equal(pool["rank"], 2 * wanted)
+    alone = programs._gather((train, None), Plan(rows[0], None, np.arange(3)))
+    assert alone.unlabelled is None
+    assert alone.told == (None, None)
+
+
+def test_every_program_says_of_an_image_what_the_learner_says():
+    setup = prepared("tavaal")
+    state, train = cycle.start(setup, KEY).learner, setup.train
+    learner = programs.parts(setup.config, setup.method, (2,), 2).learner
+    variables, indices = (state, train.normalise), np.array([3, 500, 7, 41, 8])
+    said = learner.say(state, train.plain(indices))
+    (inspected,) = setup.programs.inspect(variables, train.images, indices)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    close(inspected.predicted, said.predicted)
+    jax.tree.map(close, inspected.told, rank_of(said))
+    labels = jnp.arange(setup.size, dtype=jnp.int32) % 2
+    examples = Example(train.images, labels)
+    (losses,) = setup.programs.losses(variables, examples, indices)
+    close(losses, learner.problem.image_losses(said.logits, labels[indices]))
+    (counts,) = setup.programs.evaluate(variables, examples, indices)
+    choice = np.argmax(said.logits, -1)
+    np.testing.assert_array_equal(counts[:, 0], choice == np.asarray(labels[indices]))
+    np.testing.assert_array_equal(counts[:, 1], 1)
+    found = setup.programs.classify(state, train.normalise, train.images[indices])
+    np.testing.assert_array_equal(found, choice)
