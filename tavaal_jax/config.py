@@ -263,7 +263,7 @@ def fault_of_file(error: BaseException, path: str | pathlib.Path) -> str:
 
 def _get(config, name):
     for part in name.split("."):
-        if part not in config:
+        if not isinstance(config, ConfigDict) or part not in config:
             raise UserError(f"the config has no {name}: build it from tavaal_jax.config.default()")
         config = config[part]
     return config

@@ -8,8 +8,9 @@ import tarfile
 import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
-from tavaal_jax.data.tfds import URLS
 from tensorflow_datasets.core.download import checksums, resource
+
+from tavaal_jax.data.tfds import URLS
 
 CIFAR_TRAIN, CIFAR_TEST = 400, 40
 

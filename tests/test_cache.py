@@ -54,7 +54,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         cache.load_or_make(tmp_path / "file" / "set", dict)
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="not caught")
 def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,7 +10,7 @@ from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Example, Schedule
 from tavaal_jax.data.plans import Plan
-from tavaal_jax.engine import programs
+from tavaal_jax.engine import devices, programs
 from tavaal_jax.study import cycle
 
 
@@ -96,7 +96,7 @@ def test_every_program_says_of_an_image_what_the_learner_says():
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     close(inspected.predicted, said.predicted)
     jax.tree.map(close, inspected.told, rank_of(said))
-    labels = jnp.arange(setup.size, dtype=jnp.int32) % 2
+    labels = devices.place(np.arange(setup.size, dtype=np.int32) % 2)
     examples = Example(train.images, labels)
     (losses,) = setup.programs.losses(variables, examples, indices)
     close(losses, learner.problem.image_losses(said.logits, labels[indices]))

@@ -107,7 +107,6 @@ def test_a_budget_that_the_pool_does_not_have(points, budget):
         query(config_of(), points, "random", budget)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="only int is taken")
 def test_a_budget_may_be_numpys(points):
     assert len(query(config_of(), points, "random", np.int64(5)).indices) == 5
 
@@ -122,7 +121,6 @@ def test_an_unknown_method(points):
         query(config_of(), points, "tavall", 5)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="`all` is a name for a study alone")
 def test_several_methods_are_not_one(points):
     with pytest.raises(UserError):
         query(config_of(), points, "all", 5)

@@ -194,7 +194,6 @@ def test_the_log_drops_what_will_be_told_again_and_torn_lines(tmp_path):
     assert records.read_log(tmp_path) == steps
 
 
-@pytest.mark.xfail(strict=True, reason="the next record is written behind it, on the same line")
 def test_a_record_whose_line_was_not_ended_is_not_lost(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}')

@@ -47,7 +47,6 @@ def test_diagnostics_and_the_models_folder(folder):
     assert result.model_folder("tavaal", 1) == folder / "tavaal" / "trial_1" / "model"
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="not caught")
 def test_damaged_picks_are_named(folder):
     (folder / "tavaal" / "trial_0" / "picks.csv").write_text("cycle,rank\n0")
     with pytest.raises(UserError, match=r"picks\.csv"):

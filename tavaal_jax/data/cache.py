@@ -46,6 +46,12 @@ def _store(path, arrays):
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         os.rename(temporary, path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): free some space, or set"
+            " --config.data_dir"
+        ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -112,12 +112,18 @@ def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None
 
 def read_picks(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Columns of picks.csv of a trial."""
-    rows = files.read_csv(folder / "picks.csv")
+    path = folder / "picks.csv"
+    rows = files.read_csv(path)
     kinds = {"id": str, "score": np.float64}
-    return {
-        name: np.array([row[name] for row in rows]).astype(kinds.get(name, np.int64))
-        for name in _PICK_FIELDS
-    }
+    try:
+        return {
+            name: np.array([row[name] for row in rows]).astype(kinds.get(name, np.int64))
+            for name in _PICK_FIELDS
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): put back a copy"
+        ) from error
 
 
 def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, Any]]) -> None:
@@ -143,11 +149,12 @@ class Log:
 
     def __init__(self, path: pathlib.Path, keep: Callable[[dict[str, Any]], bool]):
         """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
-        lines = path.read_text().splitlines() if path.exists() else []
-        records = [(line, _record(line)) for line in lines]
+        before = path.read_text() if path.exists() else ""
+        records = [(line, _record(line)) for line in before.splitlines()]
         kept = [line for line, record in records if record is not None and keep(record)]
-        if kept != lines:
-            files.write(path, "".join(f"{line}\n" for line in kept))
+        after = "".join(f"{line}\n" for line in kept)
+        if after != before:
+            files.write(path, after)
         self._path = path
         with files.named(path):
             self._file = path.open("a")

@@ -36,7 +36,7 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
     configs.check(config)
     if dataset is None:
-        _check_name("dataset", config.dataset, tuple(SOURCES))
+        check_name("dataset", config.dataset, tuple(SOURCES))
         source = SOURCES[config.dataset]
         facts = Facts(config.dataset, source.train_size, source.classes, source.image_shape)
     else:
@@ -66,7 +66,8 @@ def check_size(config: Any, name: str, size: int) -> None:
         )
 
 
-def _check_name(key, value, choices):
+def check_name(key: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises UserError, with the nearest of `choices`, where `value` is none of them."""
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -78,7 +79,7 @@ def _check_methods(config):
     if not names:
         raise UserError(f"methods is {config.methods!r}: name one or more of {', '.join(METHODS)}")
     for name in names:
-        _check_name("methods", name, tuple(METHODS))
+        check_name("methods", name, tuple(METHODS))
         if METHODS[name].name != name:
             raise UserError(
                 f"METHODS[{name!r}] has the name {METHODS[name].name!r}: give both the same"

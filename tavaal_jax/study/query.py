@@ -40,6 +40,7 @@ def query(
     `method` is a name in METHODS; `config` says how to train and, unless given here, the budget.
     No file is read or written. Raises UserError for a fault the user can mend.
     """
+    checks.check_name("method", method, tuple(METHODS))
     labelled = dataset.train_labels >= 0
     count, rest = int(labelled.sum()), int((~labelled).sum())
     config = config.copy_and_resolve_references()
@@ -48,7 +49,7 @@ def query(
         # Two cycles, because the last one of a study picks nothing.
         config.cycles, config.initial = 2, max(1, count)
         config.trials, config.first_trial = 1, 0
-        config.budget = config.budget if budget is None else budget
+        config.budget = config.budget if budget is None else int(budget)
         config.subset = max(config.subset, config.budget) if config.subset else 0
     if not 1 <= config.budget <= rest:
         raise UserError(f"budget is {config.budget}: give 1 to {rest}, the images without a label")

@@ -236,7 +236,9 @@ class Cycle:
                 f"its pick gave {np.shape(positions)} positions and {np.shape(scores)} scores for a"
                 f" request of {count}"
             )
-        if count and (len(np.unique(positions)) < count or np.min(positions) < 0):
+        if count and (np.min(positions) < 0 or np.max(positions) >= len(self.subset)):
+            raise ValueFault(f"its pick chose a position outside of 0 to {len(self.subset) - 1}")
+        if len(np.unique(positions)) < count:
             raise ValueFault("its pick chose an image twice")
         if not np.isfinite(scores).all():
             raise ValueFault("its pick gave a score that is not finite")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -127,7 +128,7 @@ def load_model(folder: str | pathlib.Path) -> Model:
             tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
         config = ConfigDict(record["config"])
         network = models.build_learner(config, len(record["class_names"]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{folder} holds no model that can be read ({type(error).__name__}: {error}):"
             " give the folder of a finished trial"
