@@ -93,8 +93,10 @@ def test_a_config_that_does_not_fit_the_data_is_one_line(fault):
     assert "\n" not in str(error.value)
 
 
-def test_classes_do_not_matter_without_an_imbalance():
+def test_classes_matter_with_an_imbalance_alone():
     checks.check(images(**{"imbalance.classes": (70,)}), 4, IMAGES)
+    with pytest.raises(UserError, match="give labels from 0"):
+        checks.check(images(**{"imbalance.classes": (70,), "imbalance.ratio": 2}), 4, IMAGES)
 
 
 def test_all_images_can_be_labelled_in_the_end():

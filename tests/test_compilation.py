@@ -65,6 +65,7 @@ def test_another_place_that_jax_was_told_of_stays(cache_folder, tmp_path):
     assert jax.config.values[cache_folder] == str(tmp_path / "theirs")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ON_CPU, reason="LLVM's levels are the CPU's")
 def test_quickly_compiled_initial_weights_are_the_same():
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}

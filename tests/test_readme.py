@@ -17,6 +17,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_python_blocks_run(compiled, tmp_path):
     script = "\n".join(blocks("python"))
     assert "run_study" in script

@@ -151,21 +151,6 @@ def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_pa
     assert "the other trials go on" in done.stdout
 
 
-def test_trials_of_two_machines_put_together_are_one_study(run_main, tmp_path):
-    parts = [tmp_path / "one", tmp_path / "other"]
-    for number, part in enumerate(parts):
-        flags = (f"--config.first_trial={number}", f"--config.trials={number + 1}")
-        again(run_main, part, *flags, methods=("random", "margin"))
-    for part in parts:
-        shutil.copytree(part, tmp_path / "both", dirs_exist_ok=True)
-    both = tmp_path / "both"
-    out = again(run_main, both, "--config.trials=2", methods=("random", "margin"))
-    assert "are finished; nothing to do" in out
-    expected = {tuple(r.values()) for part in parts for r in read_csv(part / "results.csv")}
-    assert {tuple(r.values()) for r in read_csv(both / "results.csv")} == expected
-    assert len(expected) == 12
-
-
 # Long ones
 
 
