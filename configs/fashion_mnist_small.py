@@ -12,7 +12,7 @@ from configs import fashion_mnist
 
 
 def get_config():
-    """All eight methods."""
+    """All methods."""
     config = fashion_mnist.get_config()
     config.methods = "all"
     config.trials, config.cycles, config.epochs, config.batch_size = 3, 5, 20, 64

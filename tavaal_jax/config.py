@@ -221,12 +221,14 @@ def load(path: str | pathlib.Path, **overrides: Any) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"there is no config file {path}: give a file, such as configs/digits.py")
     # Config files import each other by the folder they are in.
-    sys.path.append(str(path.resolve().parent.parent))
+    there = str(path.resolve().parent.parent)
+    sys.path.append(there)
     try:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise UserError(f"{path} is no Python file: give one, such as configs/digits.py")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # Where dataclasses look for their module.
         spec.loader.exec_module(module)
         config = module.get_config(*arguments)
         config.lock()
@@ -235,7 +237,9 @@ def load(path: str | pathlib.Path, **overrides: Any) -> ConfigDict:
     except Exception as error:  # Whatever a user's file can raise.
         raise UserError(fault_of_file(error, path)) from error
     finally:
-        sys.path.pop()
+        sys.path.reverse()
+        sys.path.remove(there)  # The last one of that name, which is ours.
+        sys.path.reverse()
     return override(config, **overrides)
 
 

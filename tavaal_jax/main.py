@@ -51,9 +51,10 @@ class Signals:
 
 def _parse(argv: list[str]) -> pathlib.Path:
     """Reads the flags; the config's file. UserError for anything that is wrong with them."""
-    for argument in argv:
-        name, _, value = argument.lstrip("-").partition("=")
-        if name == "config" and value:
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        value = value if equals else following
+        if name in ("-config", "--config") and value:
             config.load(value)  # What is wrong with the file itself is named with its line.
     try:
         rest = flags.FLAGS(argv)

@@ -159,7 +159,8 @@ def test_a_finished_trial_removes_its_checkpoints(state, tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)
     checkpoints.save(state)
-    checkpoints.remove()
+    checkpoints.close()
+    module.remove(folder)
     assert list(tmp_path.iterdir()) == []
     module.remove(folder)  # Nothing there is no fault.
     assert list(tmp_path.iterdir()) == []

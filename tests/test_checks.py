@@ -76,9 +76,8 @@ WRONG = {
         points(**{"vae.network": "conv"}, batch_size=16), POINTS, "give vae.network = 'mlp'"
     ),
     "crops": (points(**{"augmentation.pad": 1}, batch_size=16), POINTS, "mine has no images"),
-    "classes": (
-        images(**{"imbalance.ratio": 2, "imbalance.classes": (4,)}), IMAGES,
-        "imbalance.classes is (4,): give labels from 0 to 3, mine has 4 classes",
+    "imbalance": (
+        images(**{"imbalance.ratio": 2}), IMAGES, "imbalance.ratio is 2, and mine is given as",
     ),
     "a limit": (images(epochs=0), IMAGES, "epochs is 0: give at least 1"),
 }  # fmt: skip
@@ -91,12 +90,6 @@ def test_a_config_that_does_not_fit_the_data_is_one_line(fault):
         checks.check(config, 4, dataset)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_classes_matter_with_an_imbalance_alone():
-    checks.check(images(**{"imbalance.classes": (70,)}), 4, IMAGES)
-    with pytest.raises(UserError, match="give labels from 0"):
-        checks.check(images(**{"imbalance.classes": (70,), "imbalance.ratio": 2}), 4, IMAGES)
 
 
 def test_all_images_can_be_labelled_in_the_end():

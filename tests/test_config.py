@@ -167,7 +167,7 @@ def test_a_file_that_is_not_python(tmp_path):
         ("\n\ndef get_config():\n    return 1 / 0\n", "line 4: ZeroDivisionError: division by"),
         ("x = 1\ndef get_config(:\n", "line 2: SyntaxError: "),
         ("import no_such_package\n", "line 1: ModuleNotFoundError: No module named"),
-        ("x = 1\n", "AttributeError: module 'mine' has no attribute 'get_config'"),
+        ("x = 1\n", "AttributeError: module '_config_mine' has no attribute 'get_config'"),
         ("def get_config():\n    return None\n", "AttributeError: "),
         ("def get_config():\n    raise KeyError\n", "line 2: KeyError: no message"),
     ],

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trials import KEY, config_of, prepared
+from trials import KEY, config_of, prepared, setup_of
 
 from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
@@ -87,7 +87,7 @@ def test_a_step_gathers_image_label_and_what_is_told_of_it():
 
 
 def test_every_program_says_of_an_image_what_the_learner_says():
-    setup = prepared("tavaal")
+    setup = setup_of(config_of(), METHODS["tavaal"])  # Nobody else has traced its programs.
     state, train = cycle.start(setup, KEY).learner, setup.train
     learner = programs.parts(setup.config, setup.method, (2,), 2).learner
     variables, indices = (state, train.normalise), np.array([3, 500, 7, 41, 8])

@@ -112,7 +112,7 @@ def test_a_budget_may_be_numpys(points):
 
 
 def test_fewer_labels_than_a_batch(points):
-    with pytest.raises(UserError, match="batch_size is 64, more than initial = 30"):
+    with pytest.raises(UserError, match="batch_size is 64, more than the 30 labels"):
         query(config_of(batch_size=64), points, "random", 5)
 
 

@@ -1,5 +1,6 @@
 """A whole study of every kind: files, growth, what is missing or unreadable, and its union."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,8 @@ import pytest
 from conftest import read_csv
 from matplotlib import image
 
+import tavaal_jax
+from configs import moons
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.report import diagnostics, statistics
 from tavaal_jax.report.plots.figures import FIGURES
@@ -149,6 +152,68 @@ def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_pa
     assert [r["method"] for r in rows].count("entropy") == 3
     assert [r["method"] for r in rows].count("coreset") == 3  # The study still has its rows.
     assert "the other trials go on" in done.stdout
+
+
+def test_a_damaged_file_of_one_trial_leaves_the_others_alone(finished, run_main, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    trial = tmp_path / "coreset" / "trial_0"
+    (trial / "diagnostics.csv").write_bytes(b"cycle,labelled\n0,\xff\xfe\n")
+    (trial / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    flags = (*SHORT, "--config.methods=random,entropy")
+    done = run_main("moons", tmp_path, *flags)
+    assert done.returncode == 2
+    assert f"{trial / 'diagnostics.csv'} cannot be read" in done.stderr.strip().splitlines()[-1]
+    rows = read_csv(tmp_path / "results.csv")
+    assert [r["method"] for r in rows].count("entropy") == 3
+    assert (tmp_path / "entropy" / "trial_0" / "model" / "model.json").exists()
+
+
+def test_arrays_of_features(tmp_path):
+    """No plane and no image: there are no pictures, and all the rest."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 3
+    points = random.normal(size=(200, 5)) + labels[:, None]
+    dataset = tavaal_jax.Dataset.from_arrays(points[50:], labels[50:], points[:50], labels[:50])
+    config = moons.get_config()
+    config.update(methods="random,margin", trials=1, cycles=2, epochs=2, batch_size=16, subset=0)
+    told = []
+    result = tavaal_jax.run_study(config, tmp_path, dataset, progress=told.append)
+    assert {r["method"] for r in result.rows()} == {"random", "margin"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {"accuracy.png", "class_entropy.png"}
+    done = [event.done for event in told if event.done is not None]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(1)
+    before = files_of(tmp_path)
+    tavaal_jax.run_study(config, tmp_path, dataset)
+    assert files_of(tmp_path) == before
+    # Other arrays are another study.
+    other = dataclasses.replace(dataset, train_images=dataset.train_images + 1)
+    with pytest.raises(tavaal_jax.UserError, match="the images and labels of the data set"):
+        tavaal_jax.run_study(config, tmp_path, other)
+    config.imbalance.ratio = 2
+    with pytest.raises(tavaal_jax.UserError, match="is 2, and arrays is given"):
+        tavaal_jax.run_study(config, tmp_path / "new", dataset)
+    # Without a trial in common there is no difference to draw, and no fault.
+    shutil.move(tmp_path / "margin" / "trial_0", tmp_path / "margin" / "trial_1")
+    path = tmp_path / "margin" / "trial_1" / "results.csv"
+    path.write_text(path.read_text().replace("margin,0", "margin,1"))
+    (tmp_path / "results.csv").unlink()
+    config.imbalance.ratio = 1
+    config.update(methods="random")
+    rows = tavaal_jax.run_study(config, tmp_path, dataset).rows()
+    assert {(r["method"], r["trial"]) for r in rows} == {("random", 0), ("margin", 1)}
+
+
+def test_stopped_from_python_the_studys_results_are_there(tmp_path):
+    config = moons.get_config()
+    config.update(methods="random", trials=1, cycles=3, epochs=2, batch_size=16)
+    told = []
+    stop = lambda: 15 if any(e.stage == "evaluate" for e in told) else None
+    with pytest.raises(tavaal_jax.Interrupted):
+        tavaal_jax.run_study(config, tmp_path, progress=told.append, stop=stop)
+    assert [r["cycle"] for r in read_csv(tmp_path / "results.csv")] == ["0"]
+    rows = tavaal_jax.run_study(config, tmp_path).rows()
+    assert [r["cycle"] for r in rows] == [0, 1, 2]
 
 
 # Long ones

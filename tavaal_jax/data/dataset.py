@@ -19,7 +19,7 @@ class Dataset:
     train_images: np.ndarray
     """uint8 `[N, H, W, C]`, or features float32 `[N, F]`."""
     train_labels: np.ndarray
-    """int32 `[N]`, -1 where nobody knows; only an oracle reads them."""
+    """int32 `[N]`, -1 where nobody knows; oracles and figures read them, methods do not."""
     train_ids: np.ndarray
     """str `[N]`: what an image is called upstream; the same everywhere."""
     test_images: np.ndarray
@@ -109,8 +109,15 @@ def normaliser(config: Any, images: np.ndarray) -> Normaliser:
     return Normaliser.constant(settings.mean, settings.deviation)
 
 
+def _array(values, name):
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{name} make no array ({error}): give all the same shape") from error
+
+
 def _images(images, name):
-    images = np.asarray(images)
+    images = _array(images, name)
     if images.dtype != np.uint8:
         if images.dtype.kind not in "fiub" or images.ndim != 2:
             raise UserError(
@@ -128,11 +135,13 @@ def _images(images, name):
 
 
 def _labels(labels, count, name, least):
-    labels = np.asarray(labels)
+    labels = _array(labels, name)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(f"{name} are {labels.dtype} {labels.shape}: give whole numbers [{count}]")
     if labels.size and labels.min() < least:
         raise UserError(f"{name} hold {labels.min()}: give {least} or more")
+    if labels.size and labels.max() >= 2**31:
+        raise UserError(f"{name} hold {labels.max()}: give less than {2**31}")
     return labels.astype(np.int32)
 
 

@@ -129,7 +129,8 @@ def build(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> 
             for stage, step in steps.items()
         },
         evaluate=map_over(_evaluate_one, "evaluate"),
-        asks=method.ranking_loss is not None or getattr(made.adversary, "tell", None) is not None,
+        asks=method.ranking_loss is not None
+        or (made.adversary is not None and made.adversary.tell is not None),
         inspect=map_over(_inspect_one, "inspect"),
         losses=map_over(_loss_of_one, "losses"),
         values=map_over(_value_of_one, "value"),

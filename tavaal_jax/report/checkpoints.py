@@ -106,11 +106,6 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def remove(self) -> None:
-        """Closes, and deletes the folder: the trial is finished."""
-        self.close()
-        remove(self._folder)
-
 
 def remove(folder: pathlib.Path) -> None:
     """Deletes a finished trial's checkpoints, if there are any left."""

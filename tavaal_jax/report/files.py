@@ -23,7 +23,7 @@ from tavaal_jax.errors import UserError
 FORMAT = 2
 """Of a workdir; one of another format cannot be continued."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
+FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 
 
 # Folders
@@ -148,7 +148,7 @@ def named(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = _FULL.get(error.errno or 0, "see to its folder")
+        mend = FULL.get(error.errno or 0, "see to its folder")
         raise UserError(
             f"cannot write {path} ({error.strerror or error}): {mend}; the same command continues"
         ) from error
@@ -171,12 +171,15 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     write(path, buffer.getvalue())
 
 
-def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
-    """Rows of a csv with a header; none where there is no such file."""
+def read_csv(path: pathlib.Path, mend: str = "put back a copy") -> list[dict[str, str]]:
+    """Rows of a csv with a header; none where there is no such file, UserError where damaged."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}): {mend}") from error
 
 
 def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

@@ -55,16 +55,17 @@ def write_results(folder: pathlib.Path, rows: list[Result]) -> None:
 def read_results(folder: pathlib.Path) -> list[Result]:
     """Rows of results.csv; none where there is no such file, UserError where it is damaged."""
     path = folder / "results.csv"
+    mend = "put back a copy, or delete that trial's folder to run it anew"
     try:
-        rows = [
-            {k: kind(row[k]) for k, kind in _RESULT_KINDS.items()} for row in files.read_csv(path)
+        rows = files.read_csv(path, mend)
+        return [
+            {k: kind(row[k]) for k, kind in _RESULT_KINDS.items()}  # type: ignore[misc]
+            for row in rows
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): put back a copy, or delete"
-            " that trial's folder to run it anew"
+            f"{path} cannot be read ({type(error).__name__}: {error}): {mend}"
         ) from error
-    return rows  # type: ignore[return-value]
 
 
 def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
@@ -133,12 +134,27 @@ def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, 
 
 
 def read_diagnostics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of all diagnostics.csv as text, with `method` and `trial`, in `order`."""
-    return [
-        {"method": name, "trial": trial, **row}
-        for name, trial in files.trials(workdir)
-        for row in files.read_csv(files.trial_folder(workdir, name, trial) / "diagnostics.csv")
-    ]
+    """Rows of all diagnostics.csv as text, with `method` and `trial`, but for damaged files."""
+    return all_diagnostics(workdir)[0]
+
+
+def all_diagnostics(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[UserError]]:
+    """The same, and what could not be read."""
+    found: list[dict[str, Any]] = []
+    faults = []
+    for method, trial in files.trials(workdir):
+        path = files.trial_folder(workdir, method, trial) / "diagnostics.csv"
+        try:
+            rows = files.read_csv(path)
+            for row in rows:
+                [float(text) for text in row.values() if text]
+        except UserError as error:
+            faults.append(error)
+        except (TypeError, ValueError) as error:
+            faults.append(UserError(f"{path} cannot be read ({error}): put back a copy"))
+        else:
+            found += [{"method": method, "trial": trial, **row} for row in rows]
+    return found, faults
 
 
 # The log
@@ -149,7 +165,7 @@ class Log:
 
     def __init__(self, path: pathlib.Path, keep: Callable[[dict[str, Any]], bool]):
         """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
-        before = path.read_text() if path.exists() else ""
+        before = path.read_text(errors="replace") if path.exists() else ""
         records = [(line, _record(line)) for line in before.splitlines()]
         kept = [line for line, record in records if record is not None and keep(record)]
         after = "".join(f"{line}\n" for line in kept)
@@ -177,7 +193,7 @@ class Log:
 def read_log(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Whole records of metrics.jsonl of a trial; none where there is no such file."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return [record for record in map(_record, lines) if record is not None]
 
 

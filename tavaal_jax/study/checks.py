@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import re
 from typing import Any, NamedTuple
 
 from tavaal_jax import config as configs
@@ -41,6 +42,11 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
         facts = Facts(config.dataset, source.train_size, source.classes, source.image_shape)
     else:
         facts = Facts.of(dataset)
+        if config.imbalance.ratio > 1:
+            raise UserError(
+                f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} is given as arrays,"
+                " which are taken as they are: give 1, and leave images out yourself"
+            )
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(
@@ -80,6 +86,11 @@ def _check_methods(config):
         raise UserError(f"methods is {config.methods!r}: name one or more of {', '.join(METHODS)}")
     for name in names:
         check_name("methods", name, tuple(METHODS))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise UserError(
+                f"METHODS has a method {name!r}: name it by letters, digits, _ . and -, it is also"
+                " the name of a folder"
+            )
         if METHODS[name].name != name:
             raise UserError(
                 f"METHODS[{name!r}] has the name {METHODS[name].name!r}: give both the same"
@@ -115,6 +126,11 @@ def _check_pool(config, facts):
         raise UserError(
             f"normalisation.mean is {tuple(mean)} and normalisation.deviation {tuple(deviation)}:"
             " give as many of one as of the other, and deviations above 0"
+        )
+    if len(mean) not in (0, 1, facts.shape[-1]) and len(facts.shape) == 3:
+        raise UserError(
+            f"normalisation.mean is {tuple(mean)}, and {facts.name} has {facts.shape[-1]} channels:"
+            " give one number for each, or one for all, or none"
         )
     check_size(config, facts.name, facts.train_size)
     if config.subset and config.subset < config.budget:

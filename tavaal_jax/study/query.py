@@ -51,12 +51,19 @@ def query(
         config.trials, config.first_trial = 1, 0
         config.budget = config.budget if budget is None else int(budget)
         config.subset = max(config.subset, config.budget) if config.subset else 0
+    if not rest:
+        raise UserError("every image has a label: give -1 to those that nobody has labelled")
     if not 1 <= config.budget <= rest:
         raise UserError(f"budget is {config.budget}: give 1 to {rest}, the images without a label")
     if not count:
         raise UserError(
             f"none of the {rest} images has a label: label some at random first, as many as"
             f" batch_size = {config.batch_size} or more"
+        )
+    if count < config.batch_size:
+        raise UserError(
+            f"batch_size is {config.batch_size}, more than the {count} labels: lower batch_size, or"
+            " label more"
         )
     checks.check(config, devices.device_count(), dataset)
     placed = setup.place(config, dataset)
@@ -83,7 +90,11 @@ def _end(generator):
         except StopIteration as stop:
             return stop.value
         except stages.ValueFault as error:
-            raise UserError(f"{error}: lower the learning rates") from error
+            raise UserError(
+                f"{error}: mend the method's value or pick, or lower the learning rates if the"
+                " weights have grown too large"
+            ) from error
+        devices.check_agreement(report.agree, report.stage)
         for name, value in report.values().items():
             if not np.isfinite(value).all():
                 raise UserError(f"{name} is not finite in stage {report.stage}: lower the"

@@ -10,8 +10,9 @@ from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
+from tavaal_jax.data.pool import Resident
 from tavaal_jax.engine import compilation, devices
-from tavaal_jax.errors import TrialError, UserError
+from tavaal_jax.errors import Interrupted, TrialError, UserError
 from tavaal_jax.report import checkpoints, files, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
@@ -47,9 +48,11 @@ def run_study(
         if todo:
             dataset = data.load(config) if dataset is None else dataset
             checks.check_size(config, dataset.name, len(dataset.train_images))
-            oracle = _oracle(dataset)
+            oracle, placed = _oracle(dataset), setup.place(config, dataset)
+            _stop_if_asked(stop)
             files.write_config(folder, config, fingerprint)
-            study.run_all(todo, dataset, oracle, stop)
+            study.run_all(todo, dataset, placed, oracle, stop)
+            _stop_if_asked(stop)
         else:
             study.say(f"All trials in {folder} are finished; nothing to do.")
         study.finish(dataset)
@@ -57,6 +60,12 @@ def run_study(
             study.say(f"{count}.")
     study.raise_faults()
     return StudyResult(folder)
+
+
+def _stop_if_asked(stop: Stop) -> None:
+    asked = stop()
+    if asked is not None:
+        raise Interrupted(asked)
 
 
 def _named_after(config, dataset):
@@ -124,11 +133,15 @@ class _Study:
         return done and not left.exists()
 
     def run_all(
-        self, todo: list[tuple[str, int]], dataset: Dataset, oracle: Known, stop: Stop
+        self,
+        todo: list[tuple[str, int]],
+        dataset: Dataset,
+        placed: tuple[Resident, Resident],
+        oracle: Known,
+        stop: Stop,
     ) -> None:
         """Runs `todo` one after the other; each method is compiled once for all its trials."""
         size = len(dataset.train_images)
-        placed = setup.place(self.config, dataset)
         about = trained.About(
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
@@ -141,10 +154,13 @@ class _Study:
                 setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
             folder = files.trial_folder(self.folder, name, trial)
             try:
-                Trial(setups[name], trial, folder, about, tracker, stop).run()
-            except TrialError as error:
+                Trial(setups[name], trial, folder, about, tracker, stop).run(self.write_results)
+            except UserError as error:
+                if getattr(error.__cause__, "errno", None) in files.FULL:
+                    raise  # It concerns them all.
                 self._fault(error)
-            self.write()
+            finally:
+                self.write()
 
     def _units(self, name, size):
         return sum(
@@ -158,13 +174,22 @@ class _Study:
         self.faults.append(error)
         self.say(f"warning: {error}; the other trials go on")
 
-    def write(self) -> list[Result]:
-        """The study's files, from those of its trials; as often as a trial ends."""
+    def write_results(self) -> list[Result]:
+        """The study's results.csv, from those of its trials; whenever one has new results."""
         rows, faults = records.all_results(self.folder)
+        self._faults(faults)
+        records.write_results(self.folder, rows)
+        return rows
+
+    def _faults(self, faults: list[UserError]) -> None:
         for fault in faults:
             if str(fault) not in map(str, self.faults):
                 self._fault(fault)
-        records.write_results(self.folder, rows)
+
+    def write(self) -> list[Result]:
+        """The study's files; as often as a trial ends."""
+        rows = self.write_results()
+        self._faults(records.all_diagnostics(self.folder)[1])
         if rows:
             summary.write(self.folder, rows, self.config.dataset)
         return rows

@@ -72,6 +72,8 @@ class Model:
     state: LearnerState
     normalise: Normaliser
     batch_size: int
+    dtype: str
+    """Of the images it was trained on: "uint8", or "float32" for features."""
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`."""
@@ -99,6 +101,8 @@ class Model:
         if images.shape[1:] != self.shape or not len(images):
             wanted = ", ".join(map(str, self.shape))
             raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
+        if self.dtype == "uint8" and images.dtype != np.uint8:
+            raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
         size = min(self.batch_size, len(images))
         parts = []
         for start in range(0, len(images), size):
@@ -126,22 +130,28 @@ def load_model(folder: str | pathlib.Path) -> Model:
         record = json.loads((folder / "model.json").read_text())
         with np.load(folder / "weights.npz") as arrays:
             tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
-        config = ConfigDict(record["config"])
-        network = models.build_learner(config, len(record["class_names"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        return _built(record, tree)
+    except (
+        OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
         raise UserError(
             f"{folder} holds no model that can be read ({type(error).__name__}: {error}):"
             " give the folder of a finished trial"
         ) from error
+
+
+def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
+    config = ConfigDict(record["config"])
+    network = models.build_learner(config, len(record["class_names"]))
     ranker = models.build_ranker(config) if record["ranker"] else None
-    learner = Learner(network, ranker, None, Classification(), learners.Settings.of(config))
     return Model(
         tuple(record["class_names"]),
         tuple(record["shape"]),
         record["method"],
         record["labelled"],
-        learner,
+        Learner(network, ranker, None, Classification(), learners.Settings.of(config)),
         LearnerState(tree["params"], tree.get("stats", {}), None),
         Normaliser(**tree["normalise"]),
         config.score_batch_size,
+        record["dtype"],
     )

@@ -11,7 +11,7 @@ from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Interrupted, TrialError
 from tavaal_jax.report import diagnostics, files, progress, records
-from tavaal_jax.report.checkpoints import Checkpoints
+from tavaal_jax.report.checkpoints import Checkpoints, remove
 from tavaal_jax.study import cycle, stages, trained
 from tavaal_jax.study.setup import Setup
 from tavaal_jax.study.stages import Report, ValueFault
@@ -39,8 +39,8 @@ class Trial:
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._pace = Pace(setup.config.seconds_per_call, setup.config.steps_per_call)
 
-    def run(self) -> None:
-        """To the end of the trial."""
+    def run(self, on_results: Callable[[], object] = lambda: None) -> None:
+        """To the end of the trial; `on_results` is called when its results.csv has changed."""
         restored = self._checkpoints.restore(cycle.template(self._setup))
         state = cycle.start(self._setup, self._key) if restored is None else restored
         if restored is None:
@@ -56,7 +56,7 @@ class Trial:
         try:
             self._write_files(state, log)
             self._stop_if_asked(state)
-            state = self._advance(state, log, board)
+            state = self._advance(state, log, board, on_results)
         finally:
             log.close()
             if board is not None:
@@ -64,9 +64,9 @@ class Trial:
             self._checkpoints.close()
         if devices.is_primary():
             trained.save(self._folder / "model", self._setup, state, self._about)
-            self._checkpoints.remove()
+            remove(self._folder / "checkpoints")
 
-    def _advance(self, state, log, board):
+    def _advance(self, state, log, board, on_results):
         every = self._setup.config.checkpoint_every_steps
         steps = cycle.advance(self._setup, self._key, state, self._pace)
         late = None  # A report whose call may still run: its metrics are fetched one call later.
@@ -92,6 +92,8 @@ class Trial:
                 late = None
             if report.stage_ended:
                 self._write_files(state, log)
+                if report.stage == "evaluate":
+                    on_results()
             if asked is not None or to_save:
                 self._save(state)
             if asked is not None:
@@ -128,10 +130,10 @@ class Trial:
         for name, value in values.items():
             if not np.isfinite(value).all():
                 bad = int(np.flatnonzero(~np.isfinite(np.atleast_1d(value)))[0])
-                self._fail(
-                    f"{name} is {np.atleast_1d(value)[bad]} in cycle {report.cycle},"
-                    f" stage {report.stage}, step {report.step - value.size + bad}"
-                )
+                where = f"{np.atleast_1d(value)[bad]} in cycle {report.cycle}, stage {report.stage}"
+                if not report.count:
+                    raise TrialError(f"{self._name}: {name} is {where}: no figure can be that")
+                self._fail(f"{name} is {where}, step {report.step - value.size + bad}")
         return {name: float(value.mean()) for name, value in values.items()}
 
     def _save(self, state):

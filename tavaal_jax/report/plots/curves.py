@@ -33,13 +33,16 @@ def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) 
     style.save(figure, path)
 
 
-def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Figure 6: what TA-VAAL is made of, as differences to the baseline."""
+def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> bool:
+    """Figure 6: what TA-VAAL is made of, as differences to the baseline; False: there are none."""
     curves = statistics.curves(rows, rows[0]["metric"])
     chosen = {name: curve for name, curve in _differences(curves).items() if name in methods.PARTS}
+    if not chosen:
+        return False
     figure, panels = _panels(len(chosen))
     _differences_in(panels, chosen)
     style.save(figure, path)
+    return True
 
 
 def ranking_losses(trials: dict[str, list[list[dict]]], path: pathlib.Path) -> None:
@@ -71,7 +74,7 @@ def ranking_losses(trials: dict[str, list[list[dict]]], path: pathlib.Path) -> N
 
 def _differences(curves):
     base = curves.get(methods.BASELINE, {})
-    return {
+    found = {
         name: {
             labelled: {t: v - base[labelled][t] for t, v in trials.items() if t in base[labelled]}
             for labelled, trials in curve.items()
@@ -80,6 +83,7 @@ def _differences(curves):
         for name, curve in curves.items()
         if base and name != methods.BASELINE
     }
+    return {name: curve for name, curve in found.items() if curve}
 
 
 def _panels(count):

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax import data
-from tavaal_jax.algorithm.methods import BASELINE, METHODS, PARTS
+from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records
 from tavaal_jax.report.plots import choices, curves, pictures
@@ -48,8 +48,7 @@ def draw(
     curves.accuracy(rows, folder / "accuracy.png", config.dataset)
     drawn = ["accuracy.png"]
     methods = {row["method"] for row in rows}
-    if BASELINE in methods and methods & set(PARTS):
-        curves.ablation(rows, folder / "ablation.png")
+    if BASELINE in methods and curves.ablation(rows, folder / "ablation.png"):
         drawn.append("ablation.png")
     drawn += _of_training(folder, trials_there)
     diagnosed = records.read_diagnostics(folder)
@@ -71,6 +70,8 @@ def draw(
     if dataset is None:
         return drawn
     plane = dataset.is_plane
+    if len(dataset.shape) == 1 and not plane:
+        return drawn  # Features have no picture.
     shown = min(4, last) if plane and cycle < 0 else last
     chosen = {name: _arrays(there[trial]) for name, there in found[shown].items() if trial in there}
     picture, name = (
