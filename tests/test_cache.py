@@ -93,3 +93,10 @@ def test_two_processes_that_start_together_make_it_once(tmp_path):
         worker.join()
     assert sorted(answers)[-2:] == [1_400_000] * 2
     assert sum(a != 1_400_000 for a in answers) == 1
+
+
+def test_a_damaged_file_is_named_with_its_mend(tmp_path):
+    cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
+    (tmp_path / "set" / "x.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match="delete that folder, and it is made anew"):
+        cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})

@@ -48,7 +48,13 @@ def methods():
     return tuple(METHODS)
 
 
-@pytest.mark.parametrize("method", methods())
+QUICK = ("random", "mc_dropout", "coreset", "learning_loss_v2", "tavaal", "margin", "badge")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in methods()],
+)
 def test_first_steps_and_first_picks_are_those_on_record(method):
     golden, now = json.loads(GOLDEN.read_text())[method], recorded(method)
     advice = (

@@ -327,6 +327,7 @@ def test_data_prepared_in_another_format(call, tmp_path):
     assert "give --config.data_dir a folder of its own" in lines[0]
 
 
+@pytest.mark.slow
 def test_corrupt_checkpoints(run_main, tmp_path):
     flags = ("--config.methods=vaal", "--config.trials=1", "--config.cycles=2")
     flags += ("--config.epochs=3", "--config.vae.optimiser=sgd", "--config.vae.learning_rate=1e20")

@@ -107,6 +107,12 @@ def test_a_budget_that_the_pool_does_not_have(points, budget):
         query(config_of(), points, "random", budget)
 
 
+@pytest.mark.parametrize("budget", [2.5, "five"])
+def test_a_budget_that_is_no_whole_number(points, budget):
+    with pytest.raises(UserError, match="give a whole number"):
+        query(config_of(), points, "random", budget)
+
+
 def test_a_budget_may_be_numpys(points):
     assert len(query(config_of(), points, "random", np.int64(5)).indices) == 5
 

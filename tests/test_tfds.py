@@ -76,7 +76,8 @@ def check_a_run(config, methods, data_dir, run_main, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "classes", "digits"), [(cifar10, 10, 5), (cifar100, 100, 5), (svhn, 10, 6)]
+    ("config", "classes", "digits"),
+    [(cifar10, 10, 5), pytest.param(cifar100, 100, 5, marks=pytest.mark.slow), (svhn, 10, 6)],
 )
 def test_images_come_in_upstreams_order(config, classes, digits, data_dir):
     config = config.get_config()

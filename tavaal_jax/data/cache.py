@@ -37,7 +37,12 @@ def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.n
             for leftover in path.parent.glob(f"{path.name}-*"):
                 shutil.rmtree(leftover)  # of a process that was killed while it held the lock
             _store(path, make())
-    return {file.stem: np.load(file) for file in sorted(path.glob("*.npy"))}
+    try:
+        return {file.stem: np.load(file) for file in sorted(path.glob("*.npy"))}
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete that folder, and it is made anew"
+        ) from error
 
 
 def _store(path, arrays):

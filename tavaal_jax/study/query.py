@@ -1,5 +1,6 @@
 """One question, no files: which of these images are worth labelling next?"""
 
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,10 @@ def query(
     No file is read or written. Raises UserError for a fault the user can mend.
     """
     checks.check_name("method", method, tuple(METHODS))
+    try:
+        budget = None if budget is None else operator.index(budget)
+    except TypeError as error:
+        raise UserError(f"budget is {budget!r}: give a whole number") from error
     labelled = dataset.train_labels >= 0
     count, rest = int(labelled.sum()), int((~labelled).sum())
     config = config.copy_and_resolve_references()
@@ -49,7 +54,7 @@ def query(
         # Two cycles, because the last one of a study picks nothing.
         config.cycles, config.initial = 2, max(1, count)
         config.trials, config.first_trial = 1, 0
-        config.budget = config.budget if budget is None else int(budget)
+        config.budget = config.budget if budget is None else budget
         config.subset = max(config.subset, config.budget) if config.subset else 0
     if not rest:
         raise UserError("every image has a label: give -1 to those that nobody has labelled")

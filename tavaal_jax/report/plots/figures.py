@@ -142,9 +142,9 @@ def _choices(folder, there):
 
 def _arrays(path):
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read ({error}): put back a copy, or delete it"
         ) from error
