@@ -280,8 +280,8 @@ def test_the_training_trains(run_main, tmp_path):
     from tavaal_jax.data import load
     from tavaal_jax.data.pool import Normaliser
 
-    # The VAE starts as the released code's, whose images beat the mean image after 100 to 160 steps:
-    # in the second or third cycle.
+    # The VAE starts as the released code's; what it rebuilds beats the mean image after 100 to 160
+    # steps, in the second or third cycle.
     flags = ("--config.methods=tavaal", "--config.trials=1", "--config.cycles=5")
     done = run_main("digits", tmp_path, *flags)
     assert done.returncode == 0, done.stderr
