@@ -107,8 +107,10 @@ KEYS: dict[str, Key] = {
     ),
     "dtype": Key("float32", "of the networks' arithmetic", _one_of("float32", "bfloat16")),
     "rank_to_discriminator": Key(
-        "normalised", 'or "raw" (the released code)', _one_of("normalised", "raw")
+        "normalised", 'or "raw" (the released code), or "none"',
+        _one_of("normalised", "raw", "none"),
     ),
+    "rank_to_decoder": Key("normalised", 'or "none"', _one_of("normalised", "none")),
     "imbalance.ratio": Key(
         1, "the classes below keep 1/ratio of their training images", _at_least(1)
     ),
@@ -136,9 +138,9 @@ KEYS: dict[str, Key] = {
     "task.decay_factor": Key(0.1, "... by this factor", _fraction),
     "ranker.features": Key(128, "units per tap; 0: a single layer on the taps", _at_least(0)),
     "ranker.eta": Key(1.0, "weight of the ranking loss, equation (2)", _at_least(0)),
-    "ranker.until_fraction": Key(0.8, "of the epochs, after which the Ranker is ...", _fraction),
+    "ranker.until_fraction": Key(0.6, "of the epochs, after which the Ranker is ...", _fraction),
     "ranker.after": Key(
-        "freeze", '... not updated ("freeze") or cut off from T ("detach")',
+        "detach", '... cut off from T ("detach") or not updated ("freeze", 0.8: Algorithm 1)',
         _one_of("freeze", "detach"),
     ),
     "mc_dropout.measure": Key(

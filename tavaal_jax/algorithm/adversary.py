@@ -59,6 +59,8 @@ class Adversary:
     tell: Callable[[Said], Any] | None
     """What it is told of images, from what T and R say of them: `-> [B, ...]`; None: nothing."""
     settings: Settings
+    hidden: tuple[str, ...] = ()
+    """Fields of `Rank` that are not shown, although it is told."""
 
     def first_told(self, keys: jax.Array) -> Rank:
         """r ~ U(0, 1), Algorithm 1's ranks of the first epoch: `keys [B] -> [B, 1]`."""
@@ -66,8 +68,9 @@ class Adversary:
         return Rank(drawn, drawn)
 
     def rank(self, told: Any) -> Rank:
-        """What the decoder and D see of what it is told: here all of it."""
-        return Rank() if told is None else told
+        """What the decoder and D see of what it is told: all of it but what is `hidden`."""
+        rank: Rank = Rank() if told is None else told._replace(**dict.fromkeys(self.hidden))
+        return rank
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
         """Fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
@@ -216,7 +219,9 @@ def vaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> A
 
 
 def tavaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
-    """The paper's: decoder and D are told the rank."""
+    """The paper's: decoder and D are told the rank, unless the config hides it from one."""
     raw = config.rank_to_discriminator == "raw"
+    shown = {"decoder": config.rank_to_decoder, "discriminator": config.rank_to_discriminator}
+    hidden = tuple(name for name, how in shown.items() if how == "none")
     plain = vaal(config, shape, axis_name)
-    return dataclasses.replace(plain, tell=lambda said: rank_of(said, raw))
+    return dataclasses.replace(plain, tell=lambda said: rank_of(said, raw), hidden=hidden)
