@@ -7,7 +7,6 @@ python benchmarks/ablation.py report digits writes tables and figure from what i
 """
 
 import argparse
-import collections
 import os
 import pathlib
 import queue
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             except queue.Empty:
                 return
             done = subprocess.run(
-                command(arguments, *job), cwd=FOLDER.parent, capture_output=True, text=True,
+                command(arguments, *job), check=False, cwd=FOLDER.parent, capture_output=True, text=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, mine),
             )  # fmt: skip
             print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)

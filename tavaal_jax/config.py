@@ -181,6 +181,10 @@ KEYS: dict[str, Key] = {
     "discriminator.learning_rate": Key(5e-4, "constant", _positive),
     "discriminator.momentum": Key(0.9, "of SGD", _fraction),
     "discriminator.weight_decay": Key(0.0, "L2", _at_least(0)),
+    "sraal.hidden": Key(
+        (1024, 256), "of the method sraal: layers that tell the class from half of Z", _widths
+    ),
+    "sraal.eta": Key(1.0, "weight of their loss in the VAE's", _at_least(0)),
     "score_batch_size": Key(
         128, "images per device and call in scoring and evaluation", _at_least(1)
     ),

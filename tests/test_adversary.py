@@ -11,14 +11,15 @@ import pytest
 from configs import moons, smoke
 from tavaal_jax.algorithm import adversary as adversaries
 from tavaal_jax.algorithm import losses
-from tavaal_jax.algorithm.adversary import rank_of, tavaal, vaal
+from tavaal_jax.algorithm.adversary import Rank, rank_of, tavaal, vaal
 from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import Half, Schedule, derive, example_keys
 from tavaal_jax.data.plans import Plan
 from tavaal_jax.engine import programs
 
 KEY = derive(jax.random.key(0), 0)
-SHAPE = (8, 8, 1)
+SHAPE, CLASSES = (8, 8, 1), 10
 IMAGES = jax.random.normal(jax.random.key(1), (16, *SHAPE))
 PREDICTED = (jnp.linspace(-2, 2, 8), jnp.linspace(3, -3, 8))
 
@@ -31,7 +32,7 @@ def said(predicted):
 def built(make=tavaal, **changes):
     config = smoke.get_config()
     config.update_from_flattened_dict(changes)
-    return make(config, SHAPE)
+    return make(config, Classification.of(config, CLASSES), SHAPE)
 
 
 def halves(adversary):
@@ -108,7 +109,7 @@ def test_weights_of_kl_and_of_the_adversarial_loss():
         )
         for beta, weight in ((0.0, 0.0), (3.0, 5.0))
     )
-    loss = lambda made: jax.jit(lambda s: made._vae_loss(s.vae_params, s, *both)[0])(state)
+    loss = lambda made: jax.jit(lambda s: made.vae_loss(s.vae_params, s, *both)[0])(state)
     expected = 2 * metrics["reconstruction"]
     np.testing.assert_allclose(loss(plain), expected, rtol=1e-5)
     expected += 3 * 2 * metrics["kl"] + 5 * metrics["adversarial_loss"]
@@ -139,12 +140,16 @@ def test_noise_depends_on_the_position_and_differs_between_pools():
     positions = jnp.array([0, 1, 6, 7])
     plan = Plan(None, None, positions)
     schedule = Schedule(jnp.int32(5), None, None, None)
-    both = programs._halves((IMAGES[:4], IMAGES[4:8]), (None, None), KEY, schedule, plan)
+    labels = jnp.arange(4)
+    both = programs._halves((IMAGES[:4], IMAGES[4:8]), (None, None), labels, KEY, schedule, plan)
+    np.testing.assert_array_equal(both[0].labels, labels)
+    np.testing.assert_array_equal(both[1].labels, -1)
     bits = [np.asarray(jax.random.key_data(half.keys)) for half in both]
     assert len(np.unique(np.concatenate(bits), axis=0)) == 8
     again = programs._halves(
         (IMAGES[:2], IMAGES[4:6]),
         (None, None),
+        labels[:2],
         KEY,
         schedule,
         plan._replace(positions=positions[2:]),
@@ -255,7 +260,7 @@ def test_images_are_resized_to_what_the_vae_sees(size):
 
 def test_features_are_seen_as_they_are():
     config = moons.get_config()
-    adversary = tavaal(config, (3,))
+    adversary = tavaal(config, Classification(2), (3,))
     features = jax.random.normal(KEY, (8, 3))
     assert adversary.seen(features) is features
     state = adversary.init(KEY, features[:1])
@@ -281,3 +286,26 @@ def test_settings_are_read_from_a_config():
     assert (settings.beta, settings.adversarial_weight) == (2.0, 0.5)
     assert settings.vae == ("adam", 0.25, 0.9, 0.0)
     assert settings.discriminator == ("adam", 1e-3, 0.9, 0.0)
+
+
+@pytest.mark.parametrize("hidden", [(), ("decoder",), ("discriminator",)])
+def test_a_rank_can_be_hidden_from_the_decoder_or_from_d(hidden):
+    names = {"decoder": "rank_to_decoder", "discriminator": "rank_to_discriminator"}
+    adversary = built(**{names[name]: "none" for name in hidden})
+    told = adversary.tell(said(PREDICTED[0]))
+    rank = adversary.rank(told)
+    assert {name for name in names if getattr(rank, name) is None} == set(hidden)
+    state = jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)
+    assert len(state.discriminator_params["Dense_0"]["kernel"]) == 5 - ("discriminator" in hidden)
+    assert len(state.vae_params["expand"]["kernel"]) == 5 - ("decoder" in hidden)
+    both = halves(adversary)
+    _, metrics = jax.jit(adversary.step)(state, *both)
+    lower = tuple(half._replace(told=Rank(*(x - 0.4 for x in half.told))) for half in both)
+    _, other = jax.jit(adversary.step)(state, *lower)
+    changed = {
+        "decoder": metrics["reconstruction"] != other["reconstruction"],
+        "discriminator": metrics["discriminator_loss"] != other["discriminator_loss"],
+    }
+    assert changed["decoder"] == ("decoder" not in hidden)
+    if hidden == ("decoder",):
+        assert changed["discriminator"]

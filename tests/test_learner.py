@@ -28,7 +28,7 @@ def built(ranked, after="freeze"):
         models.build_learner(config, 2),
         models.build_ranker(config) if ranked else None,
         losses.ranking if ranked else None,
-        Classification(),
+        Classification(2),
         learners.Settings.of(config),
     )
 
@@ -39,9 +39,10 @@ def on_images():
     config = smoke.get_config()
     config.task.widths = (4, 4)
     config.mc_dropout.place = "stages"
+    config.ranker.after = "freeze"
     return Learner(
         models.build_learner(config, 10), models.build_ranker(config), losses.margin,
-        Classification(), learners.Settings.of(config),
+        Classification(10), learners.Settings.of(config),
     )  # fmt: skip
 
 

@@ -90,3 +90,17 @@ def test_losses_stay_finite_where_a_sigmoid_saturates():
     far = jnp.array([200.0, -200.0])
     np.testing.assert_allclose(losses.discriminator(far, far), 200.0, rtol=1e-6)
     np.testing.assert_allclose(losses.adversarial(far, far), 200.0, rtol=1e-6)
+
+
+def test_relabelled_states_are_soft_targets():
+    # sigmoid(ln 3) = 3/4: -log D(L) = ln 4/3; U: u log 4 + (1 - u) log 4/3 with u = 1/4, then 1.
+    logit = jnp.log(jnp.array([3.0, 3.0]))
+    found = losses.relabelled_discriminator(logit, logit, jnp.array([0.25, 1.0]))
+    log4, log43 = np.log(4.0), np.log(4 / 3)
+    expected = log43 + (0.25 * log4 + 0.75 * log43 + log4) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    vaal = losses.discriminator(logit, logit)
+    relabelled = losses.relabelled_discriminator(logit, logit, jnp.ones(2))
+    np.testing.assert_allclose(relabelled, vaal, rtol=1e-6)
+    gradient = jax.grad(losses.relabelled_discriminator, argnums=2)(logit, logit, jnp.ones(2))
+    np.testing.assert_array_equal(gradient, 0)

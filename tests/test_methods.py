@@ -47,6 +47,10 @@ def images_of(kind):
     return jax.random.normal(jax.random.key(1), (POOL + LABELLED, *SHAPES[kind]))
 
 
+def problem_of(config):
+    return Classification.of(config, CLASSES)
+
+
 @functools.cache
 def viewer(method, kind):
     """`image -> View` of networks with random weights."""
@@ -55,10 +59,12 @@ def viewer(method, kind):
         models.build_learner(config, CLASSES),
         None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
-        Classification(),
+        problem_of(config),
         learners.Settings.of(config),
     )
-    adversary = None if method.adversary is None else method.adversary(config, shape, None)
+    make, adversary = method.adversary, None
+    if make is not None:
+        adversary = make(config, problem_of(config), shape)
     some = images_of(kind)[:1]
     state = jax.jit(lambda key: learner.init(key, some))(KEY)
     adversary_state = None
@@ -155,7 +161,8 @@ def test_a_method_has_what_it_picks_by(method):
     view = viewer(method, "features")(images_of("features")[0])
     assert (view.predicted is None) == (method.ranking_loss is None)
     assert (view.adversary is None) == (method.adversary is None)
-    assert (view.told is None) == (method.adversary is None or method.ranking_loss is None)
+    asks = view.adversary is not None and view.adversary.tell is not None
+    assert (view.told is not None) == asks
 
 
 def test_names_used_elsewhere_are_methods():
@@ -204,11 +211,10 @@ def test_a_method_can_be_added_from_outside_and_taken_away(monkeypatch):
 # Another adversary
 
 
-class Relabelling(Adversary):
-    """In the manner of "State-relabeling adversarial active learning" (Zhang et al., CVPR 2020).
+class Wary(Adversary):
+    """One with a step of its own: it is told how uncertain T is, `[B]`, 0 to 1, and weighs by it.
 
-    It is told how uncertain T is, `[B]`, 0 to 1; D is taught that an uncertain image of U looks
-    unlabelled and a certain one looks labelled. Neither network is given a rank.
+    Neither network is given a rank.
     """
 
     def first_told(self, keys):
@@ -224,7 +230,7 @@ class Relabelling(Adversary):
         vae, discriminator = self.settings.vae, self.settings.discriminator
         params, optimiser, stats, metrics = optim.step(
             vae, vae.learning_rate,
-            lambda params: self._vae_loss(params, state, labelled, unlabelled),
+            lambda params: self.vae_loss(params, state, labelled, unlabelled),
             state.vae_params, state.vae_optimiser, mean,
         )  # fmt: skip
         state = state.replace(vae_params=params, vae_stats=stats, vae_optimiser=optimiser)
@@ -258,14 +264,14 @@ def uncertainty(said):
     return entropy / np.log(said.logits.shape[-1]).astype(np.float32)
 
 
-def relabelling(config, shape, axis_name=None):
-    return Relabelling(
+def wary(config, problem, shape, axis_name=None):
+    return Wary(
         models.build_vae(config, shape, axis_name), models.build_discriminator(config), uncertainty,
         Settings.of(config),
     )  # fmt: skip
 
 
-MINE = Method("mine", values.discriminator, picks.smallest, adversary=relabelling)
+MINE = Method("mine", values.discriminator, picks.smallest, adversary=wary)
 
 
 def resident():
@@ -296,7 +302,7 @@ def test_another_adversary_goes_through_the_whole_template():
 
 
 def test_another_adversary_steps_as_a_plain_function():
-    adversary = relabelling(config_of("features"), (2,))
+    adversary = wary(config_of("features"), None, (2,))
     images = images_of("features")
     state = adversary.init(KEY, images[:1])
     told = jnp.array([0.0, 0.25, 0.5, 1.0])
@@ -356,7 +362,7 @@ def test_another_adversary_needs_no_change_of_any_program():
     )
     assert valued.value.shape == (len(wanted),)
     np.testing.assert_array_equal(valued.value, valued.score)
-    expected = relabelling(config, (2,)).score(
+    expected = wary(config, None, (2,)).score(
         adversary_state, pool.plain(wanted), jnp.asarray(inspected.told[wanted])
     )
     np.testing.assert_allclose(valued.value, expected, rtol=1e-4, atol=1e-6)

@@ -78,8 +78,9 @@ def test_core_set_equals_the_usual_loop_on_real_embeddings():
     stored = load(config).train_images
     images = jax.vmap(Normaliser.of(stored))(stored[:400])
     learner = Learner(
-        models.build_learner(config, 10), None, None, Classification(), learners.Settings.of(config)
-    )
+        models.build_learner(config, 10), None, None, Classification(10),
+        learners.Settings.of(config),
+    )  # fmt: skip
     state = jax.jit(lambda key: learner.init(key, images[:1]))(KEY)
     embeddings = np.asarray(jax.jit(learner.say)(state, images).embedding)
     subset, labelled = embeddings[:331], embeddings[331:]  # 69 centers, padded to 128

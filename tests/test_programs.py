@@ -66,7 +66,8 @@ def test_what_a_method_is_made_of(name):
     built = programs.build(config_of(), method, (2,), 2)
     assert (made.learner.ranker is None) == (method.ranking_loss is None)
     assert (made.adversary is None) == (method.adversary is None)
-    assert built.asks == (method.ranking_loss is not None)
+    told = made.adversary is not None and made.adversary.tell is not None
+    assert built.asks == (method.ranking_loss is not None or told)
     assert set(built.train) == {"task", "joint", "adversary"}
 
 

@@ -33,7 +33,7 @@ class Echo(nn.Module):
 def says(*logits):
     """A view of an image of which T says these logits."""
     settings = learners.Settings.of(moons.get_config())
-    learner = Learner(Echo(), None, None, Classification(), settings)
+    learner = Learner(Echo(), None, None, Classification(len(logits)), settings)
     return View(jnp.array(logits), learner, LearnerState({"learner": {}}, {}, None))
 
 
@@ -42,7 +42,7 @@ def built(make=moons, classes=3, shape=(2,), **mc_dropout):
     config = make.get_config()
     config.mc_dropout.update(mc_dropout)
     learner = Learner(
-        models.build_learner(config, classes), None, None, Classification(),
+        models.build_learner(config, classes), None, None, Classification(classes),
         learners.Settings.of(config),
     )  # fmt: skip
     init = jax.jit(lambda key: learner.init(key, jnp.zeros((1, *shape))))
@@ -123,7 +123,7 @@ def test_the_predicted_loss_is_the_rankers():
 
 @pytest.mark.parametrize("make", [adversaries.vaal, adversaries.tavaal])
 def test_the_discriminators_value_is_the_adversarys_score(make):
-    adversary = make(moons.get_config(), (2,))
+    adversary = make(moons.get_config(), Classification(2), (2,))
     state = adversary.init(KEY, IMAGE[None])
     told = None
     if adversary.tell is not None:

@@ -1,7 +1,7 @@
 """VAE and discriminator D, conditioned on the rank: losses (4) to (6), a step of both, score (7).
 
-An adversary is a value: `METHODS` holds functions `(config, shape, axis_name) -> Adversary`. A new
-one is a subclass, or anything else with the methods of :class:`Adversary`.
+An adversary is a value: `METHODS` holds functions `(config, problem, shape, axis_name)` that return
+one. A new one is a subclass, or anything else with the methods of :class:`Adversary`.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from flax import linen as nn
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import AdversaryState, Half, Params, Stream, derive
 
 Metrics = dict[str, jax.Array]
@@ -50,6 +51,19 @@ class Settings(NamedTuple):
         )
 
 
+class _Pass(NamedTuple):
+    """What the VAE and D make of one pool's half of a batch."""
+
+    reconstruction: jax.Array
+    """Both terms of equation (4): `[]` each."""
+    kl: jax.Array
+    logits: jax.Array
+    """D's `[B]`, on the means."""
+    latent: jax.Array
+    """Drawn, `[B, Z]`."""
+    stats: Params
+
+
 @dataclasses.dataclass(frozen=True)
 class Adversary:
     """VAE and D; every method is a pure function of its arguments."""
@@ -62,7 +76,7 @@ class Adversary:
     hidden: tuple[str, ...] = ()
     """Fields of `Rank` that are not shown, although it is told."""
 
-    def first_told(self, keys: jax.Array) -> Rank:
+    def first_told(self, keys: jax.Array) -> Any:
         """r ~ U(0, 1), Algorithm 1's ranks of the first epoch: `keys [B] -> [B, 1]`."""
         drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
         return Rank(drawn, drawn)
@@ -111,7 +125,7 @@ class Adversary:
         params, optimiser, stats, vae_metrics = optim.step(
             self.settings.vae,
             self.settings.vae.learning_rate,
-            lambda params: self._vae_loss(params, state, labelled, unlabelled),
+            lambda params: self.vae_loss(params, state, labelled, unlabelled),
             state.vae_params,
             state.vae_optimiser,
             mean,
@@ -121,7 +135,7 @@ class Adversary:
         params, optimiser, _, d_metrics = optim.step(
             self.settings.discriminator,
             self.settings.discriminator.learning_rate,
-            lambda params: self._discriminator_loss(params, latents, labelled, unlabelled),
+            lambda params: self.discriminator_loss(params, latents, labelled, unlabelled),
             state.discriminator_params,
             state.discriminator_optimiser,
             mean,
@@ -129,37 +143,50 @@ class Adversary:
         state = state.replace(discriminator_params=params, discriminator_optimiser=optimiser)
         return state, {**vae_metrics, **d_metrics}
 
-    def _vae_loss(
+    def vae_loss(
         self, params: Params, state: AdversaryState, labelled: Half, unlabelled: Half
     ) -> tuple[jax.Array, tuple[Params, Metrics]]:
         """Equation (4) for both pools, plus lambda (5)."""
-        of_labelled = self._transductive(params, state.vae_stats, state, labelled)
-        reconstruction_l, kl_l, logits_l, stats = of_labelled
-        of_unlabelled = self._transductive(params, stats, state, unlabelled)
-        reconstruction_u, kl_u, logits_u, stats = of_unlabelled
-        adversarial = losses.adversarial(logits_l, logits_u)
-        loss = reconstruction_l + reconstruction_u + self.settings.beta * (kl_l + kl_u)
+        of_l = self._transductive(params, state.vae_stats, state, labelled)
+        of_u = self._transductive(params, of_l.stats, state, unlabelled)
+        adversarial = losses.adversarial(of_l.logits, of_u.logits)
+        loss = of_l.reconstruction + of_u.reconstruction + self.settings.beta * (of_l.kl + of_u.kl)
+        loss += self.settings.adversarial_weight * adversarial
         metrics = {
-            "reconstruction": 0.5 * (reconstruction_l + reconstruction_u),
-            "kl": 0.5 * (kl_l + kl_u),
+            "reconstruction": 0.5 * (of_l.reconstruction + of_u.reconstruction),
+            "kl": 0.5 * (of_l.kl + of_u.kl),
             "adversarial_loss": adversarial,
         }
-        return loss + self.settings.adversarial_weight * adversarial, (stats, metrics)
+        annotation, more = self.annotation_loss(params, of_l.latent, labelled)
+        return loss + annotation, (of_u.stats, {**metrics, **more})
+
+    def annotation_loss(
+        self, params: Params, latent: jax.Array, labelled: Half
+    ) -> tuple[jax.Array | float, Metrics]:
+        """What the VAE's loss has beside (4) and (5), from L's latents `[B, Z]`: here nothing."""
+        del params, latent, labelled
+        return 0.0, {}
 
     def _transductive(
         self, params: Params, stats: Params, state: AdversaryState, half: Half
-    ) -> tuple[jax.Array, jax.Array, jax.Array, Params]:
+    ) -> "_Pass":
         """Equation (4) for one pool, with its own BatchNorm statistics, and D's logits."""
-        rank = self.rank(half.told)
-        noise = jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
-        (decoded, latent, log_variance), updated = self.vae.apply(
+        rank, noise = self.rank(half.told), self._noise(half)
+        (decoded, mean, log_variance), updated = self.vae.apply(
             {"params": params, "batch_stats": stats},
             half.images, noise, rank.decoder, train=True, mutable=["batch_stats"],
         )  # fmt: skip
-        reconstruction = losses.reconstruction(half.images, decoded)
-        kl = losses.kl_divergence(latent, log_variance)
-        logits = self._judge(state.discriminator_params, latent, rank)
-        return reconstruction, kl, logits, updated.get("batch_stats", {})
+        return _Pass(
+            losses.reconstruction(half.images, decoded),
+            losses.kl_divergence(mean, log_variance),
+            self._judge(state.discriminator_params, mean, rank),
+            mean + jnp.exp(0.5 * log_variance) * noise,
+            updated.get("batch_stats", {}),
+        )
+
+    def _noise(self, half: Half) -> jax.Array:
+        """Of the latents: `[B, Z]`."""
+        return jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
 
     def _latents(self, state: AdversaryState, half: Half) -> jax.Array:
         """Means of the latents after the VAE's update, `[B, Z]`.
@@ -172,19 +199,26 @@ class Adversary:
         )
         return latent
 
-    def _discriminator_loss(
+    def discriminator_loss(
         self,
         params: Params,
         latents: tuple[jax.Array, jax.Array],
         labelled: Half,
         unlabelled: Half,
     ) -> tuple[jax.Array, tuple[None, Metrics]]:
-        """Equation (6)."""
+        """D's loss and how often it is right."""
         logits_l = self._judge(params, latents[0], self.rank(labelled.told))
         logits_u = self._judge(params, latents[1], self.rank(unlabelled.told))
-        loss = losses.discriminator(logits_l, logits_u)
+        loss = self.state_loss(logits_l, logits_u, unlabelled)
         accuracy = 0.5 * (jnp.mean(logits_l > 0) + jnp.mean(logits_u < 0))
         return loss, (None, {"discriminator_loss": loss, "discriminator_accuracy": accuracy})
+
+    def state_loss(
+        self, labelled_logits: jax.Array, unlabelled_logits: jax.Array, unlabelled: Half
+    ) -> jax.Array:
+        """Equation (6): `logits [B], [B] -> []`."""
+        del unlabelled
+        return losses.discriminator(labelled_logits, unlabelled_logits)
 
     def _judge(self, params: Params, latent: jax.Array, rank: Rank) -> jax.Array:
         """D's logits `[B]`."""
@@ -210,18 +244,23 @@ def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
     return Rank(normalised, predicted if raw_to_discriminator else normalised)
 
 
-def vaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
+def vaal(
+    config: Any, problem: Classification, shape: tuple[int, ...], axis_name: str | None = None
+) -> Adversary:
     """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
+    del problem
     return Adversary(
         models.build_vae(config, shape, axis_name), models.build_discriminator(config), None,
         Settings.of(config),
     )  # fmt: skip
 
 
-def tavaal(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> Adversary:
+def tavaal(
+    config: Any, problem: Classification, shape: tuple[int, ...], axis_name: str | None = None
+) -> Adversary:
     """The paper's: decoder and D are told the rank, unless the config hides it from one."""
     raw = config.rank_to_discriminator == "raw"
     shown = {"decoder": config.rank_to_decoder, "discriminator": config.rank_to_discriminator}
     hidden = tuple(name for name, how in shown.items() if how == "none")
-    plain = vaal(config, shape, axis_name)
+    plain = vaal(config, problem, shape, axis_name)
     return dataclasses.replace(plain, tell=lambda said: rank_of(said, raw), hidden=hidden)

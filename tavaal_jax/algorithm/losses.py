@@ -72,3 +72,18 @@ def discriminator(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> j
     return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
         jax.nn.softplus(unlabelled_logits)
     )
+
+
+def relabelled_discriminator(
+    labelled_logits: jax.Array, unlabelled_logits: jax.Array, uncertainty: jax.Array
+) -> jax.Array:
+    """SRAAL's loss of D (Zhang et al., CVPR 2020): `[B], [B], [B] -> []`.
+
+    The state of an unlabelled image is relabelled from 0 to `1 - uncertainty`: what T is certain of
+    counts as labelled, `-log D(L) - u log(1 - D(U)) - (1 - u) log D(U)`. With `u = 1` it is (6).
+    """
+    chex.assert_rank([labelled_logits, unlabelled_logits, uncertainty], 1)
+    state = 1.0 - jax.lax.stop_gradient(uncertainty)
+    return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
+        optax.sigmoid_binary_cross_entropy(unlabelled_logits, state)
+    )

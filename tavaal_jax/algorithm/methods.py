@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tavaal_jax.algorithm import losses, picks, values
 from tavaal_jax.algorithm.adversary import Adversary, tavaal, vaal
 from tavaal_jax.algorithm.learner import RankingLoss
+from tavaal_jax.algorithm.sraal import sraal
 
 
 class Method(NamedTuple):
@@ -23,7 +24,7 @@ class Method(NamedTuple):
     ranking_loss: RankingLoss | None = None
     """Loss of the Ranker `(R(x) [B], l [B]) -> []`; None: the method has no Ranker."""
     adversary: Callable[..., Adversary] | None = None
-    """`(config, shape, axis_name) -> Adversary`; None: the method has none."""
+    """`(config, problem, shape, axis_name) -> Adversary`; None: the method has none."""
     compares: bool = False
     """Whether `pick` gets the values of L, too."""
     dropout: bool = False
@@ -44,6 +45,7 @@ METHODS: dict[str, Method] = {
             losses.margin, tavaal,
         ),
         Method("tavaal", values.discriminator, picks.smallest, losses.ranking, tavaal),
+        Method("sraal", values.discriminator, picks.smallest, adversary=sraal),
         Method("least_confidence", values.least_confidence, picks.largest),
         Method("margin", values.margin, picks.smallest),
         Method("entropy", values.entropy, picks.largest),

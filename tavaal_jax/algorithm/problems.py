@@ -1,7 +1,7 @@
 """What a problem is: how its examples are augmented, its loss, its metrics, its uncertainties."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -20,10 +20,17 @@ class Classification:
     """One label per image; metric: test accuracy."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    classes: int
+    """K"""
     pad: int = 0
     """Pixels of zeros on each side before the random crop."""
     flip: bool = False
     """Horizontally, half of the time."""
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> "Classification":
+        """That of a config, for `classes` classes."""
+        return cls(classes, config.augmentation.pad, config.augmentation.flip)
 
     def augment(self, example: Example, key: jax.Array) -> Example:
         """Random crop from the padded image, then a flip; a label knows no place."""
@@ -65,6 +72,24 @@ class Classification:
     def entropy(self, logits: jax.Array) -> jax.Array:
         """Of the prediction, nats: `[K] -> []`."""
         return _entropy(jax.nn.softmax(logits))
+
+    def indicator(self, logits: jax.Array) -> jax.Array:
+        """SRAAL's online uncertainty indicator, 0 (certain) to 1: `[K] -> []`.
+
+        `1 - MINVar(p) / Var(p) * max(p)`, where MINVar is the variance of the probabilities `p` if
+        all but the largest were equal, the least it can be (Zhang et al., CVPR 2020, section 3.3).
+        Both variances are over K here, so that a certain prediction has none; the released code
+        divides one of them by K - 1.
+        """
+        probability, classes = jax.nn.softmax(logits), len(logits)
+        highest = jnp.max(probability)
+        rest = (1.0 - highest) / (classes - 1)
+        variance = jnp.mean(jnp.square(probability - 1 / classes))
+        apart = jnp.square(highest - 1 / classes) + (classes - 1) * jnp.square(rest - 1 / classes)
+        least = apart / classes
+        # Where all probabilities are alike both are zero; rounding may put one above the other.
+        ratio = jnp.where(variance > 0, least / jnp.where(variance > 0, variance, 1), 1)
+        return 1.0 - jnp.clip(ratio, 0, 1) * highest
 
     def error(self, logits: jax.Array) -> jax.Array:
         """Gradient of the loss on the logits, were T's choice right: `p - onehot`, `[K] -> [K]`."""

@@ -96,6 +96,8 @@ class Half(NamedTuple):
     """What the adversary is told of each image, arrays `[B, ...]`; None: nothing."""
     keys: jax.Array
     """A key per example `[B]`, for the latents' noise."""
+    labels: jax.Array | None = None
+    """`[B]`, -1 where nobody has said: everywhere in U."""
 
 
 class Schedule(NamedTuple):

@@ -96,16 +96,17 @@ class Parts:
 
 def parts(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> Parts:
     """T and R, and the adversary, of a method for images of `shape` and `classes` classes."""
+    problem = Classification.of(config, classes)
     learner = Learner(
         models.build_learner(config, classes, devices.AXIS),
         None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
-        Classification(config.augmentation.pad, config.augmentation.flip),
+        problem,
         learners.Settings.of(config),
     )
     adversary = None
     if method.adversary is not None:
-        adversary = method.adversary(config, shape, devices.AXIS)
+        adversary = method.adversary(config, problem, shape, devices.AXIS)
     dropout = config.mc_dropout
     return Parts(method, learner, adversary, dropout.passes, dropout.measure)
 
@@ -206,7 +207,7 @@ def _joint_step(
     told = _joint_told(made, learner_state, images, key, schedule, plan)
     batch = _batch(made, examples.labelled, normalise, key, schedule, plan)
     learner_state, task_metrics = made.learner.step(learner_state, batch, schedule, devices.mean)
-    labelled, unlabelled = _halves(images, told, key, schedule, plan)
+    labelled, unlabelled = _halves(images, told, examples.labelled.label, key, schedule, plan)
     assert made.adversary is not None
     adversary_state, metrics = made.adversary.step(
         adversary_state, labelled, unlabelled, devices.mean
@@ -246,18 +247,20 @@ def _adversary_step(
     normalise = jax.vmap(data[0].normalise)
     images = (normalise(examples.labelled.image), normalise(examples.unlabelled))
     assert made.adversary is not None
-    labelled, unlabelled = _halves(images, examples.told, key, schedule, plan)
+    labels = examples.labelled.label
+    labelled, unlabelled = _halves(images, examples.told, labels, key, schedule, plan)
     return made.adversary.step(state, labelled, unlabelled, devices.mean)
 
 
 def _halves(
-    images: tuple[jax.Array, ...], told: tuple[Any, Any], key: jax.Array, schedule: Schedule,
-    plan: Plan,
+    images: tuple[jax.Array, ...], told: tuple[Any, Any], labels: jax.Array, key: jax.Array,
+    schedule: Schedule, plan: Plan,
 ) -> tuple[Half, Half]:  # fmt: skip
     """L's and U's halves of a batch, in this order."""
     latent_key = derive(key, Stream.LATENT, schedule.step)
     keys = [example_keys(derive(latent_key, number), plan.positions) for number in range(2)]
-    return Half(images[0], told[0], keys[0]), Half(images[1], told[1], keys[1])
+    unknown = jnp.full_like(labels, -1)
+    return Half(images[0], told[0], keys[0], labels), Half(images[1], told[1], keys[1], unknown)
 
 
 # One example each

@@ -5,15 +5,16 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tavaal_jax.models.heads import Discriminator, Ranker
+from tavaal_jax.models.heads import Discriminator, LatentClassifier, Ranker
 from tavaal_jax.models.layers import Dropout, TaskOutput
 from tavaal_jax.models.mlp import MLP
 from tavaal_jax.models.resnet import ResNet
-from tavaal_jax.models.vae import MLPVAE, ConvVAE, image_size
+from tavaal_jax.models.vae import MLPVAE, ConvVAE, UnifiedVAE, image_size
 
 __all__ = [
-    "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "Ranker", "ResNet", "TaskOutput",
-    "build_discriminator", "build_learner", "build_ranker", "build_vae",
+    "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier", "Ranker", "ResNet",
+    "TaskOutput", "UnifiedVAE", "build_discriminator", "build_learner", "build_ranker",
+    "build_unified_vae", "build_vae",
 ]  # fmt: skip
 
 # `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
@@ -41,6 +42,14 @@ def build_vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None)
         return MLPVAE(settings.latent, widths, shape[-1], dtype)
     size = settings.image_size or image_size(*shape[:2])
     return ConvVAE(settings.latent, widths, size, shape[-1], axis_name, dtype)
+
+
+def build_unified_vae(
+    config: Any, classes: int, shape: tuple[int, ...], axis_name: str | None = None
+) -> UnifiedVAE:
+    """The same, with half of its latent for the class."""
+    head = LatentClassifier(classes, tuple(config.sraal.hidden), jnp.dtype(config.dtype))
+    return UnifiedVAE(build_vae(config, shape, axis_name), head)
 
 
 def build_discriminator(config: Any) -> Discriminator:

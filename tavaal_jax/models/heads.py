@@ -1,4 +1,4 @@
-"""Heads: the Ranker on T's taps (section 3.1), the discriminator on latents (section 3.3)."""
+"""Heads: the Ranker on T's taps (section 3.1), discriminator and classifier on latents (3.3)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,3 +45,22 @@ class Discriminator(nn.Module):
         for width in self.hidden:
             x = nn.relu(nn.Dense(width, kernel_init=layers.he_normal, dtype=self.dtype)(x))
         return nn.Dense(1, kernel_init=layers.he_normal)(x.astype(jnp.float32))[:, 0]
+
+
+class LatentClassifier(nn.Module):
+    """SRAAL's supervised target learner: says the class from a latent.
+
+    `len(hidden) + 1` dense layers with ReLU, all He normal, as released.
+    """
+
+    classes: int
+    hidden: Sequence[int]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        """`latent [B, Z] -> logits [B, K]`."""
+        x = latent
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, kernel_init=layers.he_normal, dtype=self.dtype)(x))
+        return nn.Dense(self.classes, kernel_init=layers.he_normal)(x.astype(jnp.float32))

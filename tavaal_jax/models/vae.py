@@ -115,6 +115,48 @@ class MLPVAE(nn.Module):
         return reconstruct(self, features, noise, rank, train)
 
 
+class UnifiedVAE(nn.Module):
+    """SRAAL's generator: one half of the latent is decoded, from the other the class is told.
+
+    Its latent is the unified representation of image and annotation (Zhang et al., CVPR 2020,
+    section 3.2: unsupervised image reconstructor and supervised target learner on one encoder).
+    """
+
+    vae: nn.Module
+    """Whose latent is halved."""
+    classifier: nn.Module
+    """The supervised target learner's head."""
+
+    @property
+    def latent(self) -> int:
+        """Z, of both halves together."""
+        return int(self.vae.latent)
+
+    @property
+    def size(self) -> int:
+        """Side of what it sees."""
+        return int(self.vae.size)
+
+    def encode(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """`images [B, ...] -> mean [B, Z], log_variance [B, Z]`."""
+        encoded: tuple[jax.Array, jax.Array] = self.vae.encode(images, train)
+        return encoded
+
+    def decode(self, latent: jax.Array, rank: jax.Array | None, train: bool) -> jax.Array:
+        """`latent [B, Z], rank [B, 1] or None -> [B, ...]`, from the first half alone."""
+        return jnp.asarray(self.vae.decode(latent[:, : (self.latent + 1) // 2], rank, train))
+
+    def classify(self, latent: jax.Array) -> jax.Array:
+        """`latent [B, Z] -> logits [B, K]`, from the second half alone."""
+        return jnp.asarray(self.classifier(latent[:, (self.latent + 1) // 2 :]))
+
+    def __call__(self, images, noise, rank, train):
+        """`images, noise [B, Z], rank -> decoded, mean, log_variance`."""
+        if self.is_initializing():
+            self.classify(noise)
+        return reconstruct(self, images, noise, rank, train)
+
+
 def reconstruct(vae, images, noise, rank, train):
     """One pass through a VAE; the latent is `mean + exp(log_variance / 2) noise`."""
     mean, log_variance = vae.encode(images, train)

@@ -52,7 +52,7 @@ def prepare(
     return Setup(
         config,
         method,
-        Classification(config.augmentation.pad, config.augmentation.flip),
+        Classification.of(config, dataset.classes),
         programs.build(config, method, dataset.shape, dataset.classes),
         *placed,
         oracle,

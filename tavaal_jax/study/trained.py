@@ -142,14 +142,15 @@ def load_model(folder: str | pathlib.Path) -> Model:
 
 def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
     config = ConfigDict(record["config"])
-    network = models.build_learner(config, len(record["class_names"]))
+    problem = Classification.of(config, len(record["class_names"]))
+    network = models.build_learner(config, problem.classes)
     ranker = models.build_ranker(config) if record["ranker"] else None
     return Model(
         tuple(record["class_names"]),
         tuple(record["shape"]),
         record["method"],
         record["labelled"],
-        Learner(network, ranker, None, Classification(), learners.Settings.of(config)),
+        Learner(network, ranker, None, problem, learners.Settings.of(config)),
         LearnerState(tree["params"], tree.get("stats", {}), None),
         Normaliser(**tree["normalise"]),
         config.score_batch_size,

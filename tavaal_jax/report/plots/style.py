@@ -23,8 +23,9 @@ COLOURS = {
     "margin": "#9E3D8F",
     "entropy": "#8C564B",
     "badge": "#17A398",
+    "sraal": "#6A3D9A",
 }
-_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>", strict=True))
+_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>8", strict=True))
 
 
 def colour(method: str) -> str:
