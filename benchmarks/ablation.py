@@ -1,9 +1,9 @@
 """Which parts of TA-VAAL matter: variants of it beside plain methods, paired by trial.
 
 python benchmarks/ablation.py run digits --trials=20 fills the machine with studies, a process per
-core (or one, with --processes=1), in runs/ablation/digits/<cell>/trials_<first>; the same command
-continues what was interrupted, and with more trials adds some.
-python benchmarks/ablation.py report digits writes tables and figure from what is there.
+core (or as many as --processes says), in runs/ablation/digits/<cell>/trials_<first>; the same
+command continues what was interrupted, and with more trials adds some.
+python benchmarks/ablation.py report digits moons writes tables and the figure from what is there.
 """
 
 import argparse
@@ -13,8 +13,13 @@ import queue
 import subprocess
 import sys
 import threading
+from typing import Any
+
+from tavaal_jax.report import records, statistics
+from tavaal_jax.report.plots import style
 
 FOLDER = pathlib.Path(__file__).parent
+STUDIES = FOLDER / "studies" / "ablation"
 RANKED = "learning_loss,learning_loss_v2,vaal_learning_loss,tavaal"
 TOLD = "vaal_learning_loss,tavaal"
 
@@ -43,24 +48,54 @@ CELLS = {
 """Ranker x rank given to D x schedule, and the rank hidden from decoder or D."""
 BASE = "detach_0.6"
 
+EFFECTS = {
+    # what is asked: (variant, what it is compared with), each (cell, method)
+    "Ranker in T's gradient to the end, picks by R(x)": (
+        ("freeze_0.8", "learning_loss_v2"), (BASE, "random")),
+    "... for 60 % of the epochs, picks by R(x)": ((BASE, "learning_loss_v2"), (BASE, "random")),
+    "... never, picks by R(x)": (("detach_0", "learning_loss_v2"), (BASE, "random")),
+    "adversary alone (vaal)": ((BASE, "vaal"), (BASE, "random")),
+    "Ranker in T's gradient (60 %) beside vaal": (("no_rank", "tavaal"), (BASE, "vaal")),
+    "then: rank given to the decoder": (("decoder_only", "tavaal"), ("no_rank", "tavaal")),
+    "then: rank given to D": (("discriminator_only", "tavaal"), ("no_rank", "tavaal")),
+    "then: raw rank given to D": (("discriminator_only_raw", "tavaal"), ("no_rank", "tavaal")),
+    "then: rank given to both (tavaal)": ((BASE, "tavaal"), ("no_rank", "tavaal")),
+    "then: raw rank to D, rank to the decoder": (
+        ("detach_0.6_raw", "tavaal"), ("no_rank", "tavaal")),
+    "tavaal: 60 % instead of to the end": ((BASE, "tavaal"), ("freeze_0.8", "tavaal")),
+    "tavaal: raw rank instead of normalised": (("detach_0.6_raw", "tavaal"), (BASE, "tavaal")),
+    "tavaal: ranking instead of margin loss": ((BASE, "tavaal"), (BASE, "vaal_learning_loss")),
+    "tavaal: two phases instead of joint": (("two_phase", "tavaal"), (BASE, "tavaal")),
+    "the same, raw rank (as released)": (("two_phase_raw", "tavaal"), ("detach_0.6_raw", "tavaal")),
+    "vaal: two phases instead of joint": (("two_phase", "vaal"), (BASE, "vaal")),
+}  # fmt: skip
+"""What each part adds or costs."""
 
-def jobs(arguments: argparse.Namespace) -> list[tuple[str, int, int]]:
-    """(cell, first trial, number after the last), such that all cells grow at the same pace."""
+
+# Run
+
+
+def jobs(arguments: argparse.Namespace, config: str) -> list[tuple[str, str, int, int]]:
+    """(config, cell, first trial, number after the last), such that all cells grow alike.
+
+    Two phases take several times as long and get half of the trials.
+    """
     cells = arguments.cells.split(",") if arguments.cells else list(CELLS)
     return [
-        (cell, first, min(first + arguments.block, arguments.trials))
+        (config, cell, first, min(first + arguments.block, last))
         for first in range(0, arguments.trials, arguments.block)
         for cell in cells
+        if first < (last := arguments.trials // (1 + ("schedule" in CELLS[cell][0])))
     ]
 
 
-def command(arguments: argparse.Namespace, cell: str, first: int, last: int) -> list[str]:
+def command(workdir: pathlib.Path, config: str, cell: str, first: int, last: int) -> list[str]:
     """Of one study."""
     keys, methods = CELLS[cell]
     changes = {**keys, "methods": methods, "first_trial": first, "trials": last}
     return [
-        sys.executable, "-m", "tavaal_jax.main", f"--config=configs/{arguments.config}.py",
-        f"--workdir={arguments.workdir / arguments.config / cell / f'trials_{first}'}",
+        sys.executable, "-m", "tavaal_jax.main", f"--config=configs/{config}.py",
+        f"--workdir={workdir / config / cell / f'trials_{first}'}",
         *(f"--config.{name}={value}" for name, value in changes.items()),
     ]  # fmt: skip
 
@@ -68,11 +103,12 @@ def command(arguments: argparse.Namespace, cell: str, first: int, last: int) -> 
 def run(arguments: argparse.Namespace) -> int:
     """All studies that are not finished, each process on a core of its own."""
     todo: queue.Queue = queue.Queue()
-    for job in jobs(arguments):
-        todo.put(job)
+    for config in arguments.config:
+        for job in jobs(arguments, config):
+            todo.put(job)
     cores = sorted(os.sched_getaffinity(0))
     count = arguments.processes or len(cores)
-    failed = []
+    failed: list[tuple] = []
 
     def work(number: int) -> None:
         mine = set(cores[number::count])
@@ -82,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             except queue.Empty:
                 return
             done = subprocess.run(
-                command(arguments, *job), check=False, cwd=FOLDER.parent, capture_output=True, text=True,
+                command(arguments.workdir, *job), check=False, cwd=FOLDER.parent, capture_output=True, text=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, mine),
             )  # fmt: skip
             print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)
@@ -97,11 +133,143 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+# Report
+
+Place = tuple[str, str]
+"""Cell and method."""
+COLUMNS = {
+    "discriminator_auc": "AUC of D",
+    "overlap_highest_predicted": "picks among the highest R(x)",
+    "overlap_highest_loss": "... the highest true loss",
+    "picks_class_entropy": "class entropy, nats",
+}
+
+
+def collect(workdir: pathlib.Path) -> tuple[list[dict], list[dict]]:
+    """Rows of all results.csv and of all diagnostics.csv below; a method is called cell/method."""
+    rows: list[dict[str, Any]] = []
+    diagnosed: list[dict[str, Any]] = []
+    for part in sorted(workdir.glob("*/trials_*")):
+        mine, faults = records.all_results(part)
+        for fault in faults:
+            print(f"warning: {fault}", file=sys.stderr)
+        for rest, found in ((rows, mine), (diagnosed, records.read_diagnostics(part))):
+            name = lambda row, cell=part.parent.name: f"{cell}/{row['method']}"
+            rest += [{**row, "method": name(row)} for row in found]
+    return rows, diagnosed
+
+
+def effect(curves: dict[str, statistics.Curve], this: Place, that: Place) -> dict[str, Any]:
+    """Paired differences of two variants: mean under the curve, first and last cycle."""
+    pair = [curves.get("/".join(place), {}) for place in (this, that)]
+    both = statistics.in_common(*pair)
+    if not both[0]:
+        return {}
+    first, last = min(both[0]), max(both[0])
+    return {
+        "n": len(both[0][first]),
+        "curve": statistics.paired(*map(statistics.area, both)),
+        "first": statistics.paired(both[0][first], both[1][first]),
+        "last": statistics.paired(both[0][last], both[1][last]),
+    }
+
+
+def cell_of(found: dict[str, float]) -> str:
+    """A difference with its interval."""
+    if not found:
+        return "-"
+    text = f"{found['difference']:+.3f}"
+    return text + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if "low" in found else "")
+
+
+def variants(curves: dict, diagnosed: list[dict]) -> list[str]:
+    """A row per cell and method: differences to random, and what the diagnostics say."""
+    means = {column: statistics.diagnosed(diagnosed, column) for column in COLUMNS}
+    lines = [
+        "| variant | method | n | curve | first cycle | last cycle | "
+        + " | ".join(COLUMNS.values()) + " |",
+        "|---|---|" + "---:|" * (4 + len(COLUMNS)),
+    ]  # fmt: skip
+    for cell, (_, methods) in CELLS.items():
+        for method in methods.split(","):
+            found = effect(curves, (cell, method), (BASE, "random"))
+            if not found or method == "random":
+                continue
+            values = [list(means[c].get(f"{cell}/{method}", {}).values()) for c in COLUMNS]
+            shown = [f"{sum(v) / len(v):.2f}" if v else "-" for v in values]
+            differences = [cell_of(found[part]) for part in ("curve", "first", "last")]
+            words = [cell, f"`{method}`", str(found["n"]), *differences, *shown]
+            lines.append("| " + " | ".join(words) + " |")
+    return lines
+
+
+def effects(curves: dict) -> list[str]:
+    """A row per question."""
+    lines = [
+        "| what | n | mean under the curve | first cycle, nothing picked yet | last cycle |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, pair in EFFECTS.items():
+        found = effect(curves, *pair)
+        if found:
+            parts = [cell_of(found[part]) for part in ("curve", "first", "last")]
+            lines.append("| " + " | ".join([name, str(found["n"]), *parts]) + " |")
+    return lines
+
+
+def draw(curves: dict[str, dict], path: pathlib.Path) -> None:
+    """Each effect on the mean under the curve with its 95 % interval, a panel per config."""
+    figure, axes = style.axes(1, len(curves), width=4.2, height=5.4)
+    names = list(EFFECTS)
+    for axis, (config, mine) in zip(axes.flat, curves.items(), strict=True):
+        most = 0
+        for height, name in enumerate(names):
+            found = effect(mine, *EFFECTS[name])
+            if not found:
+                continue
+            most, curve = max(most, found["n"]), found["curve"]
+            middle = curve["difference"]
+            low, high = curve.get("low", middle), curve.get("high", middle)
+            colour = "#888888" if low <= 0 <= high else "#0072B2" if low > 0 else "#D55E00"
+            reach = [[middle - low], [high - middle]]
+            axis.errorbar(middle, height, xerr=reach, fmt="o", color=colour, capsize=3)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(f"{config} (n up to {most})", fontsize="medium")
+        axis.set_yticks(range(len(names)), names if axis is axes.flat[0] else [""] * len(names))
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel("difference of the mean under the curve")
+    style.save(figure, path)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Tables, figure and all results, from what the studies have left so far."""
+    STUDIES.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for config in arguments.config:
+        rows, diagnosed = collect(arguments.workdir / config)
+        if not rows:
+            print(f"nothing in {arguments.workdir / config}: run first", file=sys.stderr)
+            return 2
+        curves = drawn[config] = statistics.curves(rows, rows[0]["metric"])
+        text = [f"# {config}: what each part adds or costs", "", *effects(curves)]
+        text += [
+            "",
+            f"## All variants: difference to random in {BASE}",
+            *variants(curves, diagnosed),
+        ]
+        (STUDIES / f"{config}.md").write_text("\n".join(text) + "\n")
+        folder = STUDIES / config
+        folder.mkdir(exist_ok=True)
+        records.write_results(folder, rows)  # type: ignore[arg-type]
+    draw(drawn, STUDIES / "ablation.png")
+    return 0
+
+
 def main() -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("config", help="name of a file in configs/, such as digits")
+    parser.add_argument("config", nargs="+", help="names of files in configs/, such as digits")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/ablation"))
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--block", type=int, default=5, help="trials of one study's process")

@@ -1,0 +1,72 @@
+"""How far the stop hint misses what later cycles brought, over all studies in studies/.
+
+python benchmarks/stop_hint.py [results.csv ...]: every curve of every study is cut after each cycle
+from the third on, and what the hint says of the next is compared with what was measured: with all
+trials together, and with each trial as if it were the only one. Beside it two guesses without a
+model: as much as the last time, and nothing.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from tavaal_jax.report import hint, records, statistics
+
+STUDIES = pathlib.Path(__file__).parent / "studies"
+
+
+def checked(curve: statistics.Curve) -> list[tuple[hint.Hint, float]]:
+    """Hint and what was measured instead, for each prefix of a curve."""
+    labelled = sorted(curve)
+    found = []
+    for count in range(hint.LEAST, len(labelled)):
+        said = hint.hint({n: curve[n] for n in labelled[:count]})
+        now, then = (np.mean(list(curve[n].values())) for n in labelled[count - 1 : count + 1])
+        if said is not None and said.more == labelled[count] - labelled[count - 1]:
+            found.append((said, float(then - now)))
+    return found
+
+
+def row(name: str, pairs: list[tuple[hint.Hint, float]]) -> str:
+    """A row of the table."""
+    said, brought = [s for s, _ in pairs], np.array([b for _, b in pairs])
+    miss = lambda guesses: np.mean(np.abs(np.array(guesses) - brought))
+    inside = np.mean([s.low <= b <= s.high for s, b in pairs])
+    width = np.mean([s.high - s.low for s in said])
+    bias = np.mean([s.gain for s in said] - brought)
+    return (
+        f"| {name} | {len(pairs)} | {brought.mean():+.4f} | {miss([s.gain for s in said]):.4f} |"
+        f" {bias:+.4f} | {miss([s.last for s in said]):.4f} | {miss(np.zeros(len(pairs))):.4f} |"
+        f" {inside:.0%} | {width:.3f} |"
+    )
+
+
+def main() -> int:
+    """Command line; prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="*", type=pathlib.Path, help="of studies/ by default")
+    files = parser.parse_args().results or sorted(STUDIES.rglob("results.csv"))
+    print("| study | hints | brought | miss of the hint | its bias | miss of the last gain |"
+          " miss of nothing | inside 95 % | width |")  # fmt: skip
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    together, alone = [], []
+    for file in files:
+        rows = records.read_results(file.parent)
+        all_of, single = [], []
+        for curve in statistics.curves(rows, rows[0]["metric"]).values():
+            all_of += checked(curve)
+            for trial in next(iter(curve.values())):
+                one = {n: {trial: v[trial]} for n, v in curve.items() if trial in v}
+                single += checked(one)
+        print(row(f"{file.parent.name}, all trials", all_of))
+        print(row(f"{file.parent.name}, one trial", single))
+        together, alone = together + all_of, alone + single
+    print(row("all, all trials", together))
+    print(row("all, one trial", alone))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Stop hint: what will the next labels bring? From the learning curve so far, with an interval.
+
+The error on the test set is taken to fall as a power of the number of labels towards a floor,
+`e(n) = c + a (n / n_1)^-alpha` ("Learning curves: asymptotic values and rate of convergence",
+Cortes et al., NIPS 1993). Three numbers from five or six points are not determined, so all that fit are
+kept, each with its weight: exponents on a grid alike, low floors likelier than high ones, `a` and
+the noise integrated out.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tavaal_jax.report import statistics
+from tavaal_jax.report.statistics import Curve
+
+LEAST = 3  # points of a curve from which something can be said
+DRAWS = 4000
+_FLOORS = np.linspace(0, 1, 41)  # shares of the least error seen
+_EXPONENTS = np.linspace(0.02, 2, 45)
+_NOISE = 0.01  # deviation of one value where there are no other trials to tell
+
+
+class Hint(NamedTuple):
+    """What a curve says of the labels to come, in units of the metric."""
+
+    labelled: int
+    """Labels so far."""
+    more: int
+    """How many more are meant: as many as the last time."""
+    last: float
+    """What the last as many brought."""
+    gain: float
+    """Expected of the next: median."""
+    low: float
+    """Of the 95 % interval of what will be measured."""
+    high: float
+
+
+def hint(curve: Curve) -> Hint | None:
+    """From one method's curve; None with fewer than three points that all its trials have."""
+    labelled = sorted(curve)
+    trials = set.intersection(*(set(curve[n]) for n in labelled)) if labelled else set()
+    if len(labelled) < LEAST or not trials:
+        return None
+    values = np.array([[curve[n][t] for t in sorted(trials)] for n in labelled])
+    more = labelled[-1] - labelled[-2]
+    means = values.mean(axis=1)
+    gains = predict(np.array(labelled, float), values, labelled[-1] + more) - means[-1]
+    low, gain, high = np.quantile(gains, [0.025, 0.5, 0.975])
+    last = float(means[-1] - means[-2])
+    return Hint(labelled[-1], more, last, float(gain), float(low), float(high))
+
+
+def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
+    """Draws `[DRAWS]` of the mean that will be measured with `at` labels.
+
+    `labelled [k]`, `values [k, trials]` of a metric between 0 and 1 that grows with labels.
+    """
+    errors = np.maximum(1.0 - values.mean(axis=1), 1e-3)
+    weights = errors.mean() / errors  # The variance of a share of mistakes grows with the share.
+    noise, freedom = _noise(values, weights)
+    falls = (labelled / labelled[0]) ** -_EXPONENTS[:, None]  # [exponents, k]
+    above = errors - (_FLOORS * errors.min())[:, None, None]  # [floors, 1, k]
+    squares = np.sum(weights * falls**2, axis=-1)  # [exponents]
+    scale = np.maximum(np.sum(weights * above * falls, axis=-1) / squares, 0.0)
+    misfit = np.sum(weights * (above - scale[..., None] * falls) ** 2, axis=-1)
+    degrees = freedom + len(labelled) - 1
+    spread = misfit + freedom * noise + 1e-12
+    chances = np.exp(-0.5 * degrees * np.log(spread / spread.min())) / np.sqrt(squares)
+    chances *= (1 - _FLOORS[:, None]) ** 3 + 1e-9
+    random = np.random.default_rng(0)
+    chosen = random.choice(chances.size, DRAWS, p=(chances / chances.sum()).ravel())
+    i, j = np.unravel_index(chosen, chances.shape)
+    deviation = np.sqrt(spread[i, j] / random.chisquare(degrees, DRAWS))
+    amplitude = scale[i, j] + deviation / np.sqrt(squares[j]) * random.standard_normal(DRAWS)
+    fall = (at / labelled[0]) ** -_EXPONENTS[j]
+    error = _FLOORS[i] * errors.min() + np.maximum(amplitude, 0) * fall
+    measured = deviation / np.sqrt(weights[-1]) * random.standard_normal(DRAWS)
+    return np.clip(1.0 - error - measured, 0.0, 1.0)
+
+
+def _noise(values, weights):
+    """Variance of a weighted mean over trials, and the degrees of freedom it is known with."""
+    count, trials = values.shape
+    if trials == 1:
+        return _NOISE**2, 1
+    # Trials have levels of their own; what is left is the noise of a point.
+    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    freedom = (trials - 1) * (count - 1)
+    return float((weights[:, None] * rest**2).sum()) / freedom / trials, freedom
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence per method and metric, from the rows of results.csv; none of too short curves."""
+    found = []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        for method, curve in statistics.curves(rows, metric).items():
+            said = hint(curve)
+            if said is not None and not math.isnan(said.gain):
+                found.append(
+                    f"{method}: {said.more} more than {said.labelled} labels would bring"
+                    f" {said.gain:+.3f} [{said.low:+.3f}, {said.high:+.3f}] {metric},"
+                    f" the last {said.more} brought {said.last:+.3f}"
+                )
+    return found
