@@ -118,7 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
             except queue.Empty:
                 return
             done = subprocess.run(
-                command(arguments.workdir, *job), check=False, cwd=FOLDER.parent, capture_output=True, text=True,
+                command(arguments.workdir, *job), check=False, cwd=FOLDER.parent,
+                capture_output=True, text=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, mine),
             )  # fmt: skip
             print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)

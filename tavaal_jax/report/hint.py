@@ -2,7 +2,7 @@
 
 The error on the test set is taken to fall as a power of the number of labels towards a floor,
 `e(n) = c + a (n / n_1)^-alpha` ("Learning curves: asymptotic values and rate of convergence",
-Cortes et al., NIPS 1993). Three numbers from five or six points are not determined, so all that fit are
+Cortes et al., NIPS 1993). Five or six points do not determine three numbers, so all that fit are
 kept, each with its weight: exponents on a grid alike, low floors likelier than high ones, `a` and
 the noise integrated out.
 """

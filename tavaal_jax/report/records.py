@@ -10,7 +10,7 @@ import numpy as np
 
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import files
+from tavaal_jax.report import diagnostics, files
 
 _PICK_FIELDS = ("cycle", "rank", "index", "id", "score")
 
@@ -129,8 +129,27 @@ def read_picks(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, Any]]) -> None:
     """A csv of figures with six digits; what a row does not have is empty."""
-    lines = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    files.write(path, files.as_csv(fields, _as_lines(rows)))
+
+
+def write_diagnostics(folder: pathlib.Path, log: list[dict[str, Any]], cycle: int) -> None:
+    """diagnostics.csv of a trial from its log; of a log that went missing what was there before.
+
+    `cycle` is the one under way.
+    """
+    path, fields = folder / "diagnostics.csv", diagnostics.FIELDS
+    lines: list[dict[str, Any]] = _as_lines(diagnostics.rows(log))
+    logged = {line["cycle"] for line in lines}
+    with contextlib.suppress(UserError, KeyError, ValueError):  # A damaged one is made anew.
+        before = [row for row in files.read_csv(path) if set(row) == set(fields)]
+        kept: list[dict[str, Any]] = [{**row, "cycle": int(row["cycle"])} for row in before]
+        lines += [r for r in kept if int(r["cycle"]) < cycle and r["cycle"] not in logged]
+    lines.sort(key=lambda line: int(line["cycle"]))
     files.write(path, files.as_csv(fields, lines))
+
+
+def _as_lines(rows):
+    return [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
 def read_diagnostics(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -39,35 +39,36 @@ def expected_labelled(config: Any, cycle: int) -> int:
 
 def start(setup: Setup, key: jax.Array) -> LoopState:
     """The state before the first step of a trial, whose key is `key`."""
+    return fresh(setup, key, blank(setup, key))
+
+
+def blank(setup: Setup, key: jax.Array) -> LoopState:
+    """The same without weights: the first images are labelled."""
     config, size = setup.config, setup.size
     first = plans.initial(derive(key, Stream.INITIAL), size, config.initial)
     answers = setup.oracle.answer(first)
     labels, labelled_in = np.full(size, -1, np.int32), np.full(size, -1, np.int32)
     labels[first] = answers
     labelled_in[first[answers >= 0]] = 0
-    return begin(setup, key, labels, labelled_in)
+    return with_labels(setup, labels, labelled_in)
 
 
-def begin(setup: Setup, key: jax.Array, labels: np.ndarray, labelled_in: np.ndarray) -> LoopState:
-    """The same with given labels, int32 `[N]`, and the cycle that each is known from."""
+def with_labels(setup: Setup, labels: np.ndarray, labelled_in: np.ndarray) -> LoopState:
+    """Before any pick, without weights: labels, int32 `[N]`, and the cycle each is known from."""
     config, size = setup.config, setup.size
-    return _fresh(
-        setup,
-        key,
-        LoopState(
-            cycle=0,
-            stage=names(config, setup.method, 0)[0],
-            step=0,
-            labels=labels,
-            labelled_in=labelled_in,
-            picked_in=np.full(size, -1, np.int32),
-            pick_rank=np.full(size, -1, np.int32),
-            pick_score=np.zeros(size, np.float32),
-            results=np.full((config.cycles, len(setup.problem.metrics)), np.nan, np.float32),
-            counts=np.full(config.cycles, -1, np.int32),
-            learner=None,
-            adversary=None,
-        ),
+    return LoopState(
+        cycle=0,
+        stage=names(config, setup.method, 0)[0],
+        step=0,
+        labels=labels,
+        labelled_in=labelled_in,
+        picked_in=np.full(size, -1, np.int32),
+        pick_rank=np.full(size, -1, np.int32),
+        pick_score=np.zeros(size, np.float32),
+        results=np.full((config.cycles, len(setup.problem.metrics)), np.nan, np.float32),
+        counts=np.full(config.cycles, -1, np.int32),
+        learner=None,
+        adversary=None,
     )
 
 
@@ -118,9 +119,10 @@ def _next_cycle(setup, key, state):
     if is_finished(setup, state):
         return state.replace(stage="")
     first = names(setup.config, setup.method, state.cycle)[0]
-    return _fresh(setup, key, state.replace(stage=first))
+    return fresh(setup, key, state.replace(stage=first))
 
 
-def _fresh(setup, key, state):
+def fresh(setup: Setup, key: jax.Array, state: LoopState) -> LoopState:
+    """A state with the weights that its cycle starts from."""
     learner, adversary = devices.place(setup.programs.init(key, state.cycle))
     return state.replace(learner=learner, adversary=adversary)

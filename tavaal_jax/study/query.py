@@ -74,7 +74,8 @@ def query(
     placed = setup.place(config, dataset)
     made = setup.prepare(config, METHODS[method], dataset, placed, _Silent())
     key = derive(jax.random.key(config.seed), 0)
-    state = cycle.begin(made, key, dataset.train_labels, np.where(labelled, 0, -1).astype(np.int32))
+    known_from = np.where(labelled, 0, -1).astype(np.int32)
+    state = cycle.fresh(made, key, cycle.with_labels(made, dataset.train_labels, known_from))
     stage = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
     for name in cycle.names(config, METHODS[method], 0):
         if name == "evaluate":

@@ -10,9 +10,9 @@ import numpy as np
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Interrupted, TrialError
-from tavaal_jax.report import diagnostics, files, progress, records
+from tavaal_jax.report import files, progress, records
 from tavaal_jax.report.checkpoints import Checkpoints, remove
-from tavaal_jax.study import cycle, stages, trained
+from tavaal_jax.study import cycle, replay, stages, trained
 from tavaal_jax.study.setup import Setup
 from tavaal_jax.study.stages import Report, ValueFault
 
@@ -41,13 +41,7 @@ class Trial:
 
     def run(self, on_results: Callable[[], object] = lambda: None) -> None:
         """To the end of the trial; `on_results` is called when its results.csv has changed."""
-        restored = self._checkpoints.restore(cycle.template(self._setup))
-        state = cycle.start(self._setup, self._key) if restored is None else restored
-        if restored is None:
-            self._save(state)  # There is a good checkpoint from the first step on.
-        else:
-            text = f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}"
-            self._say(text, skipped=self._units_before(state))
+        state = self._begin_or_continue()
         names = lambda number: cycle.names(self._setup.config, self._setup.method, number)
         log = records.Log(self._folder / "metrics.jsonl", lambda r: is_before(r, state, names))
         board = None
@@ -65,6 +59,22 @@ class Trial:
         if devices.is_primary():
             trained.save(self._folder / "model", self._setup, state, self._about)
             remove(self._folder / "checkpoints")
+
+    def _begin_or_continue(self):
+        """The state to go on from: a checkpoint's, else that of picks.csv, else the first."""
+        setup, about = self._setup, ""
+        state = self._checkpoints.restore(cycle.template(setup))
+        if state is None:
+            state = replay.replay(setup, self._key, self._folder, self._about.ids)
+            about = " with the picks and results that are there"
+            if state is None:
+                state = cycle.start(setup, self._key)
+                self._save(state)  # There is a good checkpoint from the first step on.
+                return state
+            self._save(state)
+        text = f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}{about}"
+        self._say(text, skipped=self._units_before(state))
+        return state
 
     def _advance(self, state, log, board, on_results):
         every = self._setup.config.checkpoint_every_steps
@@ -165,8 +175,7 @@ class Trial:
         rows = records.result_rows(state, setup.method.name, self._number, setup.problem.metrics)
         records.write_results(folder, rows)
         if setup.config.diagnostics:
-            table = diagnostics.rows(log.records())
-            records.write_table(folder / "diagnostics.csv", diagnostics.FIELDS, table)
+            records.write_diagnostics(folder, log.records(), state.cycle)
 
     def _units_before(self, state: LoopState) -> int:
         """Units of work that an earlier process has done."""

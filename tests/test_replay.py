@@ -1,0 +1,163 @@
+"""A trial goes on from picks.csv and results.csv alone, or is told why it cannot."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import read_csv
+from trials import KEY, config_of, prepared
+
+from tavaal_jax import errors
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.state import derive
+from tavaal_jax.study import cycle, replay
+from tavaal_jax.study.study import run_study
+
+METHOD = "tavaal"
+TRIAL = f"{METHOD}/trial_0"
+
+
+def config(**changes):
+    return config_of(methods=METHOD, trials=1, cycles=4, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted study."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_study(config(), folder)
+    return folder
+
+
+def moved(whole, folder, cycles, names=("picks.csv", "results.csv")):
+    """Another folder with what a trial had written when it had gone through `cycles` cycles."""
+    to = folder / TRIAL
+    to.mkdir(parents=True)
+    for name in names:
+        header, *lines = (whole / TRIAL / name).read_text().splitlines(keepends=True)
+        at = header.strip().split(",").index("cycle")
+        kept = [line for line in lines if int(line.split(",")[at]) < cycles]
+        (to / name).write_text(header + "".join(kept))
+    return to
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3])
+def test_another_folder_goes_on_to_the_same_files(whole, tmp_path, cycles):
+    told = []
+    to = moved(whole, tmp_path, cycles)
+    run_study(config(), tmp_path, progress=lambda event: told.append(event.text))
+    assert any(f"continues in cycle {cycles}, stage" in text for text in told if text)
+    for name in ("picks.csv", "results.csv"):
+        assert (to / name).read_bytes() == (whole / TRIAL / name).read_bytes()
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert {row["cycle"] for row in read_csv(to / "diagnostics.csv")} == {
+        str(number) for number in range(cycles, 3)
+    }
+
+
+def test_a_cycle_with_results_but_without_picks_is_done_again(whole, tmp_path):
+    to = moved(whole, tmp_path, 2, ("results.csv",))
+    shutil.copy(moved(whole, tmp_path / "less", 1, ("picks.csv",)) / "picks.csv", to)
+    told = []
+    run_study(config(), tmp_path, progress=lambda event: told.append(event.text))
+    assert any("continues in cycle 1, stage" in text for text in told if text)
+    assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
+
+
+def test_diagnoses_that_were_moved_along_stay_and_a_missing_one_is_made(whole, tmp_path):
+    to = moved(whole, tmp_path, 3)
+    header, *rows = (whole / TRIAL / "diagnostics.csv").read_text().splitlines(keepends=True)
+    (to / "diagnostics.csv").write_text(header + rows[0] + rows[1])
+    told = []
+    run_study(config(), tmp_path, progress=lambda event: told.append(event.text))
+    assert any("continues in cycle 2, stage" in text for text in told if text)
+    after = (to / "diagnostics.csv").read_text().splitlines(keepends=True)
+    assert after[:3] == [header, rows[0], rows[1]]
+    assert len(after) == 4
+    assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
+
+
+def test_the_state_is_the_one_that_the_loop_came_through(whole, tmp_path):
+    made = prepared(METHOD)
+    key = derive(KEY, 0)
+    config_2 = made.config
+    assert config_2.cycles == 2
+    state = cycle.start(made, key)
+    for after, _ in cycle.advance(made, key, state, lambda stage: 50):
+        if after.cycle == 1:
+            break
+    picks = np.flatnonzero(after.picked_in == 0)
+    ids = np.array([f"point_{i}" for i in range(made.size)])
+    lines = [f"0,{after.pick_rank[i]},{i},{ids[i]},{after.pick_score[i]:.9g}\n" for i in picks]
+    (tmp_path / "picks.csv").write_text("cycle,rank,index,id,score\n" + "".join(lines))
+    value = f"{METHOD},0,0,{after.counts[0]},accuracy,{after.results[0, 0]:.6f}\n"
+    (tmp_path / "results.csv").write_text("method,trial,cycle,labelled,metric,value\n" + value)
+    found = replay.replay(made, key, tmp_path, ids)
+    for name in ("labels", "labelled_in", "picked_in", "pick_rank", "pick_score", "counts"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(after, name), err_msg=name)
+    assert (found.cycle, found.stage, found.step) == (after.cycle, after.stage, after.step)
+
+
+def spoil(to, change):
+    path = to / "picks.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+
+
+def other_column(number, text):
+    def change(lines):
+        fields = lines[1].split(",")
+        fields[number] = text
+        return [lines[0], ",".join(fields), *lines[2:]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "cycle 1 has not the ranks 0 to 9"),
+        (other_column(1, "3"), "cycle 0 has not the ranks 0 to 9"),
+        (other_column(2, "100000"), "image 100000 is not in this trial's subset of cycle 0"),
+        (other_column(3, "somebody"), "and somebody there"),
+        (lambda lines: [lines[0], "0,0,", *lines[2:]], "cannot be read"),
+    ],
+)
+def test_picks_of_something_else_are_refused_and_kept(whole, tmp_path, change, said):
+    to = moved(whole, tmp_path, 2)
+    spoil(to, change)
+    before = (to / "picks.csv").read_bytes()
+    with pytest.raises(errors.UserError, match=re.escape(said)) as caught:
+        run_study(config(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (to / "picks.csv").read_bytes() == before
+
+
+def test_another_seed_is_refused(whole, tmp_path):
+    to = moved(whole, tmp_path, 2)
+    with pytest.raises(errors.UserError, match=r"is not in this trial's subset|an image twice"):
+        run_study(config(seed=7), tmp_path)
+    assert (to / "picks.csv").exists()
+
+
+@pytest.mark.slow
+def test_every_method_goes_on_alike(tmp_path):
+    names = ",".join(METHODS)
+    changes = {"methods": names, "trials": 1, "cycles": 3}
+    run_study(config_of(**changes), tmp_path / "whole")
+    for name in METHODS:
+        to = tmp_path / "half" / name / "trial_0"
+        to.mkdir(parents=True)
+        for file in ("picks.csv", "results.csv"):
+            source = tmp_path / "whole" / name / "trial_0" / file
+            header, *lines = source.read_text().splitlines(keepends=True)
+            at = header.strip().split(",").index("cycle")
+            kept = [line for line in lines if int(line.split(",")[at]) < 1]
+            (to / file).write_text(header + "".join(kept))
+    run_study(config_of(**changes), tmp_path / "half")
+    for name in METHODS:
+        for file in ("picks.csv", "results.csv"):
+            there = f"{name}/trial_0/{file}"
+            half, whole = (tmp_path / part / there for part in ("half", "whole"))
+            assert half.read_bytes() == whole.read_bytes(), there
