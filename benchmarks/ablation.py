@@ -42,11 +42,13 @@ CELLS = {
     "discriminator_only": ({**SECTION_7_2, **NO_DECODER}, "tavaal"),
     "discriminator_only_raw": ({**SECTION_7_2, **NO_DECODER, **RAW}, "tavaal"),
     "no_rank": ({**SECTION_7_2, **NO_D, **NO_DECODER}, "tavaal"),
+    "six_updates": ({**SECTION_7_2, "vae.updates": 6}, "vaal,tavaal"),
     "two_phase": (RELEASED, f"vaal,{TOLD}"),
     "two_phase_raw": ({**RELEASED, **RAW}, TOLD),
 }
-"""Ranker x rank given to D x schedule, and the rank hidden from decoder or D."""
+"""Ranker x rank given to D x schedule, the rank hidden from decoder or D, more updates of both."""
 BASE = "detach_0.6"
+LONG = ("six_updates", "two_phase", "two_phase_raw")
 
 EFFECTS = {
     # what is asked: (variant, what it is compared with), each (cell, method)
@@ -65,6 +67,8 @@ EFFECTS = {
     "tavaal: 60 % instead of to the end": ((BASE, "tavaal"), ("freeze_0.8", "tavaal")),
     "tavaal: raw rank instead of normalised": (("detach_0.6_raw", "tavaal"), (BASE, "tavaal")),
     "tavaal: ranking instead of margin loss": ((BASE, "tavaal"), (BASE, "vaal_learning_loss")),
+    "tavaal: six updates of VAE and D per step": (("six_updates", "tavaal"), (BASE, "tavaal")),
+    "vaal: six updates of VAE and D per step": (("six_updates", "vaal"), (BASE, "vaal")),
     "tavaal: two phases instead of joint": (("two_phase", "tavaal"), (BASE, "tavaal")),
     "the same, raw rank (as released)": (("two_phase_raw", "tavaal"), ("detach_0.6_raw", "tavaal")),
     "vaal: two phases instead of joint": (("two_phase", "vaal"), (BASE, "vaal")),
@@ -78,14 +82,14 @@ EFFECTS = {
 def jobs(arguments: argparse.Namespace, config: str) -> list[tuple[str, str, int, int]]:
     """(config, cell, first trial, number after the last), such that all cells grow alike.
 
-    Two phases take several times as long and get half of the trials.
+    Cells whose VAE takes more steps last several times as long and get half of the trials.
     """
     cells = arguments.cells.split(",") if arguments.cells else list(CELLS)
     return [
         (config, cell, first, min(first + arguments.block, last))
         for first in range(0, arguments.trials, arguments.block)
         for cell in cells
-        if first < (last := arguments.trials // (1 + ("schedule" in CELLS[cell][0])))
+        if first < (last := arguments.trials // (1 + (cell in LONG)))
     ]
 
 

@@ -171,6 +171,9 @@ KEYS: dict[str, Key] = {
     "vae.unlabelled": Key(
         "all", 'what it trains on beside L: "all" of U or the "subset"', _one_of("all", "subset")
     ),
+    "vae.updates": Key(
+        1, "joint only: of VAE and D in each step; 1 is Algorithm 1", _at_least(1)
+    ),
     "vae.epochs": Key(
         100, "two_phase only: (labels + M) * epochs / batch_size steps", _at_least(1)
     ),

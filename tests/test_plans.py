@@ -71,3 +71,13 @@ def test_a_pool_smaller_than_a_batch_is_repeated():
     rows = plans.IndexStream(KEY, pool, 8).rows(0, 2)
     assert rows.shape == (2, 8)
     assert set(rows.ravel()) == {0, 1, 2}
+
+
+def test_groups_are_the_same_batches_some_to_a_step():
+    stream = plans.IndexStream(KEY, np.ones(40, bool), 8)
+    groups = stream.groups(2, 3, 4)
+    assert groups.shape == (3, 8, 4)
+    rows = stream.rows(8, 12)
+    for step in range(3):
+        for number in range(4):
+            np.testing.assert_array_equal(groups[step, :, number], rows[4 * step + number])

@@ -8,8 +8,8 @@ from trials import KEY, config_of, prepared, setup_of
 
 from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.algorithm.state import Example, Schedule
-from tavaal_jax.data.plans import Plan
+from tavaal_jax.algorithm.state import Example, Schedule, Stream, derive
+from tavaal_jax.data.plans import More, Plan
 from tavaal_jax.engine import devices, programs
 from tavaal_jax.study import cycle
 
@@ -47,10 +47,44 @@ def test_first_ranks_are_those_of_the_examples_positions(made):
     images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
     state = cycle.start(prepared("tavaal"), KEY).learner
     whole = programs._joint_told(made, state, images, KEY, schedule(True), PLAN)
-    part = Plan(*(rows[4:8] for rows in PLAN))
+    part = Plan(*(rows[4:8] for rows in PLAN[:3]))
     images = tuple(half[4:8] for half in images)
     found = programs._joint_told(made, state, images, KEY, schedule(True), part)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4:8]), found, whole)
+
+
+def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own_plan(monkeypatch):
+    """One step with two more updates is the step, and then the adversary's own twice."""
+    monkeypatch.setattr(devices, "mean", lambda tree: tree)
+    setup = prepared("tavaal")
+    made = programs.parts(config_of(), METHODS["tavaal"], (2,), 2)
+    begun = cycle.start(setup, KEY)
+    state, data = (begun.learner, begun.adversary), (setup.train, None)
+    data[0].labels.block_until_ready()
+    rows = np.random.default_rng(0).permutation(96).astype(np.int32).reshape(2, 16, 3)
+    more = More(rows[0, :, :2], rows[1, :, :2])
+    step = jax.jit(lambda s, plan: programs._joint_step(made, s, data, KEY, schedule(False), plan))
+    (learner, adversary), metrics = step(state, PLAN._replace(more=more))
+    (once, expected), first = step(state, PLAN)
+    jax.tree.map(np.testing.assert_array_equal, learner, once)
+
+    every = [first]
+    for number in range(2):
+        key = derive(KEY, Stream.UPDATES, number)
+        plan = PLAN._replace(
+            labelled=more.labelled[:, number], unlabelled=more.unlabelled[:, number]
+        )
+        images = tuple(data[0].plain(rows) for rows in (plan.labelled, plan.unlabelled))
+        # The ranks are of the Ranker before the step, as for the first update.
+        told = programs._joint_told(made, state[0], images, key, schedule(False), plan)
+        labels = data[0].labels[plan.labelled]
+        halves = programs._halves(images, told, labels, key, schedule(False), plan)
+        expected, found = jax.jit(made.adversary.step)(expected, *halves)
+        every.append(found)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, adversary, expected)
+    for name in every[1]:
+        close(metrics[name], np.mean([found[name] for found in every]))
 
 
 def test_an_adversary_that_is_told_nothing_gets_no_ranks():

@@ -131,6 +131,7 @@ class Stream(enum.IntEnum):
     FIRST_RANKS = 12
     DROPOUT = 13
     PICKS = 14
+    UPDATES = 15
 
 
 def derive(key: jax.Array, *numbers: ArrayLike) -> jax.Array:

@@ -7,6 +7,13 @@ import jax
 import numpy as np
 
 
+class More(NamedTuple):
+    """Indices for further updates of the adversary in the same steps: int32 `[n, B, k]`."""
+
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+
+
 class Plan(NamedTuple):
     """Indices of the images of some steps, a row each: int32 `[n, B]`."""
 
@@ -14,6 +21,8 @@ class Plan(NamedTuple):
     unlabelled: np.ndarray | None
     positions: np.ndarray
     """Each example's position in the whole batch, from which its keys come."""
+    more: More | None = None
+    """None: the adversary is updated once in a step."""
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -67,3 +76,8 @@ class IndexStream:
         """Batches `first` to `first + count - 1`: int32 `[count, B]`."""
         numbers = (divmod(i, self.steps_per_pass) for i in range(first, first + count))
         return np.stack([self._order(number)[row] for number, row in numbers])
+
+    def groups(self, first: int, count: int, size: int) -> np.ndarray:
+        """The same, `size` batches to a step: int32 `[count, B, size]`."""
+        rows = self.rows(first * size, count * size)
+        return np.moveaxis(rows.reshape(count, size, -1), 1, 2)

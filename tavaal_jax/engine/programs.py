@@ -200,19 +200,33 @@ def _batch(
 def _joint_step(
     made: Parts, state: Any, data: Any, key: jax.Array, schedule: Schedule, plan: Plan
 ) -> tuple[Any, Metrics]:
-    """Algorithm 1: ranks, then T and R, then the VAE, then D."""
+    """Algorithm 1: ranks, then T and R, then the VAE, then D; the last two again as planned."""
     learner_state, adversary_state = state
     examples, normalise = _gather(data, plan), data[0].normalise
-    images = tuple(map(jax.vmap(normalise), (examples.labelled.image, examples.unlabelled)))
-    told = _joint_told(made, learner_state, images, key, schedule, plan)
     batch = _batch(made, examples.labelled, normalise, key, schedule, plan)
-    learner_state, task_metrics = made.learner.step(learner_state, batch, schedule, devices.mean)
-    labelled, unlabelled = _halves(images, told, examples.labelled.label, key, schedule, plan)
-    assert made.adversary is not None
-    adversary_state, metrics = made.adversary.step(
-        adversary_state, labelled, unlabelled, devices.mean
-    )
-    return (learner_state, adversary_state), {**task_metrics, **metrics}
+    learned, task_metrics = made.learner.step(learner_state, batch, schedule, devices.mean)
+
+    def update(state: Any, examples: _Gathered, key: jax.Array) -> tuple[Any, Metrics]:
+        images = tuple(map(jax.vmap(normalise), (examples.labelled.image, examples.unlabelled)))
+        told = _joint_told(made, learner_state, images, key, schedule, plan)
+        halves = _halves(images, told, examples.labelled.label, key, schedule, plan)
+        assert made.adversary is not None
+        return made.adversary.step(state, *halves, devices.mean)
+
+    adversary_state, metrics = update(adversary_state, examples, key)
+    if plan.more is not None:
+
+        def again(state: Any, row: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+            more, number = row
+            examples = _gather(data, plan._replace(**more._asdict()))
+            return update(state, examples, derive(key, Stream.UPDATES, number))
+
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), plan.more)
+        numbers = jnp.arange(len(rows.labelled))
+        adversary_state, others = lax.scan(again, adversary_state, (rows, numbers))
+        join = lambda first, rest: (first + jnp.sum(rest, 0)) / (1 + len(rest))
+        metrics = jax.tree.map(join, metrics, others)
+    return (learned, adversary_state), {**task_metrics, **metrics}
 
 
 def _joint_told(

@@ -115,7 +115,7 @@ class Cycle:
         if stage == "adversary":
             yield from self._inspect(state, stage, self._labelled | self._adversary_pool())
             told = self._inspected.told
-        labelled, unlabelled = self._streams(stage)
+        labelled, unlabelled, more = self._streams(stage)
         total = stage_steps(config, self.setup.size, int(self._labelled.sum()), stage)
         key = derive(self.key, Stream.TRAINING, self.number)
         networks = _networks(stage, state)
@@ -133,6 +133,7 @@ class Cycle:
                 labelled.rows(first, count),
                 None if unlabelled is None else unlabelled.rows(first, count),
                 positions,
+                more(first, count),
             )
             schedule = optim.schedule(config, first, count, labelled.steps_per_pass)
             fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
@@ -145,14 +146,29 @@ class Cycle:
         return state, {}, None
 
     def _streams(self, stage):
-        """Batches of L, and of U where the stage sees it."""
-        size = self.setup.config.batch_size
-        key = lambda stream: derive(self.key, stream, self.number)
-        labelled = plans.IndexStream(key(Stream.LABELLED_ORDER), self._labelled, size)
+        """Batches of L, of U where the stage sees it, and of both for further updates."""
+        size, updates = self.setup.config.batch_size, self.setup.config.vae.updates
+        once = lambda first, count: None
+
+        def of_pool(stream, pool, *numbers):
+            key = derive(self.key, stream, self.number, *numbers)
+            return plans.IndexStream(key, pool, size)
+
+        labelled = of_pool(Stream.LABELLED_ORDER, self._labelled)
         if stage == "task":
-            return labelled, None
+            return labelled, None, once
         pool = self._adversary_pool()
-        return labelled, plans.IndexStream(key(Stream.UNLABELLED_ORDER), pool, size)
+        unlabelled = of_pool(Stream.UNLABELLED_ORDER, pool)
+        if stage == "adversary" or updates == 1:
+            return labelled, unlabelled, once
+        others = (
+            of_pool(Stream.LABELLED_ORDER, self._labelled, 1),
+            of_pool(Stream.UNLABELLED_ORDER, pool, 1),
+        )
+        more = lambda first, count: plans.More(
+            *(stream.groups(first, count, updates - 1) for stream in others)
+        )
+        return labelled, unlabelled, more
 
     def _adversary_pool(self):
         """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
