@@ -13,7 +13,6 @@ def get_config():
     config = default.get_config()
     config.schedule = "two_phase"
     config.rank_to_discriminator = "raw"
-    config.ranker.after, config.ranker.until_fraction = "detach", 0.6
     config.vae.latent = 32
     config.vae.unlabelled = "subset"
     config.discriminator.hidden = (512, 512)

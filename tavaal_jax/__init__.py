@@ -10,7 +10,7 @@ N training images, M subset size, b budget; L and U are the labelled and the unl
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from tavaal_jax.algorithm import adversary, losses, picks, values

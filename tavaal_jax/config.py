@@ -303,8 +303,12 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Keys, with both values, in which two plain configs differ and that change results."""
-    old, new = _flat(before), _flat(now)
+    """Keys, with both values, in which two plain configs differ and that change results.
+
+    What a config lacks has its default: a new key's does what was done before there was one.
+    """
+    defaults = _flat(plain(default()))
+    old, new = defaults | _flat(before), defaults | _flat(now)
     for name in sorted(old | new):
         neutral = name in KEYS and KEYS[name].neutral
         if old.get(name) != new.get(name) and not neutral:

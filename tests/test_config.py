@@ -207,11 +207,15 @@ def test_only_keys_that_change_results_are_differences():
     ]
 
 
-def test_a_key_that_only_one_config_has_is_a_difference():
+def test_a_key_that_an_older_version_did_not_have_had_its_default():
     before, now = configs.plain(configs.default()), configs.plain(configs.default())
-    del before["dtype"]
-    assert list(configs.differences(before, now)) == ["dtype (None -> float32)"]
-    assert list(configs.differences(now, before)) == ["dtype (float32 -> None)"]
+    del before["rank_to_decoder"], before["sraal"]
+    assert list(configs.differences(before, now)) == []
+    now["rank_to_decoder"] = "none"
+    expected = ["rank_to_decoder (normalised -> none)"]
+    assert list(configs.differences(before, now)) == expected
+    before["gone"] = 1
+    assert list(configs.differences(before, now)) == ["gone (1 -> None)", *expected]
 
 
 def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():

@@ -1,0 +1,17 @@
+"""The evidence at the paper's size as far as two CPU cores go: a small network, 200 epochs.
+
+Command: python -m tavaal_jax.main --config=configs/fashion_mnist_evidence_small.py
+Time and score: see benchmarks/README.md.
+Leaves out, against `fashion_mnist_evidence`: ResNet-18 (three blocks of 16 to 64 channels here), the
+released schedule (Algorithm 1's here, with a third of its VAE steps), two of five trials.
+"""
+
+from configs import fashion_mnist_small
+
+
+def get_config():
+    """Batches of 128, as in the paper."""
+    config = fashion_mnist_small.get_config()
+    config.methods = "random,coreset,learning_loss_v2,vaal,tavaal"
+    config.epochs, config.batch_size = 200, 128
+    return config
