@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from tavaal_jax.engine import compilation, devices
-    from tavaal_jax.report import progress, summary
+    from tavaal_jax.report import hint, progress, summary
     from tavaal_jax.study.study import run_study
 
     try:
@@ -97,6 +97,8 @@ def main(argv: list[str]) -> int:
                 _CONFIG.value, folder, progress=display, stop=lambda: signals.received
             )
         console.print(summary.table(result.rows()))
+        for line in hint.lines(result.rows()):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

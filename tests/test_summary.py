@@ -107,3 +107,10 @@ def test_a_method_alone_has_no_differences():
     text = summary.markdown(rows(tavaal=[[0.2, 0.3]]), [], "t")
     assert "paired by trial" not in text
     assert "| `tavaal` | 0.250 | - | - |" in text
+
+
+def test_what_the_next_labels_would_bring_stands_in_it():
+    long = summary.markdown(rows(random=[[0.5, 0.6, 0.7, 0.74]] * 3), [], "t")
+    assert "## What the next labels would bring" in long
+    assert "\n* random: " in long
+    assert "next labels" not in summary.markdown(rows(random=[[0.5, 0.6]] * 3), [], "t")

@@ -4,6 +4,7 @@ A row of summary.csv is a method, a metric and a number of labels; `area` is the
 under its curve over labels, `saved` the labels that a method saves at random's final value.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,8 +50,14 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
             interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
             found |= {"low": float(interval.low), "high": float(interval.high)}
         if differences.any():
-            found["p"] = float(stats.wilcoxon(differences, method=_method(len(differences))).pvalue)
+            found["p"] = _wilcoxon(tuple(differences.tolist()))
     return found
+
+
+@functools.lru_cache(maxsize=4096)  # The same differences are asked for as often as files are made.
+def _wilcoxon(differences: tuple[float, ...]) -> float:
+    """p of the two-sided signed-rank test."""
+    return float(stats.wilcoxon(differences, method=_method(len(differences))).pvalue)
 
 
 def _method(count):

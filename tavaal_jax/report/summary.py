@@ -3,13 +3,13 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 from tavaal_jax.algorithm import methods
-from tavaal_jax.report import files, records, statistics
+from tavaal_jax.report import files, hint, records, statistics
 
 # Columns of diagnostics.csv that summary.md shows, and their heads there.
 DIAGNOSED = {
@@ -29,6 +29,25 @@ PLANE = {
     "picks_boundary_distance": "distance to T's boundary",
     "picks_spread": "distance between two picks",
 }
+OF_HINTS = (
+    "By each method's curve so far, with 95 % interval; where that is less than the labels are"
+    " worth, it is time to stop."
+)
+OF_CHOICES = (
+    "Means over cycles (seconds: medians), then mean ± standard deviation over trials."
+    " Overlaps are shares of the budget."
+)
+OF_THE_PLANE = (
+    "Distances in the units of the features, of the picks of one cycle: to the nearest point of"
+    " the boundary of T as it was then, and between two picks; mean over picks and cycles."
+)
+
+
+class Cells(NamedTuple):
+    """A table of text, names of methods in backticks."""
+
+    head: list[str]
+    body: list[list[str]]
 
 
 def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -41,29 +60,34 @@ def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) 
 def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: str) -> str:
     """All tables, from the rows of results.csv and of all diagnostics.csv."""
     table = statistics.summary(rows)
-    parts = [f"# {title}", _preface(rows)]
+    parts = [f"# {title}", preface(rows)]
     for metric in dict.fromkeys(row["metric"] for row in rows):
-        parts += [f"## Test {metric}: mean ± standard deviation", _means(table, metric)]
+        parts += [f"## Test {metric}: mean ± standard deviation", _text(means(table, metric))]
         if any("difference" in row for row in table):
             parts += [
                 f"## Test {metric}: difference to {methods.BASELINE}, paired by trial",
                 "Mean, 95 % interval, p of Wilcoxon's signed-rank test.",
-                _differences(table, metric),
+                _text(differences(table, metric)),
             ]
-        parts += [f"## Test {metric}: over the whole curve", _overall(table, metric)]
+        parts += [f"## Test {metric}: over the whole curve", _text(overall(table, metric))]
+    hints = hint.lines(rows)
+    if hints:
+        parts += ["## What the next labels would bring", OF_HINTS, _items(hints)]
     if diagnostics:
         parts += [
             "## What was picked",
-            "Means over cycles (seconds: medians), then mean ± standard deviation over trials."
-            " Overlaps are shares of the budget.",
-            _diagnosed_table(diagnostics, DIAGNOSED),
+            OF_CHOICES,
+            _text(diagnosed(diagnostics, DIAGNOSED)),
         ]
         if any(row.get("picks_spread") for row in diagnostics):
-            parts += ["## Picks on the plane", *_plane(diagnostics)]
+            parts += ["## Picks on the plane", OF_THE_PLANE, _text(diagnosed(diagnostics, PLANE))]
+            compared = claims(diagnostics)
+            parts += [_text(compared)] if compared.body else []
     return "\n\n".join(parts) + "\n"
 
 
-def _preface(rows):
+def preface(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many trials there are, and what as many can show."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     n = {m: len({r["trial"] for r in rows if r["method"] == m}) for m in methods}
     least = min(n.values())
@@ -77,8 +101,8 @@ def _preface(rows):
     return text + (", so none can be called significant at 5 %." if least < 6 else ".")
 
 
-def _table(head, body):
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+def _text(cells):
+    lines = [cells.head, ["---"] + ["---:"] * (len(cells.head) - 1), *cells.body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -89,7 +113,11 @@ def _by_label(table, metric, cell):
     for method in dict.fromkeys(row["method"] for row in mine):
         at = {row["labelled"]: row for row in mine if row["method"] == method}
         body.append([f"`{method}`", *(cell(at[x]) if x in at else "-" for x in labelled)])
-    return _table(["labelled", *map(str, labelled)], body)
+    return Cells(["labelled", *map(str, labelled)], body)
+
+
+def _items(sentences):
+    return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
 def _mean(row, digits=3):
@@ -108,17 +136,20 @@ def _difference(row):
     return text + (f", p {row['p']:.2g}" if "p" in row else "")
 
 
-def _means(table, metric):
+def means(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
+    """Mean and deviation per number of labels, from the rows of summary.csv."""
     return _by_label(table, metric, _mean)
 
 
-def _differences(table, metric):
+def differences(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
+    """Likewise the difference to the baseline, of all other methods."""
     return _by_label(
         [row for row in table if row["method"] != methods.BASELINE], metric, _difference
     )
 
 
-def _overall(table, metric):
+def overall(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
+    """Likewise what a method's whole curve says."""
     saved = {row["method"]: row["mean"] for row in table if row["metric"] == f"{metric} saved"}
     body = []
     for row in (row for row in table if row["metric"] == f"{metric} area"):
@@ -126,10 +157,11 @@ def _overall(table, metric):
         text = "-" if labels is None else "not reached" if math.isnan(labels) else f"{labels:.0f}"
         body.append([f"`{row['method']}`", _mean(row), _difference(row), text])
     head = ["method", "mean under the curve", f"difference to {methods.BASELINE}"]
-    return _table([*head, f"labels saved at {methods.BASELINE}'s final mean"], body)
+    return Cells([*head, f"labels saved at {methods.BASELINE}'s final mean"], body)
 
 
-def _diagnosed_table(rows, columns):
+def diagnosed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Cells:
+    """Columns of all diagnostics.csv under their heads, those that no method has left out."""
     values = {column: statistics.diagnosed(rows, column) for column in columns}
     present = {column: head for column, head in columns.items() if values[column]}
     body = []
@@ -139,16 +171,11 @@ def _diagnosed_table(rows, columns):
             for column in present
         ]
         body.append([f"`{method}`", *cells])
-    return _table(["method", *present.values()], body)
+    return Cells(["method", *present.values()], body)
 
 
-def _plane(rows):
+def claims(rows: Sequence[Mapping[str, Any]]) -> Cells:
     """TA-VAAL's claim of Figure 1: nearer to the boundary than VAAL, wider than learning loss."""
-    yield (
-        "Distances in the units of the features, of the picks of one cycle: to the nearest point of"
-        " the boundary of T as it was then, and between two picks; mean over picks and cycles."
-    )
-    yield _diagnosed_table(rows, PLANE)
     body = []
     for column, first, second in methods.CLAIMS:
         values = statistics.diagnosed(rows, column)
@@ -156,8 +183,7 @@ def _plane(rows):
             mine, theirs = _same_cycles(rows, column, first, second)
             text = f"{PLANE[column]}: `{first}` less `{second}`"
             body.append([text, str(len(mine)), _difference(statistics.paired(mine, theirs))])
-    if body:
-        yield _table(["paired by trial and cycle", "trials", "difference"], body)
+    return Cells(["paired by trial and cycle", "trials", "difference"], body)
 
 
 def _same_cycles(rows, column, first, second):

@@ -13,7 +13,7 @@ from tavaal_jax.data.labels import Known
 from tavaal_jax.data.pool import Resident
 from tavaal_jax.engine import compilation, devices
 from tavaal_jax.errors import Interrupted, TrialError, UserError
-from tavaal_jax.report import checkpoints, files, plots, progress, records, summary
+from tavaal_jax.report import checkpoints, files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
 from tavaal_jax.study import checks, cycle, setup, stages, trained
@@ -195,15 +195,20 @@ class _Study:
         return rows
 
     def finish(self, dataset: Dataset | None) -> None:
-        """The files and figures of the whole study; `dataset` where it is loaded already."""
+        """The files, figures and page of the whole study; `dataset` where it is loaded already."""
         if not self.write():
             return
-        figures: list[str] = []
+        drawn: list[str] = []
+        data_dir = self.config.data_dir
         try:
-            figures = plots.draw(self.folder, dataset, data_dir=self.config.data_dir)
+            drawn = plots.draw(self.folder, dataset, data_dir=data_dir)
         except UserError as error:
             self._fault(error)
-        written = ", ".join(["results.csv, summary.csv, summary.md", *figures])
+        try:
+            drawn.append(page.write(self.folder, dataset, data_dir))
+        except UserError as error:
+            self._faults([error])
+        written = ", ".join(["results.csv, summary.csv, summary.md", *drawn])
         self.say(
             f"Written to {self.folder}: {written}, <method>/trial_<t>/results.csv, picks.csv,"
             " diagnostics.csv, model"

@@ -66,7 +66,8 @@ def draw(
     if trial not in trials:
         raise UserError(f"--trial is {trial}: give one of {', '.join(map(str, trials))}")
     drawn += _of_adversaries(folder, found[last], trial, config.dataset)
-    dataset = _prepared(config, data_dir) if dataset is None else dataset
+    if dataset is None and record.get("data") is None:  # Arrays may bear another one's name.
+        dataset = _prepared(config, data_dir)
     if dataset is None:
         return drawn
     plane = dataset.is_plane

@@ -1,0 +1,141 @@
+"""The first picks of a study as small pictures: a strip of PNG per choice, cut by CSS."""
+
+import io
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tavaal_jax.data import Dataset
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files, markup, records
+
+MOST = 24  # of one choice
+_LONGER_SIDE = 64  # pixels; larger images are shrunk
+_SHOWN_SIDE = 40  # CSS pixels
+_SUM = 4_000_000  # values in all of them: some megabytes of PNG
+
+
+class Choice(NamedTuple):
+    """What one trial of a method picked in one cycle, best first."""
+
+    method: str
+    trial: int
+    cycle: int
+    indices: np.ndarray
+    """Positions in the training images."""
+    scores: np.ndarray
+    ids: np.ndarray
+
+
+def choices(folder: pathlib.Path, dataset: Dataset) -> tuple[list[Choice], list[UserError]]:
+    """The choices of each method's first trial in a study's folder, and what could not be read."""
+    found: dict[str, list[Choice]] = {}
+    faults = []
+    for method, trial in files.trials(folder):
+        if method in found:
+            continue
+        path = files.trial_folder(folder, method, trial)
+        try:
+            mine = _of_trial(path, method, trial, dataset)
+        except UserError as error:
+            faults.append(error)
+            continue
+        if mine:
+            found[method] = mine
+    return [choice for mine in found.values() for choice in mine], faults
+
+
+def _of_trial(path, method, trial, dataset):
+    picks = records.read_picks(path)
+    indices = picks["index"]
+    there = (indices >= 0) & (indices < len(dataset.train_ids))
+    if not there.all() or (dataset.train_ids[indices].astype(str) != picks["id"]).any():
+        raise UserError(
+            f"{path / 'picks.csv'} names other images than {dataset.name} has:"
+            " give the data set of this study"
+        )
+    order = np.lexsort((picks["rank"], picks["cycle"]))
+    picks = {name: column[order] for name, column in picks.items()}
+    of = lambda cycle: (picks[name][picks["cycle"] == cycle] for name in ("index", "score", "id"))
+    return [Choice(method, trial, int(c), *of(c)) for c in np.unique(picks["cycle"])]
+
+
+def show(chosen: Sequence[Choice], dataset: Dataset, rows: Sequence[Mapping[str, Any]]) -> str:
+    """HTML of all choices, folded up by method; `rows` are those of results.csv."""
+    most = count(chosen, dataset.shape)
+    labelled = {(r["method"], r["trial"], r["cycle"]): r["labelled"] for r in rows}
+    methods: dict[str, list[str]] = {}
+    for choice, strip in zip(chosen, strips(chosen, dataset, most), strict=True):
+        before = labelled.get((choice.method, choice.trial, choice.cycle), "unknown")
+        figure = _figure(choice, dataset, strip, most, f"cycle {choice.cycle}, {before} labelled")
+        methods.setdefault(choice.method, []).append(figure)
+    trials = {choice.method: choice.trial for choice in chosen}
+    longer = max(dataset.shape[:2])
+    high, wide = (max(1, round(_SHOWN_SIDE * side / longer)) for side in dataset.shape[:2])
+    rendering = "pixelated" if longer <= _SHOWN_SIDE / 2 else "auto"
+    folded = "\n".join(
+        f"<details>\n<summary>{markup.method(name)}, trial {trials[name]}</summary>\n"
+        f"{''.join(shown)}</details>"
+        for name, shown in methods.items()
+    )
+    return (
+        f"<p>At most {most} images of each choice, best first, in each method's first trial. A"
+        " tooltip has an image's class, score, place and id.</p>\n"
+        f'<div style="--wide:{wide}px;--high:{high}px;--rendering:{rendering}">\n{folded}\n</div>'
+    )
+
+
+def _figure(choice, dataset, strip, most, title):
+    """One choice: its strip is cut by CSS, so that each image has a tooltip of its own."""
+    classes = [dataset.class_names[label] for label in dataset.train_labels[choice.indices]]
+    common = ", ".join(f"{name} ({number})" for name, number in Counter(classes).most_common(10))
+    spans = "".join(
+        f'<span role="img" style="--at:{place}" title="{markup.text(name)}, score {score:.4g},'
+        f' number {place + 1} of {len(classes)}, {markup.text(example)}"></span>'
+        for place, (name, score, example) in enumerate(
+            zip(classes[:most], choice.scores, choice.ids, strict=False)
+        )
+    )
+    return (
+        f"<figure>\n<figcaption>{title}; {len(classes)} picks by class: {markup.text(common)}"
+        f'</figcaption>\n<div class="thumbs" style="--strip:url({markup.uri(strip)})">{spans}</div>'
+        "\n</figure>\n"
+    )
+
+
+def count(chosen: Sequence[Choice], shape: tuple[int, ...]) -> int:
+    """How many of each choice can be shown: all, unless the images are large and many."""
+    values = int(np.prod(np.minimum(shape[:2], _LONGER_SIDE))) * (3 if shape[2] == 3 else 1)
+    return min(MOST, max(4, _SUM // (values * len(chosen))))
+
+
+def strips(chosen: Sequence[Choice], dataset: Dataset, most: int) -> list[bytes]:
+    """A PNG per choice: its first `most` images side by side, grey unless they have 3 channels.
+
+    Images that use a small part of a byte's range are brightened, all alike, by a whole factor.
+    """
+    images = [_small(dataset.train_images[choice.indices[:most]]) for choice in chosen]
+    factor = 255 // max(1, *(int(some.max()) for some in images))
+    return [_png(np.concatenate(some * np.uint8(factor), axis=1)) for some in images]
+
+
+def _small(images):
+    """`[n, H, W, C] -> [n, h, w, 3 or none]`"""
+    images = images if images.shape[-1] == 3 else images[..., 0]
+    if max(images.shape[1:3]) <= _LONGER_SIDE:
+        return images
+    found = []
+    for image in map(Image.fromarray, images):
+        image.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+        found.append(np.asarray(image))
+    return np.stack(found)
+
+
+def _png(pixels):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png", optimize=True)
+    return out.getvalue()
