@@ -1,4 +1,6 @@
-"""Which parts of TA-VAAL matter: variants of it beside plain methods, paired by trial.
+"""Claim: for TA-VAAL it matters how long T feels the Ranker, more than what D is told of it.
+
+Variants of TA-VAAL beside plain methods, paired by trial.
 
 python benchmarks/ablation.py run digits --trials=20 fills the machine with studies, a process per
 core (or as many as --processes says), in runs/ablation/digits/<cell>/trials_<first>; the same

@@ -1,9 +1,9 @@
-"""How far the stop hint misses what later cycles brought, over all studies in studies/.
+"""Claim: the stop hint misses what later labels bring by less than guesses without a model.
 
-python benchmarks/stop_hint.py [results.csv ...]: every curve of every study is cut after each cycle
-from the third on, and what the hint says of the next is compared with what was measured: with all
-trials together, and with each trial as if it were the only one. Beside it two guesses without a
-model: as much as the last time, and nothing.
+python benchmarks/stop_hint.py [results.csv ...]: every curve of every study in studies/ is cut
+after each cycle from the third on, and what the hint says of the next is compared with what was
+measured: with all trials together, and with each trial as if it were the only one. Beside it two
+guesses without a model: as much as the last time, and nothing.
 """
 
 import argparse
@@ -60,8 +60,9 @@ def main() -> int:
             for trial in next(iter(curve.values())):
                 one = {n: {trial: v[trial]} for n, v in curve.items() if trial in v}
                 single += checked(one)
-        print(row(f"{file.parent.name}, all trials", all_of))
-        print(row(f"{file.parent.name}, one trial", single))
+        name = file.parent.relative_to(STUDIES) if STUDIES in file.parents else file.parent
+        print(row(f"{name}, all trials", all_of))
+        print(row(f"{name}, one trial", single))
         together, alone = together + all_of, alone + single
     print(row("all, all trials", together))
     print(row("all, one trial", alone))
