@@ -122,16 +122,15 @@ def run(arguments: argparse.Namespace) -> int:
     failed: list[tuple] = []
 
     def work(number: int) -> None:
-        mine = set(cores[number::count])
+        os.sched_setaffinity(0, cores[number::count])  # This thread's, which its processes inherit.
         while True:
             try:
                 job = todo.get_nowait()
             except queue.Empty:
                 return
             done = subprocess.run(
-                command(arguments.workdir, *job), check=False, cwd=FOLDER.parent,
-                capture_output=True, text=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, mine),
+                command(arguments.workdir, *job), cwd=FOLDER.parent, capture_output=True,
+                text=True, check=False,
             )  # fmt: skip
             print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)
             if done.returncode:
