@@ -9,12 +9,11 @@ python benchmarks/ablation.py report digits moons writes tables and the figure f
 """
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
-import queue
 import subprocess
 import sys
-import threading
 from typing import Any
 
 from tavaal_jax.report import records, statistics
@@ -76,7 +75,7 @@ EFFECTS = {
         ("six_updates", "tavaal"), (BASE, "tavaal")),
     "vaal: six updates of VAE and D a step, less one": (("six_updates", "vaal"), (BASE, "vaal")),
     "tavaal: two phases, U the subset, less joint": (("two_phase", "tavaal"), (BASE, "tavaal")),
-    "the same with raw rank: as released": (
+    "the same with raw rank: the released schedule": (
         ("two_phase_raw", "tavaal"), ("detach_0.6_raw", "tavaal")),
     "vaal: two phases, U the subset, less joint": (("two_phase", "vaal"), (BASE, "vaal")),
 }  # fmt: skip
@@ -112,36 +111,33 @@ def command(workdir: pathlib.Path, config: str, cell: str, first: int, last: int
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """All studies that are not finished, each process on a core of its own."""
-    todo: queue.Queue = queue.Queue()
-    for config in arguments.config:
-        for job in jobs(arguments, config):
-            todo.put(job)
+    """All studies that are not finished, each process on cores of its own; an exit code.
+
+    Stopped, it waits for the studies that are running, which save and end at the same signal.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    count = arguments.processes or len(cores)
-    failed: list[tuple] = []
+    count = min(arguments.processes or len(cores), len(cores))
+    shares = [cores[number::count] for number in range(count)]
+    # A thread's affinity, which its processes inherit.
+    claim = lambda: os.sched_setaffinity(0, shares.pop())
+    with concurrent.futures.ThreadPoolExecutor(count, initializer=claim) as pool:
+        every = [job for config in arguments.config for job in jobs(arguments, config)]
+        waiting = [pool.submit(study, arguments.workdir, *job) for job in every]
+        try:
+            done = [job.result() for job in waiting]
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            print("stopped; the same command continues", file=sys.stderr)
+            return 130
+    return 0 if all(done) else 1
 
-    def work(number: int) -> None:
-        os.sched_setaffinity(0, cores[number::count])  # This thread's, which its processes inherit.
-        while True:
-            try:
-                job = todo.get_nowait()
-            except queue.Empty:
-                return
-            done = subprocess.run(
-                command(arguments.workdir, *job), cwd=FOLDER.parent, capture_output=True,
-                text=True, check=False,
-            )  # fmt: skip
-            print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)
-            if done.returncode:
-                failed.append(job)
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return 1 if failed else 0
+def study(workdir: pathlib.Path, *job: Any) -> bool:
+    """Runs one study in a process of its own; whether it ended well."""
+    line = command(workdir, *job)
+    done = subprocess.run(line, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)
+    return not done.returncode
 
 
 # Report
@@ -167,7 +163,13 @@ def collect(workdir: pathlib.Path) -> tuple[list[dict], list[dict]]:
         for rest, found in ((rows, mine), (diagnosed, records.read_diagnostics(part))):
             name = lambda row, cell=part.parent.name: f"{cell}/{row['method']}"
             rest += [{**row, "method": name(row)} for row in found]
-    return rows, diagnosed
+    return _once(rows), _once(diagnosed)
+
+
+def _once(rows: list[dict]) -> list[dict]:
+    """Without rows of trials that lie in two parts, after another --block."""
+    keys = ("method", "trial", "cycle", "metric")
+    return list({tuple(str(row.get(k)) for k in keys): row for row in rows}.values())
 
 
 def effect(curves: dict[str, statistics.Curve], this: Place, that: Place) -> dict[str, Any]:
@@ -241,7 +243,8 @@ def draw(curves: dict[str, dict], path: pathlib.Path) -> None:
             most, curve = max(most, found["n"]), found["curve"]
             middle = curve["difference"]
             low, high = curve.get("low", middle), curve.get("high", middle)
-            colour = "#888888" if low <= 0 <= high else "#0072B2" if low > 0 else "#D55E00"
+            unsure = low <= 0 <= high or low == high  # One trial has no interval.
+            colour = "#888888" if unsure else "#0072B2" if low > 0 else "#D55E00"
             reach = [[middle - low], [high - middle]]
             axis.errorbar(middle, height, xerr=reach, fmt="o", color=colour, capsize=3)
         axis.axvline(0, color="black", linewidth=0.8)
@@ -289,6 +292,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="0: one per core")
     parser.add_argument("--cells", default="", help=f"comma-separated, of {', '.join(CELLS)}")
     arguments = parser.parse_args()
+    unknown = set(filter(None, arguments.cells.split(","))) - set(CELLS)
+    if unknown:
+        parser.error(f"--cells has {', '.join(sorted(unknown))}: give some of {', '.join(CELLS)}")
     return run(arguments) if arguments.what == "run" else report(arguments)
 
 

@@ -139,6 +139,22 @@ def test_the_check_of_the_hint_prints_a_row_per_study(monkeypatch, capsys, tmp_p
     assert hint < 0.5 * nothing
 
 
+def test_an_unknown_cell_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "run", "moons", "--cells=no_rank,nope"])
+    with pytest.raises(SystemExit):
+        ablation.main()
+    assert "--cells has nope: give some of detach_0.6, " in capsys.readouterr().err
+
+
+def test_parts_that_overlap_count_once(tmp_path):
+    for part, trials in (("trials_0", (0, 1)), ("trials_1", (1, 2))):
+        write(tmp_path / "no_rank" / part, "tavaal", dict.fromkeys(trials, (0.5, 0.6)))
+    rows, _ = ablation.collect(tmp_path)
+    assert sorted((row["trial"], row["cycle"]) for row in rows) == [
+        (trial, cycle) for trial in range(3) for cycle in range(2)
+    ]
+
+
 @pytest.mark.parametrize("name", ["ablation", "stop_hint"])
 def test_scripts_tell_their_flags(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])

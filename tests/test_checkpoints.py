@@ -127,7 +127,7 @@ def test_only_damaged_checkpoints_are_an_error(state, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with (
         pytest.warns(UserWarning, match="skipping unreadable checkpoint"),
-        pytest.raises(TrialError, match="delete it to start this trial over") as error,
+        pytest.raises(TrialError, match=r"delete it to go on from picks\.csv") as error,
     ):
         checkpoints.restore(state)
     assert str(tmp_path) in str(error.value)

@@ -82,7 +82,28 @@ def test_curves_without_a_fall_are_no_trouble(accuracies):
     said = hint.hint(curve_of(accuracies, trials=2))
     assert all(np.isfinite(value) for value in said)
     assert said.low <= said.gain <= said.high
-    assert said.gain + accuracies[500] <= 1
+    assert abs(said.gain) < 1e-2
+
+
+@pytest.mark.parametrize(
+    "accuracies",
+    [
+        (0.50, 0.52, 0.56, 0.62, 0.70),  # it has not begun to flatten
+        (0.1, 0.1, 0.1, 0.5, 0.8),
+        (0.7, 0.8, 0.85, 0.88, 0.80),  # a dip
+    ],
+)
+def test_no_curve_makes_it_promise_a_loss_or_more_than_was_ever_won(accuracies):
+    said = hint.hint(curve_of(dict(zip(LABELLED, accuracies, strict=True)), trials=5, noise=0.002))
+    assert 0 <= said.gain <= max(np.diff(accuracies))
+    assert said.high > said.gain + 0.005  # It fits badly, and the interval says so.
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_figures_that_are_none_say_nothing(value):
+    curve = curve_of(falling(0.05, 0.3, 0.6), trials=2)
+    curve[300][1] = value
+    assert hint.hint(curve) is None
 
 
 def test_too_short_curves_and_trials_that_have_nothing_in_common_say_nothing():

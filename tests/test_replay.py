@@ -56,6 +56,21 @@ def test_another_folder_goes_on_to_the_same_files(whole, tmp_path, cycles):
     }
 
 
+def test_a_trial_may_be_moved_again_and_again(whole, tmp_path):
+    """Its diagnoses know of later cycles only; nothing is begun anew."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    moved(whole, first, 1)
+    run_study(config(), first)
+    to = moved(first, second, 3, ("picks.csv", "results.csv", "diagnostics.csv"))
+    told = []
+    run_study(config(), second, progress=lambda event: told.append(event.text))
+    assert any("continues in cycle 3, stage" in text for text in told if text)
+    for name in ("picks.csv", "results.csv"):
+        assert (to / name).read_bytes() == (whole / TRIAL / name).read_bytes()
+    rows = (first / TRIAL / "diagnostics.csv").read_text().splitlines()
+    assert (to / "diagnostics.csv").read_text().splitlines() == rows
+
+
 def test_a_cycle_with_results_but_without_picks_is_done_again(whole, tmp_path):
     to = moved(whole, tmp_path, 2, ("results.csv",))
     shutil.copy(moved(whole, tmp_path / "less", 1, ("picks.csv",)) / "picks.csv", to)
@@ -65,17 +80,36 @@ def test_a_cycle_with_results_but_without_picks_is_done_again(whole, tmp_path):
     assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
 
 
-def test_diagnoses_that_were_moved_along_stay_and_a_missing_one_is_made(whole, tmp_path):
-    to = moved(whole, tmp_path, 3)
-    header, *rows = (whole / TRIAL / "diagnostics.csv").read_text().splitlines(keepends=True)
-    (to / "diagnostics.csv").write_text(header + rows[0] + rows[1])
+def test_files_that_are_further_than_a_checkpoint_go_before_it(whole, tmp_path):
+    folder, asked = tmp_path / "study", []
+
+    def stop():
+        asked.append(None)
+        return 15 if len(asked) > 20 else None
+
+    with pytest.raises(errors.Interrupted):
+        run_study(config(), folder, stop=stop)
+    to = folder / TRIAL
+    assert (to / "checkpoints").exists()
+    behind = {row["cycle"] for row in read_csv(to / "results.csv")}
+    assert behind <= {"0"}
+    for name in ("picks.csv", "results.csv"):
+        shutil.copy(moved(whole, tmp_path / name, 3, (name,)) / name, to)
     told = []
-    run_study(config(), tmp_path, progress=lambda event: told.append(event.text))
-    assert any("continues in cycle 2, stage" in text for text in told if text)
-    after = (to / "diagnostics.csv").read_text().splitlines(keepends=True)
-    assert after[:3] == [header, rows[0], rows[1]]
-    assert len(after) == 4
-    assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
+    run_study(config(), folder, progress=lambda event: told.append(event.text))
+    assert any("continues in cycle 3, stage" in text for text in told if text)
+    for name in ("picks.csv", "results.csv"):
+        assert (to / name).read_bytes() == (whole / TRIAL / name).read_bytes()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_it_is_said_where_no_config_shows_how_picks_were_made(whole, tmp_path, there):
+    moved(whole, tmp_path, 2)
+    if there:
+        shutil.copy(whole / "config.json", tmp_path)
+    told = []
+    run_study(config(), tmp_path, progress=lambda event: told.append(event.text or ""))
+    assert any("no config.json shows how they were made" in text for text in told) != there
 
 
 def test_the_state_is_the_one_that_the_loop_came_through(whole, tmp_path):
@@ -93,7 +127,7 @@ def test_the_state_is_the_one_that_the_loop_came_through(whole, tmp_path):
     (tmp_path / "picks.csv").write_text("cycle,rank,index,id,score\n" + "".join(lines))
     value = f"{METHOD},0,0,{after.counts[0]},accuracy,{after.results[0, 0]:.6f}\n"
     (tmp_path / "results.csv").write_text("method,trial,cycle,labelled,metric,value\n" + value)
-    found = replay.replay(made, key, tmp_path, ids)
+    found = replay.replay(made, key, tmp_path, 0, ids)
     for name in ("labels", "labelled_in", "picked_in", "pick_rank", "pick_score", "counts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(after, name), err_msg=name)
     assert (found.cycle, found.stage, found.step) == (after.cycle, after.stage, after.step)
@@ -132,6 +166,56 @@ def test_picks_of_something_else_are_refused_and_kept(whole, tmp_path, change, s
         run_study(config(), tmp_path)
     assert "\n" not in str(caught.value)
     assert (to / "picks.csv").read_bytes() == before
+
+
+def no_results(to):
+    (to / "results.csv").unlink()
+
+
+def of_another_method(to):
+    path = to / "results.csv"
+    path.write_text(path.read_text().replace(METHOD, "vaal"))
+
+
+def of_another_trial(to):
+    path = to / "results.csv"
+    path.write_text(path.read_text().replace(f"{METHOD},0,", f"{METHOD},1,"))
+
+
+def with_other_labels(to):
+    path = to / "results.csv"
+    path.write_text(path.read_text().replace(",20,accuracy", ",25,accuracy"))
+
+
+def with_a_gap(to):
+    spoil(to, lambda lines: [line for line in lines if not line.startswith("0,")])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (no_results, "cycle 0 begins with 20 labels, and results.csv there has no row of it"),
+        (of_another_method, "results.csv beside it is of vaal trial 0"),
+        (of_another_trial, f"results.csv beside it is of {METHOD} trial 1"),
+        (with_other_labels, "cycle 0 begins with 20 labels, and results.csv there has [(25,"),
+        (with_a_gap, "it has picks of the cycles [1], not of 0 to 2 at most"),
+    ],
+)
+def test_results_of_something_else_are_refused_and_picks_kept(whole, tmp_path, change, said):
+    to = moved(whole, tmp_path, 2)
+    change(to)
+    before = (to / "picks.csv").read_bytes()
+    with pytest.raises(errors.UserError, match=re.escape(said)) as caught:
+        run_study(config(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (to / "picks.csv").read_bytes() == before
+
+
+def test_damaged_diagnostics_are_no_hindrance(whole, tmp_path):
+    to = moved(whole, tmp_path, 2)
+    (to / "diagnostics.csv").write_text("cycle,labelled\nx,y\n")
+    run_study(config(), tmp_path)
+    assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
 
 
 def test_another_seed_is_refused(whole, tmp_path):

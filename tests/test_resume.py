@@ -24,6 +24,7 @@ LONG = (
     "--config.methods=tavaal",
     "--config.cycles=4",  # Every kill must find something left to do.
     "--config.vae.epochs=6",
+    "--config.vae.updates=2",
     "--config.steps_per_call=3",
     "--config.score_batch_size=4",
 )

@@ -11,10 +11,10 @@
 
 What the paper leaves open, and its log(u - D(U)), which has no value where D is above u, are taken
 from its authors' code: cross-entropy with the soft target, halves of equal size, the classifier's
-layers, its loss weighing as much as the reconstruction. Unlike there the weights of KL and (5) are
-those of the other adversaries, D sees latents recomputed after the VAE's step, learning rates are
-constant, VAE and D take turns one to one. Its own choice of the first labelled images is left out:
-all methods begin alike.
+layers, its loss weighing as much as the reconstruction. Unlike there (5) draws both pools to where
+D says labelled, not unlabelled; the weights of KL and (5) are those of the other adversaries; D
+sees latents recomputed after the VAE's step; learning rates are constant, VAE and D take turns one
+to one. Its own choice of the first labelled images is left out: all methods begin alike.
 """
 
 import dataclasses

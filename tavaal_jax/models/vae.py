@@ -119,7 +119,8 @@ class UnifiedVAE(nn.Module):
     """SRAAL's generator: one half of the latent is decoded, from the other the class is told.
 
     Its latent is the unified representation of image and annotation (Zhang et al., CVPR 2020,
-    section 3.2: unsupervised image reconstructor and supervised target learner on one encoder).
+    section 3.2: unsupervised image reconstructor and supervised target learner on one encoder). Of
+    an odd Z both halves have the middle.
     """
 
     vae: nn.Module
@@ -148,7 +149,7 @@ class UnifiedVAE(nn.Module):
 
     def classify(self, latent: jax.Array) -> jax.Array:
         """`latent [B, Z] -> logits [B, K]`, from the second half alone."""
-        return jnp.asarray(self.classifier(latent[:, (self.latent + 1) // 2 :]))
+        return jnp.asarray(self.classifier(latent[:, self.latent // 2 :]))
 
     def __call__(self, images, noise, rank, train):
         """`images, noise [B, Z], rank -> decoded, mean, log_variance`."""

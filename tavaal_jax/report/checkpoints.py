@@ -76,8 +76,8 @@ class Checkpoints:
             return state
         if numbers:
             raise TrialError(
-                f"none of the checkpoints in {self._folder} can be read: delete it to start"
-                " this trial over, or put back a copy"
+                f"none of the checkpoints in {self._folder} can be read: delete it to go on"
+                " from picks.csv and results.csv, or put back a copy"
             )
         return None
 

@@ -7,7 +7,6 @@ kept, each with its weight: exponents on a grid alike, low floors likelier than 
 the noise integrated out.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,24 +39,26 @@ class Hint(NamedTuple):
 
 
 def hint(curve: Curve) -> Hint | None:
-    """From one method's curve; None with fewer than three points that all its trials have."""
+    """From one method's curve; None with fewer than three finite points that all trials have."""
     labelled = sorted(curve)
     trials = set.intersection(*(set(curve[n]) for n in labelled)) if labelled else set()
     if len(labelled) < LEAST or not trials:
         return None
     values = np.array([[curve[n][t] for t in sorted(trials)] for n in labelled])
+    if not np.isfinite(values).all():
+        return None
     more = labelled[-1] - labelled[-2]
-    means = values.mean(axis=1)
-    gains = predict(np.array(labelled, float), values, labelled[-1] + more) - means[-1]
+    gains = predict(np.array(labelled, float), values, labelled[-1] + more)
     low, gain, high = np.quantile(gains, [0.025, 0.5, 0.975])
-    last = float(means[-1] - means[-2])
+    last = float(values[-1].mean() - values[-2].mean())
     return Hint(labelled[-1], more, last, float(gain), float(low), float(high))
 
 
 def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
-    """Draws `[DRAWS]` of the mean that will be measured with `at` labels.
+    """Draws `[DRAWS]` of what will be measured with `at` labels, less what was with the last.
 
-    `labelled [k]`, `values [k, trials]` of a metric between 0 and 1 that grows with labels.
+    `labelled [k]`, `values [k, trials]` of a metric between 0 and 1 that grows with labels. The
+    gain is that of the fitted curve, which cannot fall, and the noise of both measurements.
     """
     errors = np.maximum(1.0 - values.mean(axis=1), 1e-3)
     weights = errors.mean() / errors  # The variance of a share of mistakes grows with the share.
@@ -76,10 +77,9 @@ def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
     i, j = np.unravel_index(chosen, chances.shape)
     deviation = np.sqrt(spread[i, j] / random.chisquare(degrees, DRAWS))
     amplitude = scale[i, j] + deviation / np.sqrt(squares[j]) * random.standard_normal(DRAWS)
-    fall = (at / labelled[0]) ** -_EXPONENTS[j]
-    error = _FLOORS[i] * errors.min() + np.maximum(amplitude, 0) * fall
-    measured = deviation / np.sqrt(weights[-1]) * random.standard_normal(DRAWS)
-    return np.clip(1.0 - error - measured, 0.0, 1.0)
+    before, fall = ((n / labelled[0]) ** -_EXPONENTS[j] for n in (labelled[-1], at))
+    noise_of_both = np.sqrt(2 / weights[-1]) * deviation * random.standard_normal(DRAWS)
+    return np.maximum(amplitude, 0) * (before - fall) + noise_of_both
 
 
 def _noise(values, weights):
@@ -99,7 +99,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for metric in dict.fromkeys(row["metric"] for row in rows):
         for method, curve in statistics.curves(rows, metric).items():
             said = hint(curve)
-            if said is not None and not math.isnan(said.gain):
+            if said is not None:
                 found.append(
                     f"{method}: {said.more} more than {said.labelled} labels would bring"
                     f" {said.gain:+.3f} [{said.low:+.3f}, {said.high:+.3f}] {metric},"

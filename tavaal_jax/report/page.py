@@ -69,6 +69,11 @@ def write(
     record, rows = files.read_config(folder), records.read_results(folder)
     if record is None or not rows:
         raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
+    if record.get("format") != files.FORMAT:
+        raise UserError(
+            f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
+            f" one reads {files.FORMAT}): make its page with that version"
+        )
     diagnostics, damaged = records.all_diagnostics(folder)
     faults: list[UserError] = []
     dataset = _prepared(record, data_dir, faults) if dataset is None else dataset
@@ -216,8 +221,9 @@ def _figures(study):
         png = path.read_bytes()
         try:
             with Image.open(io.BytesIO(png)) as image:
+                image.load()
                 width, height = image.size
-        except UnidentifiedImageError:
+        except (UnidentifiedImageError, OSError):
             mend = "python -m tavaal_jax.report.plots draws it again"
             study.faults.append(UserError(f"{path} is no PNG: {mend}"))
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.report import files, records
 from tavaal_jax.report.summary import Cells
 
@@ -32,12 +33,10 @@ def progress(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     cycles: dict[tuple[str, int], set[int]] = {}
     for row in rows:
         cycles.setdefault((row["method"], row["trial"]), set()).add(row["cycle"])
-    every = config["methods"] == "all"
-    names = (
-        {name for name, _ in cycles}
-        if every
-        else [name.strip() for name in config["methods"].split(",")]
-    )
+    if config["methods"].strip() == "all":
+        names = set(METHODS)
+    else:
+        names = {name.strip() for name in config["methods"].split(",")} - {""}
     trials = range(config["first_trial"], config["trials"])
     absent = {(name, trial) for name in names for trial in trials} - set(cycles)
     partly = [

@@ -4,6 +4,7 @@ Every cycle starts from fresh weights, so between two cycles nothing else is nee
 to another folder or machine with two small files, and goes on after its checkpoints are gone.
 """
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -12,46 +13,61 @@ import numpy as np
 
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.errors import TrialError
-from tavaal_jax.report import files, records
+from tavaal_jax.errors import TrialError, UserError
+from tavaal_jax.report import records
 from tavaal_jax.study import cycle
 from tavaal_jax.study.setup import Setup
 
 
-def replay(setup: Setup, key: jax.Array, folder: pathlib.Path, ids: np.ndarray) -> LoopState | None:
-    """The state after the cycles that the files in a trial's `folder` hold whole.
+def is_ahead(folder: pathlib.Path, state: LoopState) -> bool:
+    """Whether picks.csv in a trial's `folder` tells of cycles that `state` knows nothing of."""
+    with contextlib.suppress(UserError):  # A damaged file is written anew from the state.
+        return bool((records.read_picks(folder)["cycle"] > state.cycle).any())
+    return False
 
-    None where there is none. `key` is the trial's, `ids` `[N]` are the training images'. Raises
-    TrialError where the picks cannot be this trial's.
+
+def replay(
+    setup: Setup, key: jax.Array, folder: pathlib.Path, number: int, ids: np.ndarray
+) -> LoopState | None:
+    """The state after the cycles that the files in a trial's `folder` hold; None without picks.
+
+    `key` and `number` are the trial's, `ids` `[N]` the training images'. A diagnosis that is not in
+    diagnostics.csv stays out: the weights it needs are gone. Raises TrialError, and changes
+    nothing, where the files cannot be this trial's.
     """
-    rows = [row for row in records.read_results(folder) if row["metric"] in setup.problem.metrics]
-    evaluated = {row["cycle"] for row in rows}
-    if not evaluated or not (folder / "picks.csv").exists():
-        return None
     picks = records.read_picks(folder)
-    diagnosed = {int(row["cycle"]) for row in files.read_csv(folder / "diagnostics.csv")}
-    state = cycle.blank(setup, key)
-    for number in range(setup.config.cycles - 1):
-        mine = picks["cycle"] == number
-        # A cycle is gone through again if it was stopped before its diagnosis.
-        if not mine.any() or number not in evaluated or (diagnosed and number not in diagnosed):
-            break
-        indices, ranks = picks["index"][mine], picks["rank"][mine]
-        _check(setup, key, state, folder, indices, ranks)
-        named = picks["id"][mine]
-        if (ids[indices].astype(str) != named).any():
-            wrong = int(np.flatnonzero(ids[indices].astype(str) != named)[0])
-            _refuse(folder, f"image {indices[wrong]} of cycle {number} is {ids[indices[wrong]]}"
-                            f" here and {named[wrong]} there")  # fmt: skip
-        state = _labelled(setup, state, indices, ranks, picks["score"][mine])
-    if not state.cycle:
+    cycles = np.unique(picks["cycle"])
+    if not len(cycles):
         return None
-    results, counts = state.results.copy(), state.counts.copy()
-    for row in (row for row in rows if row["cycle"] < state.cycle):
-        results[row["cycle"], setup.problem.metrics.index(row["metric"])] = row["value"]
-        counts[row["cycle"]] = row["labelled"]
-    state = state.replace(results=results, counts=counts)
+    if list(cycles) != list(range(len(cycles))) or len(cycles) >= setup.config.cycles:
+        most = setup.config.cycles - 2
+        _refuse(folder, f"it has picks of the cycles {cycles.tolist()}, not of 0 to {most} at most")
+    evaluated = _evaluated(setup, folder, number)
+    state = cycle.blank(setup, key)
+    for now in range(len(cycles)):
+        mine = picks["cycle"] == now
+        count = int(state.labelled.sum())
+        found = evaluated.get(now)
+        if found is None or set(found) != {(count, m) for m in setup.problem.metrics}:
+            _refuse(folder, f"cycle {now} begins with {count} labels, and results.csv there has"
+                            f" {sorted(found or ()) or 'no row of it'}")  # fmt: skip
+        results, counts = state.results.copy(), state.counts.copy()
+        results[now] = [found[count, metric] for metric in setup.problem.metrics]
+        counts[now] = count
+        _check(setup, key, state, folder, picks["index"][mine], picks["rank"][mine])
+        _check_ids(folder, ids, picks["index"][mine], picks["id"][mine])
+        state = _labelled(setup, state.replace(results=results, counts=counts), picks, mine)
     return cycle.fresh(setup, key, state)
+
+
+def _evaluated(setup, folder, number):
+    """results.csv as `{cycle: {(labelled, metric): value}}`."""
+    found: dict[int, dict[tuple[int, str], float]] = {}
+    for row in records.read_results(folder):
+        if (row["method"], row["trial"]) != (setup.method.name, number):
+            _refuse(folder, f"results.csv beside it is of {row['method']} trial {row['trial']}")
+        found.setdefault(row["cycle"], {})[row["labelled"], row["metric"]] = row["value"]
+    return found
 
 
 def _check(setup, key, state, folder, indices, ranks):
@@ -69,6 +85,13 @@ def _check(setup, key, state, folder, indices, ranks):
         _refuse(folder, f"cycle {number} has an image twice")
 
 
+def _check_ids(folder, ids, indices, named):
+    other = np.flatnonzero(ids[indices].astype(str) != named)
+    if len(other):
+        index = indices[other[0]]
+        _refuse(folder, f"image {index} is {ids[index]} here and {named[other[0]]} there")
+
+
 def _refuse(folder: pathlib.Path, what: str) -> Any:
     raise TrialError(
         f"{folder / 'picks.csv'} is not of this trial: {what}; put back the trial's own, or delete"
@@ -76,16 +99,16 @@ def _refuse(folder: pathlib.Path, what: str) -> Any:
     )
 
 
-def _labelled(setup, state, indices, ranks, scores):
+def _labelled(setup, state, picks, mine):
     """The state with a cycle's picks made and answered, at the start of the next."""
-    arrays = {
-        name: getattr(state, name).copy()
-        for name in ("labels", "labelled_in", "picked_in", "pick_rank", "pick_score")
-    }
+    names = ("labels", "labelled_in", "picked_in", "pick_rank", "pick_score")
+    arrays = {name: getattr(state, name).copy() for name in names}
+    indices = picks["index"][mine]
     answers = setup.oracle.answer(indices)
     arrays["labels"][indices] = answers
     arrays["labelled_in"][indices[answers >= 0]] = state.cycle + 1
     arrays["picked_in"][indices] = state.cycle
-    arrays["pick_rank"][indices], arrays["pick_score"][indices] = ranks, scores
+    arrays["pick_rank"][indices] = picks["rank"][mine]
+    arrays["pick_score"][indices] = picks["score"][mine]
     following = cycle.names(setup.config, setup.method, state.cycle + 1)[0]
     return state.replace(cycle=state.cycle + 1, stage=following, **arrays)

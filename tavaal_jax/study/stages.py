@@ -161,10 +161,7 @@ class Cycle:
         unlabelled = of_pool(Stream.UNLABELLED_ORDER, pool)
         if stage == "adversary" or updates == 1:
             return labelled, unlabelled, once
-        others = (
-            of_pool(Stream.LABELLED_ORDER, self._labelled, 1),
-            of_pool(Stream.UNLABELLED_ORDER, pool, 1),
-        )
+        others = of_pool(Stream.UPDATES, self._labelled, 0), of_pool(Stream.UPDATES, pool, 1)
         more = lambda first, count: plans.More(
             *(stream.groups(first, count, updates - 1) for stream in others)
         )

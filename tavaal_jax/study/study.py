@@ -50,6 +50,7 @@ def run_study(
             checks.check_size(config, dataset.name, len(dataset.train_images))
             oracle, placed = _oracle(dataset), setup.place(config, dataset)
             _stop_if_asked(stop)
+            study.config_was_there = files.read_config(folder) is not None
             files.write_config(folder, config, fingerprint)
             study.run_all(todo, dataset, placed, oracle, stop)
             _stop_if_asked(stop)
@@ -104,6 +105,7 @@ class _Study:
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
+        self.config_was_there = True
 
     def say(self, text: str) -> None:
         """A line about the whole study."""
@@ -154,7 +156,9 @@ class _Study:
                 setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
             folder = files.trial_folder(self.folder, name, trial)
             try:
-                Trial(setups[name], trial, folder, about, tracker, stop).run(self.write_results)
+                there = self.config_was_there
+                one = Trial(setups[name], trial, folder, about, tracker, stop, there)
+                one.run(self.write_results)
             except UserError as error:
                 if getattr(error.__cause__, "errno", None) in files.FULL:
                     raise  # It concerns them all.
@@ -205,9 +209,10 @@ class _Study:
         except UserError as error:
             self._fault(error)
         try:
-            drawn.append(page.write(self.folder, dataset, data_dir))
-        except UserError as error:
+            page.write(self.folder, dataset, data_dir)
+        except UserError as error:  # What could be read stands in it all the same.
             self._faults([error])
+        drawn.append(page.NAME)
         written = ", ".join(["results.csv, summary.csv, summary.md", *drawn])
         self.say(
             f"Written to {self.folder}: {written}, <method>/trial_<t>/results.csv, picks.csv,"

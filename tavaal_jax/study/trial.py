@@ -31,9 +31,12 @@ class Trial:
         about: trained.About,
         tracker: progress.Tracker,
         stop: Stop,
+        config_was_there: bool = True,
     ):
+        """`config_was_there`: whether the study's folder had a config.json to be held to."""
         self._setup, self._number, self._folder, self._about = setup, number, folder, about
         self._tracker, self._stop = tracker, stop
+        self._unsure = "" if config_was_there else "; no config.json shows how they were made"
         self._name = f"{setup.method.name} trial {number}"
         self._key = derive(jax.random.key(setup.config.seed), number)
         self._checkpoints = Checkpoints(folder / "checkpoints")
@@ -41,7 +44,11 @@ class Trial:
 
     def run(self, on_results: Callable[[], object] = lambda: None) -> None:
         """To the end of the trial; `on_results` is called when its results.csv has changed."""
-        state = self._begin_or_continue()
+        try:
+            state = self._begin_or_continue()
+        except BaseException:
+            self._checkpoints.close()
+            raise
         names = lambda number: cycle.names(self._setup.config, self._setup.method, number)
         log = records.Log(self._folder / "metrics.jsonl", lambda r: is_before(r, state, names))
         board = None
@@ -61,12 +68,16 @@ class Trial:
             remove(self._folder / "checkpoints")
 
     def _begin_or_continue(self):
-        """The state to go on from: a checkpoint's, else that of picks.csv, else the first."""
+        """The state to go on from: a checkpoint's, else that of picks.csv, else the first.
+
+        Files that were put there and are further than the checkpoint go before it.
+        """
         setup, about = self._setup, ""
         state = self._checkpoints.restore(cycle.template(setup))
-        if state is None:
-            state = replay.replay(setup, self._key, self._folder, self._about.ids)
-            about = " with the picks and results that are there"
+        if state is None or replay.is_ahead(self._folder, state):
+            ids = self._about.ids
+            state = replay.replay(setup, self._key, self._folder, self._number, ids)
+            about = f" with the picks and results that are there{self._unsure}"
             if state is None:
                 state = cycle.start(setup, self._key)
                 self._save(state)  # There is a good checkpoint from the first step on.
