@@ -50,7 +50,7 @@ def main() -> int:
     """Command line; prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="*", type=pathlib.Path, help="of studies/ by default")
-    files = parser.parse_args().results or sorted(STUDIES.glob("*/results.csv"))
+    files = parser.parse_args().results or sorted(STUDIES.rglob("results.csv"))
     print("| study | hints | brought | miss of the hint | its bias | miss of the last gain |"
           " miss of nothing | inside 95 % | width |")  # fmt: skip
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")

@@ -1,7 +1,7 @@
 """The evidence at the paper's size as far as two CPU cores go: a small network, 200 epochs.
 
 Command: python -m tavaal_jax.main --config=configs/fashion_mnist_evidence_small.py
-Time and score: see benchmarks/README.md.
+Time and score: not run.
 Leaves out, against `fashion_mnist_evidence`: ResNet-18 (three blocks of 16 to 64 channels), the
 released schedule (Algorithm 1's here, with a third of its VAE steps), two of five trials.
 """
