@@ -43,6 +43,9 @@ OF_THE_PLANE = (
 )
 
 
+FEW = 13  # trials up to which the least p there can be is worth telling
+
+
 class Cells(NamedTuple):
     """A table of text, names of methods in backticks."""
 
@@ -94,7 +97,7 @@ def preface(rows: Sequence[Mapping[str, Any]]) -> str:
     text = "Trials: " + ", ".join(f"{m} {count}" for m, count in n.items()) + "."
     if least < 2:
         return text + " One trial gives neither a deviation nor an interval nor a test."
-    if least > statistics.EXACT:
+    if least > FEW:
         return text
     text += f" With {least} trials no p of the two-sided signed-rank test is below"
     text += f" {2.0 ** (1 - least):.2g}"
