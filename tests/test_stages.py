@@ -58,11 +58,17 @@ def test_calls_end_where_something_is_logged_or_saved():
 
 
 @pytest.mark.parametrize(
-    ("config", "last_active", "decayed_from"), [(cifar10, 160, 160), (cifar10_released, 120, 160)]
+    ("make", "changes", "last_active", "decayed_from"),
+    [
+        (cifar10, {}, 120, 160),
+        (cifar10_released, {}, 120, 160),
+        (cifar10, {"ranker.after": "freeze", "ranker.until_fraction": 0.8}, 160, 160),
+    ],
 )
-def test_schedules_change_at_the_papers_epochs(config, last_active, decayed_from):
-    per_epoch = 7
-    rows = optim.schedule(config.get_config(), 0, 200 * per_epoch, per_epoch)
+def test_schedules_change_at_the_papers_epochs(make, changes, last_active, decayed_from):
+    per_epoch, config = 7, make.get_config()
+    config.update_from_flattened_dict(changes)
+    rows = optim.schedule(config, 0, 200 * per_epoch, per_epoch)
     assert rows.first_epoch.sum() == per_epoch
     assert rows.first_epoch[:per_epoch].all()
     assert rows.ranker_active.sum() == last_active * per_epoch
@@ -75,7 +81,8 @@ def test_schedules_change_at_the_papers_epochs(config, last_active, decayed_from
 def test_the_adversary_trains_on_the_pool_that_the_config_says(unlabelled):
     made = prepared("tavaal", "two_phase", unlabelled)
     cycle, _ = begun(made)
-    labelled, other = cycle._streams("adversary")
+    labelled, other, more = cycle._streams("adversary")
+    assert more(0, 1) is None
     met = set(other.rows(0, 100).ravel())
     assert set(labelled.rows(0, 100).ravel()) == set(np.flatnonzero(cycle._labelled))
     if unlabelled == "subset":
@@ -83,6 +90,20 @@ def test_the_adversary_trains_on_the_pool_that_the_config_says(unlabelled):
     else:
         assert met == set(np.flatnonzero(~cycle._labelled))
     assert cycle._streams("task")[1] is None
+
+
+def test_further_updates_see_other_batches_of_the_same_pools():
+    made = setup_of(config_of(**{"vae.updates": 3}), METHODS["tavaal"])
+    cycle, _ = begun(made)
+    labelled, unlabelled, more = cycle._streams("joint")
+    found = more(2, 4)
+    assert found.labelled.shape == found.unlabelled.shape == (4, 16, 2)
+    assert set(more(0, 50).labelled.ravel()) == set(np.flatnonzero(cycle._labelled))
+    assert set(found.unlabelled.ravel()) <= set(np.flatnonzero(~cycle._labelled))
+    # Whichever call asks for them.
+    np.testing.assert_array_equal(more(0, 6).unlabelled[2:], found.unlabelled)
+    assert (unlabelled.rows(0, 6) != more(0, 6).unlabelled[..., 0]).any()
+    assert (labelled.rows(0, 6) != more(0, 6).labelled[..., 0]).any()
 
 
 def test_training_sees_the_labels_of_l_alone():

@@ -52,6 +52,7 @@ def test_streams_keep_their_numbers():
         "FIRST_RANKS": 12,
         "DROPOUT": 13,
         "PICKS": 14,
+        "UPDATES": 15,
     }
 
 
