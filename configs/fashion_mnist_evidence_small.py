@@ -3,7 +3,7 @@
 Command: python -m tavaal_jax.main --config=configs/fashion_mnist_evidence_small.py
 Time and score: not run.
 Leaves out, against `fashion_mnist_evidence`: ResNet-18 (three blocks of 16 to 64 channels), the
-released schedule (Algorithm 1's here, with a third of its VAE steps), two of five trials.
+released schedule (Algorithm 1's here, with two fifths of its VAE steps), two of five trials.
 """
 
 from configs import fashion_mnist_small

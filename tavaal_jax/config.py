@@ -307,19 +307,18 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
     What a config lacks has its default: a new key's does what was done before there was one.
     """
-    defaults = _flat(plain(default()))
-    old, new = defaults | _flat(before), defaults | _flat(now)
+    defaults = flat(plain(default()))
+    old, new = defaults | flat(before), defaults | flat(now)
     for name in sorted(old | new):
         neutral = name in KEYS and KEYS[name].neutral
         if old.get(name) != new.get(name) and not neutral:
             yield f"{name} ({old.get(name)} -> {new.get(name)})"
 
 
-def _flat(tree, prefix=""):
-    flat: dict = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A plain config by dotted names: `{"vae": {"latent": 64}} -> {"vae.latent": 64}`."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+        nested = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found

@@ -96,8 +96,9 @@ def main(argv: list[str]) -> int:
             result = run_study(
                 _CONFIG.value, folder, progress=display, stop=lambda: signals.received
             )
-        console.print(summary.table(result.rows()))
-        for line in hint.lines(result.rows()):
+        rows = result.rows()
+        console.print(summary.table(rows))
+        for line in hint.lines(rows):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

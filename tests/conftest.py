@@ -41,6 +41,25 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def results_of(method, trial, values):
+    """Rows of a trial's results.csv: 10 labels in the first cycle, 10 more in each."""
+    return [
+        {"method": method, "trial": trial, "cycle": c, "labelled": 10 * (c + 1),
+         "metric": "accuracy", "value": value}
+        for c, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def results(**methods):
+    """Rows of a study's results.csv: `method=[[value of each cycle] of each trial]`."""
+    return [
+        row
+        for name, trials in methods.items()
+        for number, values in enumerate(trials)
+        for row in results_of(name, number, values)
+    ]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory, worker_id):
     """A cache of compiled programs that all processes of the session share."""

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import results, results_of
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.config import KEYS
@@ -37,12 +38,7 @@ def write(folder, method, curves):
     for trial, values in curves.items():
         to = folder / method / f"trial_{trial}"
         to.mkdir(parents=True)
-        rows = [
-            {"method": method, "trial": trial, "cycle": c, "labelled": 10 * (c + 1),
-             "metric": "accuracy", "value": value}
-            for c, value in enumerate(values)
-        ]  # fmt: skip
-        records.write_results(to, rows)
+        records.write_results(to, results_of(method, trial, values))
 
 
 def test_every_cell_names_keys_and_methods_that_there_are():
@@ -129,12 +125,8 @@ def test_the_hint_is_checked_on_every_prefix():
 
 
 def test_the_check_of_the_hint_prints_a_row_per_study(monkeypatch, capsys, tmp_path):
-    rows = [
-        {"method": "random", "trial": t, "cycle": c, "labelled": 10 * (c + 1),
-         "metric": "accuracy", "value": 1 - 0.4 * (c + 1) ** -0.5 + 0.001 * t * (-1) ** c}
-        for t in range(3) for c in range(6)
-    ]  # fmt: skip
-    records.write_results(tmp_path, rows)
+    curve = lambda t: [1 - 0.4 * (c + 1) ** -0.5 + 0.001 * t * (-1) ** c for c in range(6)]
+    records.write_results(tmp_path, results(random=[curve(t) for t in range(3)]))
     monkeypatch.setattr(sys, "argv", ["stop_hint.py", str(tmp_path / "results.csv")])
     assert stop_hint.main() == 0
     lines = capsys.readouterr().out.splitlines()

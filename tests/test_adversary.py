@@ -16,7 +16,7 @@ from tavaal_jax.algorithm.learner import Said
 from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import Half, Schedule, derive, example_keys
 from tavaal_jax.data.plans import Plan
-from tavaal_jax.engine import programs
+from tavaal_jax.engine import steps
 
 KEY = derive(jax.random.key(0), 0)
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -141,12 +141,12 @@ def test_noise_depends_on_the_position_and_differs_between_pools():
     plan = Plan(None, None, positions)
     schedule = Schedule(jnp.int32(5), None, None, None)
     labels = jnp.arange(4)
-    both = programs._halves((IMAGES[:4], IMAGES[4:8]), (None, None), labels, KEY, schedule, plan)
+    both = steps.halves_of((IMAGES[:4], IMAGES[4:8]), (None, None), labels, KEY, schedule, plan)
     np.testing.assert_array_equal(both[0].labels, labels)
     np.testing.assert_array_equal(both[1].labels, -1)
     bits = [np.asarray(jax.random.key_data(half.keys)) for half in both]
     assert len(np.unique(np.concatenate(bits), axis=0)) == 8
-    again = programs._halves(
+    again = steps.halves_of(
         (IMAGES[:2], IMAGES[4:6]),
         (None, None),
         labels[:2],

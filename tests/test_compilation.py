@@ -17,9 +17,9 @@ SAME_WEIGHTS = """
 import functools, jax, numpy as np
 from configs import digits
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.engine import compilation, programs
+from tavaal_jax.engine import compilation, parts, programs
 shape, classes = (8, 8, 1), 10
-made = programs.parts(digits.get_config(), METHODS["tavaal"], shape, classes)
+made = parts.build(digits.get_config(), METHODS["tavaal"], shape, classes)
 init = functools.partial(programs._init, made, shape)
 draw = lambda options: jax.jit(init, compiler_options=options)(jax.random.key(0), 0)
 assert compilation.quickly()

@@ -20,7 +20,7 @@ def test_a_default_keeps_its_own_limit_and_has_a_comment(name):
 
 def test_the_default_has_every_key_once_and_is_locked():
     config = configs.default()
-    flat = configs._flat(config.to_dict())
+    flat = configs.flat(config.to_dict())
     assert flat == {name: key.default for name, key in KEYS.items()}
     configs.check(config)
     with pytest.raises(AttributeError):

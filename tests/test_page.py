@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, results_of
 from PIL import Image
 
 from configs import digits
@@ -89,12 +89,7 @@ def make(folder, pool, values=VALUES, diagnosed=True, **changes):
         for number, curve in enumerate(trials):
             trial = files.trial_folder(folder, name, number)
             trial.mkdir(parents=True)
-            rows = [
-                {"method": name, "trial": number, "cycle": c, "labelled": 10 * (c + 1),
-                 "metric": "accuracy", "value": value}
-                for c, value in enumerate(curve)
-            ]  # fmt: skip
-            records.write_results(trial, rows)
+            records.write_results(trial, results_of(name, number, curve))
             write_picks(trial, pool, rng, cycles=len(curve) - 1)
             write_log(trial, len(curve))
             if diagnosed:

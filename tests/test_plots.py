@@ -6,9 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, read_csv
+from conftest import ROOT, read_csv, results
 from matplotlib import image
-from test_statistics import rows
 from trials import compiled_once, config_of
 
 from tavaal_jax import run_study
@@ -135,7 +134,7 @@ VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]
 
 
 def test_differences_are_paired_by_trial():
-    found = statistics.curves(rows(**VALUES), "accuracy")
+    found = statistics.curves(results(**VALUES), "accuracy")
     difference = curves._differences(found)["tavaal"]
     np.testing.assert_allclose(sorted(difference[10].values()), [-0.1, 0.2])
     np.testing.assert_allclose(sorted(difference[20].values()), [0.0, 0.2], atol=1e-9)
@@ -144,7 +143,7 @@ def test_differences_are_paired_by_trial():
 
 
 def test_a_figure_without_a_baseline(tmp_path):
-    curves.accuracy(rows(tavaal=VALUES["tavaal"]), tmp_path / "accuracy.png", "moons")
+    curves.accuracy(results(tavaal=VALUES["tavaal"]), tmp_path / "accuracy.png", "moons")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -158,7 +157,7 @@ def test_every_method_has_a_colour_and_a_marker_of_its_own():
 
 def test_a_figure_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*gone/accuracy\.png"):
-        curves.accuracy(rows(**VALUES), tmp_path / "gone" / "accuracy.png", "moons")
+        curves.accuracy(results(**VALUES), tmp_path / "gone" / "accuracy.png", "moons")
 
 
 def test_pictures_of_images_show_the_first_picks(tmp_path):

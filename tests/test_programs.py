@@ -10,13 +10,13 @@ from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Example, Schedule, Stream, derive
 from tavaal_jax.data.plans import More, Plan
-from tavaal_jax.engine import devices, programs
+from tavaal_jax.engine import devices, parts, programs, steps
 from tavaal_jax.study import cycle
 
 
 @pytest.fixture(scope="module")
 def made():
-    return programs.parts(config_of(), METHODS["tavaal"], (2,), 2)
+    return parts.build(config_of(), METHODS["tavaal"], (2,), 2)
 
 
 def schedule(first_epoch):
@@ -30,7 +30,7 @@ def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers(made):
     setup = prepared("tavaal")
     state, train = cycle.start(setup, KEY).learner, setup.train
     images = tuple(train.plain(rows) for rows in (PLAN.labelled, PLAN.unlabelled))
-    ranks = lambda first: programs._joint_told(made, state, images, KEY, schedule(first), PLAN)
+    ranks = lambda first: steps.joint_told(made, state, images, KEY, schedule(first), PLAN)
     first = np.concatenate([rank.decoder for rank in ranks(True)])
     assert first.shape == (32, 1)
     assert len(np.unique(first)) == 32
@@ -46,10 +46,10 @@ def test_first_ranks_are_those_of_the_examples_positions(made):
     """Whatever devices they are on: a device's part has the same as the whole batch there."""
     images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
     state = cycle.start(prepared("tavaal"), KEY).learner
-    whole = programs._joint_told(made, state, images, KEY, schedule(True), PLAN)
+    whole = steps.joint_told(made, state, images, KEY, schedule(True), PLAN)
     part = Plan(*(rows[4:8] for rows in PLAN[:3]))
     images = tuple(half[4:8] for half in images)
-    found = programs._joint_told(made, state, images, KEY, schedule(True), part)
+    found = steps.joint_told(made, state, images, KEY, schedule(True), part)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4:8]), found, whole)
 
 
@@ -57,13 +57,13 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
     """One step with two more updates is the step, and then the adversary's own twice."""
     monkeypatch.setattr(devices, "mean", lambda tree: tree)
     setup = prepared("tavaal")
-    made = programs.parts(config_of(), METHODS["tavaal"], (2,), 2)
+    made = parts.build(config_of(), METHODS["tavaal"], (2,), 2)
     begun = cycle.start(setup, KEY)
     state, data = (begun.learner, begun.adversary), (setup.train, None)
     data[0].labels.block_until_ready()
     rows = np.random.default_rng(0).permutation(96).astype(np.int32).reshape(2, 16, 3)
     more = More(rows[0, :, :2], rows[1, :, :2])
-    step = jax.jit(lambda s, plan: programs._joint_step(made, s, data, KEY, schedule(False), plan))
+    step = jax.jit(lambda s, plan: steps.joint_step(made, s, data, KEY, schedule(False), plan))
     (learner, adversary), metrics = step(state, PLAN._replace(more=more))
     (once, expected), first = step(state, PLAN)
     jax.tree.map(np.testing.assert_array_equal, learner, once)
@@ -76,9 +76,9 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
         )
         images = tuple(data[0].plain(rows) for rows in (plan.labelled, plan.unlabelled))
         # The ranks are of the Ranker before the step, as for the first update.
-        told = programs._joint_told(made, state[0], images, key, schedule(False), plan)
+        told = steps.joint_told(made, state[0], images, key, schedule(False), plan)
         labels = data[0].labels[plan.labelled]
-        halves = programs._halves(images, told, labels, key, schedule(False), plan)
+        halves = steps.halves_of(images, told, labels, key, schedule(False), plan)
         expected, found = jax.jit(made.adversary.step)(expected, *halves)
         every.append(found)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -88,15 +88,15 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
 
 
 def test_an_adversary_that_is_told_nothing_gets_no_ranks():
-    made = programs.parts(config_of(), METHODS["vaal"], (2,), 2)
+    made = parts.build(config_of(), METHODS["vaal"], (2,), 2)
     images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
-    assert programs._joint_told(made, None, images, KEY, schedule(True), PLAN) == (None, None)
+    assert steps.joint_told(made, None, images, KEY, schedule(True), PLAN) == (None, None)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_method_is_made_of(name):
     method = METHODS[name]
-    made = programs.parts(config_of(), method, (2,), 2)
+    made = parts.build(config_of(), method, (2,), 2)
     built = programs.build(config_of(), method, (2,), 2)
     assert (made.learner.ranker is None) == (method.ranking_loss is None)
     assert (made.adversary is None) == (method.adversary is None)
@@ -110,13 +110,13 @@ def test_a_step_gathers_image_label_and_what_is_told_of_it():
     train = setup.train.replace(labels=jnp.arange(setup.size, dtype=jnp.int32))
     told = {"rank": jnp.arange(setup.size) * 2}
     rows = np.array([5, 0, 7], np.int32), np.array([100, 200, 300], np.int32)
-    found = programs._gather((train, told), Plan(*rows, np.arange(3)))
+    found = steps.gather((train, told), Plan(*rows, np.arange(3)))
     np.testing.assert_array_equal(found.labelled.label, rows[0])
     np.testing.assert_array_equal(found.labelled.image, train.images[rows[0]])
     np.testing.assert_array_equal(found.unlabelled, train.images[rows[1]])
     for pool, wanted in zip(found.told, rows, strict=True):
         np.testing.assert_array_equal(pool["rank"], 2 * wanted)
-    alone = programs._gather((train, None), Plan(rows[0], None, np.arange(3)))
+    alone = steps.gather((train, None), Plan(rows[0], None, np.arange(3)))
     assert alone.unlabelled is None
     assert alone.told == (None, None)
 
@@ -124,7 +124,7 @@ def test_a_step_gathers_image_label_and_what_is_told_of_it():
 def test_every_program_says_of_an_image_what_the_learner_says():
     setup = setup_of(config_of(), METHODS["tavaal"])  # Nobody else has traced its programs.
     state, train = cycle.start(setup, KEY).learner, setup.train
-    learner = programs.parts(setup.config, setup.method, (2,), 2).learner
+    learner = parts.build(setup.config, setup.method, (2,), 2).learner
     variables, indices = (state, train.normalise), np.array([3, 500, 7, 41, 8])
     said = learner.say(state, train.plain(indices))
     (inspected,) = setup.programs.inspect(variables, train.images, indices)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import results_of
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import records, statistics
@@ -13,12 +14,8 @@ def folder(tmp_path):
     for trial in range(2):
         mine = tmp_path / "tavaal" / f"trial_{trial}"
         mine.mkdir(parents=True)
-        rows = [
-            {"method": "tavaal", "trial": trial, "cycle": c, "labelled": 10 * (c + 1),
-             "metric": "accuracy", "value": 0.25 * (1 + c + trial)}
-            for c in range(2)
-        ]  # fmt: skip
-        records.write_results(mine, rows)
+        values = [0.25 * (1 + c + trial) for c in range(2)]
+        records.write_results(mine, results_of("tavaal", trial, values))
         (mine / "picks.csv").write_text("cycle,rank,index,id,score\n0,0,7,train_7,0.5\n")
         (mine / "diagnostics.csv").write_text("cycle,kl\n0,1.5\n")
     return tmp_path

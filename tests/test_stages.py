@@ -12,7 +12,7 @@ from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.engine import programs
+from tavaal_jax.engine import parts, programs
 from tavaal_jax.study import stages
 from tavaal_jax.study.stages import Report, ValueFault
 
@@ -84,11 +84,11 @@ def test_the_adversary_trains_on_the_pool_that_the_config_says(unlabelled):
     labelled, other, more = cycle._streams("adversary")
     assert more(0, 1) is None
     met = set(other.rows(0, 100).ravel())
-    assert set(labelled.rows(0, 100).ravel()) == set(np.flatnonzero(cycle._labelled))
+    assert set(labelled.rows(0, 100).ravel()) == set(np.flatnonzero(cycle.labelled))
     if unlabelled == "subset":
         assert met == set(cycle.subset)
     else:
-        assert met == set(np.flatnonzero(~cycle._labelled))
+        assert met == set(np.flatnonzero(~cycle.labelled))
     assert cycle._streams("task")[1] is None
 
 
@@ -98,8 +98,8 @@ def test_further_updates_see_other_batches_of_the_same_pools():
     labelled, unlabelled, more = cycle._streams("joint")
     found = more(2, 4)
     assert found.labelled.shape == found.unlabelled.shape == (4, 16, 2)
-    assert set(more(0, 50).labelled.ravel()) == set(np.flatnonzero(cycle._labelled))
-    assert set(found.unlabelled.ravel()) <= set(np.flatnonzero(~cycle._labelled))
+    assert set(more(0, 50).labelled.ravel()) == set(np.flatnonzero(cycle.labelled))
+    assert set(found.unlabelled.ravel()) <= set(np.flatnonzero(~cycle.labelled))
     # Whichever call asks for them.
     np.testing.assert_array_equal(more(0, 6).unlabelled[2:], found.unlabelled)
     assert (unlabelled.rows(0, 6) != more(0, 6).unlabelled[..., 0]).any()
@@ -118,12 +118,12 @@ def test_training_sees_the_labels_of_l_alone():
 def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     made = prepared("tavaal", "two_phase", pool)
     cycle, state = begun(made)
-    learner = programs.parts(made.config, made.method, (2,), 2).learner
+    learner = parts.build(made.config, made.method, (2,), 2).learner
     said = learner.say(state.learner, made.train.plain(np.arange(made.size)))
     for _, report in cycle.run("adversary", state):
         if report.count:
             break
-    found = jax.tree.map(np.asarray, cycle._inspected)
+    found = jax.tree.map(np.asarray, cycle.inspected)
     used = np.ones(made.size, bool)
     if pool == "subset":
         used = state.labelled.copy()
@@ -332,7 +332,7 @@ def test_losses_of_a_diagnosis_are_those_of_the_true_labels():
     for stage in ("select", "label"):
         state = finish(cycle.run(stage, state))[0]
     _, _, arrays = finish(cycle.run("diagnose", state))
-    learner = programs.parts(made.config, made.method, (2,), 2).learner
+    learner = parts.build(made.config, made.method, (2,), 2).learner
     said = learner.say(state.learner, made.train.plain(cycle.subset))
     truth = made.oracle.reveal(cycle.subset)
     losses = learner.problem.image_losses(said.logits, truth)

@@ -4,20 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from conftest import results
 from scipy import stats
 
 from tavaal_jax.report import statistics
-
-
-def rows(**methods):
-    """Rows of results.csv: `method=[[value of each cycle] of each trial]`."""
-    return [
-        {"method": name, "trial": t, "cycle": c, "labelled": 10 * (c + 1), "metric": "accuracy",
-         "value": value}
-        for name, trials in methods.items()
-        for t, values in enumerate(trials)
-        for c, value in enumerate(values)
-    ]  # fmt: skip
 
 
 def test_a_paired_difference_has_an_interval_and_a_test():
@@ -51,7 +41,7 @@ def test_ties_of_float32_are_ties_and_p_keeps_its_floor(n):
 
 def test_an_unfinished_run_is_compared_over_what_both_have():
     whole = [[0.2, 0.4, 0.9]] * 3
-    table = statistics.summary(rows(random=whole, tavaal=[[0.3, 0.5], [0.3, 0.5]]))
+    table = statistics.summary(results(random=whole, tavaal=[[0.3, 0.5], [0.3, 0.5]]))
     area = next(r for r in table if r["metric"] == "accuracy area" and r["method"] == "tavaal")
     assert (area["n"], area["mean"]) == (2, pytest.approx(0.4))
     assert area["difference"] == pytest.approx(0.1)
@@ -75,7 +65,7 @@ def test_labels_saved_are_interpolated():
 
 def test_summary_has_a_row_per_method_metric_and_labels():
     table = statistics.summary(
-        rows(random=[[0.2, 0.4], [0.4, 0.6]], tavaal=[[0.3, 0.5], [0.5, 0.9]])
+        results(random=[[0.2, 0.4], [0.4, 0.6]], tavaal=[[0.3, 0.5], [0.5, 0.9]])
     )
     first = next(r for r in table if r["method"] == "tavaal" and r.get("labelled") == 20)
     assert first["mean"] == pytest.approx(0.7)
@@ -90,9 +80,9 @@ def test_summary_has_a_row_per_method_metric_and_labels():
 
 
 def test_curves_are_by_labels_and_trial():
-    found = statistics.curves(rows(random=[[0.2, 0.4], [0.3]]), "accuracy")
+    found = statistics.curves(results(random=[[0.2, 0.4], [0.3]]), "accuracy")
     assert found == {"random": {10: {0: 0.2, 1: 0.3}, 20: {0: 0.4}}}
-    assert statistics.curves(rows(random=[[0.2]]), "loss") == {}
+    assert statistics.curves(results(random=[[0.2]]), "loss") == {}
 
 
 def test_a_column_is_averaged_over_cycles_and_seconds_by_their_median():

@@ -2,23 +2,12 @@
 
 import io
 
-from conftest import read_csv
+from conftest import read_csv, results
 from rich.console import Console
 
 from tavaal_jax.report import files, statistics, summary
 
 VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]}
-
-
-def rows(**methods):
-    """Rows of results.csv: `method=[[value of each cycle] of each trial]`."""
-    return [
-        {"method": name, "trial": t, "cycle": c, "labelled": 10 * (c + 1), "metric": "accuracy",
-         "value": value}
-        for name, trials in methods.items()
-        for t, values in enumerate(trials)
-        for c, value in enumerate(values)
-    ]  # fmt: skip
 
 
 def shown(found):
@@ -33,18 +22,18 @@ def cells(found):
 
 
 def test_final_table_has_mean_and_deviation_over_trials():
-    found = cells(rows(**VALUES))
+    found = cells(results(**VALUES))
     assert ["random", "2", "0.550", "0.800"] in found
     assert ["", "", "± 0.071", "± 0.141"] in found
     assert ["tavaal", "2", "0.600", "0.900"] in found
     assert ["", "", "± 0.283", "± 0.000"] in found
-    one = shown(rows(**VALUES)[:1])
+    one = shown(results(**VALUES)[:1])
     assert "0.500" in one
     assert "±" not in one.split("\n", 1)[1]
 
 
 def test_a_table_shows_what_is_missing_and_every_metric():
-    table = rows(random=[[0.5, 0.7]], tavaal=[[0.4]])
+    table = results(random=[[0.5, 0.7]], tavaal=[[0.4]])
     assert ["tavaal", "1", "0.400", "-"] in cells(table)
     both = table + [{**row, "metric": "loss", "value": 2.0} for row in table]
     assert ["random, loss", "1", "2.000", "2.000"] in cells(both)
@@ -55,7 +44,7 @@ def test_both_files_are_written_from_the_rows_and_the_trials_diagnostics(tmp_pat
     trial = files.trial_folder(tmp_path, "tavaal", 0)
     trial.mkdir(parents=True)
     (trial / "diagnostics.csv").write_text("cycle,picks_loss\n0,1.25\n")
-    table = rows(**VALUES)
+    table = results(**VALUES)
     summary.write(tmp_path, table, "moons")
     assert list(read_csv(tmp_path / "summary.csv")[0]) == list(statistics.FIELDS)
     assert len(read_csv(tmp_path / "summary.csv")) == len(statistics.summary(table))
@@ -65,7 +54,7 @@ def test_both_files_are_written_from_the_rows_and_the_trials_diagnostics(tmp_pat
 
 
 def test_labels_that_are_never_saved_are_said_so():
-    table = rows(random=[[0.5, 0.9]], tavaal=[[0.4, 0.8]], vaal=[[0.6, 0.95]])
+    table = results(random=[[0.5, 0.9]], tavaal=[[0.4, 0.8]], vaal=[[0.6, 0.95]])
     text = summary.markdown(table, [], "t")
     assert "| `tavaal` | 0.600 | -0.100 | not reached |" in text
     assert "| `vaal` | 0.775 | +0.075 | 1 |" in text
@@ -82,12 +71,12 @@ def test_the_boundary_is_compared_over_cycles_that_both_have():
 
 
 def test_the_text_is_honest_about_few_trials():
-    one = summary.markdown(rows(random=[[0.2, 0.4]], tavaal=[[0.3, 0.5]]), [], "t")
+    one = summary.markdown(results(random=[[0.2, 0.4]], tavaal=[[0.3, 0.5]]), [], "t")
     assert "neither a deviation nor an interval nor a test" in one
     assert "| `tavaal` | +0.100 | +0.100 |" in one
-    two = summary.markdown(rows(random=[[0.2], [0.3]], vaal=[[0.3], [0.5]]), [], "t")
+    two = summary.markdown(results(random=[[0.2], [0.3]], vaal=[[0.3], [0.5]]), [], "t")
     assert "below 0.5, so none can be called significant" in two
-    many = summary.markdown(rows(random=[[0.2]] * 6, vaal=[[0.3]] * 6), [], "t")
+    many = summary.markdown(results(random=[[0.2]] * 6, vaal=[[0.3]] * 6), [], "t")
     assert "below 0.031." in many
 
 
@@ -97,20 +86,20 @@ def test_the_text_shows_diagnostics_and_the_plane():
          "picks_boundary_distance": str(0.1 * (t + c) * (1 + (m == "vaal"))), "picks_spread": "1.0"}
         for m in ("vaal", "tavaal") for t in range(3) for c in range(2)
     ]  # fmt: skip
-    text = summary.markdown(rows(vaal=[[0.2]] * 3, tavaal=[[0.3]] * 3), diagnosed, "t")
+    text = summary.markdown(results(vaal=[[0.2]] * 3, tavaal=[[0.3]] * 3), diagnosed, "t")
     assert "| method | true loss of the picks |" in text
     assert "| `tavaal` | 1.500 ± 1.000 |" in text
     assert "| distance to T's boundary: `tavaal` less `vaal` | 3 | -0.150 [" in text
 
 
 def test_a_method_alone_has_no_differences():
-    text = summary.markdown(rows(tavaal=[[0.2, 0.3]]), [], "t")
+    text = summary.markdown(results(tavaal=[[0.2, 0.3]]), [], "t")
     assert "paired by trial" not in text
     assert "| `tavaal` | 0.250 | - | - |" in text
 
 
 def test_what_the_next_labels_would_bring_stands_in_it():
-    long = summary.markdown(rows(random=[[0.5, 0.6, 0.7, 0.74]] * 3), [], "t")
+    long = summary.markdown(results(random=[[0.5, 0.6, 0.7, 0.74]] * 3), [], "t")
     assert "## What the next labels would bring" in long
     assert "\n* random: " in long
-    assert "next labels" not in summary.markdown(rows(random=[[0.5, 0.6]] * 3), [], "t")
+    assert "next labels" not in summary.markdown(results(random=[[0.5, 0.6]] * 3), [], "t")

@@ -12,7 +12,7 @@ from tavaal_jax import data, load_model
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import programs
+from tavaal_jax.engine import parts
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import cycle, setup, trained
 
@@ -50,7 +50,7 @@ def digits(tmp_path_factory):
 def said(made, state, count):
     """What the state in memory says of the first test images."""
     shape = made.test.images.shape[1:]
-    learner = programs.parts(made.config, made.method, shape, 10 if len(shape) == 3 else 2).learner
+    learner = parts.build(made.config, made.method, shape, 10 if len(shape) == 3 else 2).learner
     return learner.say(state.learner, made.test.plain(np.arange(count)))
 
 

@@ -180,7 +180,7 @@ class Adversary:
             losses.reconstruction(half.images, decoded),
             losses.kl_divergence(mean, log_variance),
             self._judge(state.discriminator_params, mean, rank),
-            mean + jnp.exp(0.5 * log_variance) * noise,
+            models.draw(mean, log_variance, noise),
             updated.get("batch_stats", {}),
         )
 
@@ -206,7 +206,7 @@ class Adversary:
         labelled: Half,
         unlabelled: Half,
     ) -> tuple[jax.Array, tuple[None, Metrics]]:
-        """D's loss and how often it is right."""
+        """D's loss on latents `[B, Z]` of both pools, and how often it is right."""
         logits_l = self._judge(params, latents[0], self.rank(labelled.told))
         logits_u = self._judge(params, latents[1], self.rank(unlabelled.told))
         loss = self.state_loss(logits_l, logits_u, unlabelled)

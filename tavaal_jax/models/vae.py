@@ -159,7 +159,12 @@ class UnifiedVAE(nn.Module):
 
 
 def reconstruct(vae, images, noise, rank, train):
-    """One pass through a VAE; the latent is `mean + exp(log_variance / 2) noise`."""
+    """One pass through a VAE: image, and mean and log variance of its latent."""
     mean, log_variance = vae.encode(images, train)
-    latent = mean + jnp.exp(0.5 * log_variance) * noise
+    latent = draw(mean, log_variance, noise)
     return vae.decode(latent, rank, train), mean, log_variance
+
+
+def draw(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -> jax.Array:
+    """The latent `[B, Z]` from what the encoder says of it and standard normal `noise [B, Z]`."""
+    return mean + jnp.exp(0.5 * log_variance) * noise

@@ -10,8 +10,7 @@ import pathlib
 import string
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tavaal_jax import config as configs
 from tavaal_jax import data
@@ -76,7 +75,11 @@ def write(
         )
     diagnostics, damaged = records.all_diagnostics(folder)
     faults: list[UserError] = []
-    dataset = _prepared(record, data_dir, faults) if dataset is None else dataset
+    if dataset is None:
+        try:
+            dataset = figures.prepared(record, data_dir)
+        except UserError as error:
+            faults.append(error)
     study = _Study(folder, record, rows, diagnostics, dataset, faults)
     parts = {
         "Results": _results(study),
@@ -107,19 +110,6 @@ def write(
     if faults:
         raise faults[0]
     return NAME
-
-
-def _prepared(record, data_dir, faults):
-    """The data set where it needs no download; arrays may bear the name of another one."""
-    config = ConfigDict(record["config"])
-    config.data_dir = data_dir or config.data_dir
-    if record.get("data") is not None or not data.is_at_hand(config):
-        return None
-    try:
-        return data.load(config)
-    except UserError as error:
-        faults.append(error)
-        return None
 
 
 # The head
@@ -223,7 +213,7 @@ def _figures(study):
             with Image.open(io.BytesIO(png)) as image:
                 image.load()
                 width, height = image.size
-        except (UnidentifiedImageError, OSError):
+        except OSError:
             mend = "python -m tavaal_jax.report.plots draws it again"
             study.faults.append(UserError(f"{path} is no PNG: {mend}"))
             continue
@@ -284,7 +274,7 @@ def _times(study):
 
 
 def _config(study):
-    now, usual = _flat(study.config), _flat(configs.plain(configs.default()))
+    now, usual = configs.flat(study.config), configs.flat(configs.plain(configs.default()))
     about = {name: configs.KEYS[name].comment if name in configs.KEYS else "" for name in now}
     changed = [
         [name, _value(value), _value(usual[name]) if name in usual else "-", about[name]]
@@ -301,15 +291,6 @@ def _config(study):
         + markup.table(Cells([*head[:2], head[3]], every), "All keys", "words")
         + "\n</details>"
     )
-
-
-def _flat(tree, prefix=""):
-    """`{dotted name: value}`"""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
 
 
 def _value(value):

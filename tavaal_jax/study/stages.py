@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from tavaal_jax.algorithm import optim, values
+from tavaal_jax.algorithm import optim
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.engine.programs import Candidate, Inspected, Valued
-from tavaal_jax.report import diagnostics
+from tavaal_jax.study import diagnosis
 from tavaal_jax.study.setup import Setup
 
 
@@ -75,34 +75,39 @@ class Cycle:
         self.setup, self.key, self.number = setup, key, state.cycle
         self._steps_per_call = steps_per_call
         # L and its labels stay as they are until the next cycle, whatever is labelled meanwhile.
-        self._labelled = state.labelled
-        labels = np.where(self._labelled, state.labels, -1).astype(np.int32)
+        self.labelled = state.labelled
+        labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
         self._train = setup.train.replace(labels=devices.place(labels))
         self._met = np.zeros(setup.size, bool)
-        self._inspected = Inspected(None, None)
+        self.inspected = Inspected(None, None)
 
     def run(self, stage: str, state: LoopState):
         """One stage, as a generator like `advance`; returns `state, metrics, details`."""
-        run = {
+        stages: dict[str, Callable] = {
             "evaluate": self._evaluate, "select": self._select, "label": self._label,
-            "diagnose": self._diagnose,
-        }.get(stage, functools.partial(self._fit, stage))  # fmt: skip
-        return run(state)
+            "diagnose": functools.partial(diagnosis.diagnose, self),
+        }  # fmt: skip
+        return stages.get(stage, functools.partial(self._fit, stage))(state)
 
     def report(self, stage: str, metrics: dict[str, Any], details: Any) -> Report:
         """Of the end of a stage."""
-        labelled = int(self._labelled.sum())
+        labelled = int(self.labelled.sum())
         return Report(
             self.number, stage, 0, metrics, stage_ended=True, labelled=labelled, details=details
         )
+
+    def passed(self, stage: str, step: int = 0) -> Report:
+        """Of a call that has no figures yet."""
+        return Report(self.number, stage, step, {})
 
     @functools.cached_property
     def subset(self) -> np.ndarray:
         """The unlabelled images that are scored, `[M]` sorted indices."""
         key = derive(self.key, Stream.SUBSET, self.number)
-        return plans.subset(key, self._labelled, self.setup.config.subset)
+        return plans.subset(key, self.labelled, self.setup.config.subset)
 
-    def _mask(self, indices):
+    def mask(self, indices: np.ndarray) -> np.ndarray:
+        """True at `indices`, bool `[N]`."""
         mask = np.zeros(self.setup.size, bool)
         mask[indices] = True
         return mask
@@ -113,10 +118,10 @@ class Cycle:
         """Runs the steps that a training stage still lacks."""
         config, told = self.setup.config, None
         if stage == "adversary":
-            yield from self._inspect(state, stage, self._labelled | self._adversary_pool())
-            told = self._inspected.told
+            yield from self.inspect(state, stage, self.labelled | self._adversary_pool())
+            told = self.inspected.told
         labelled, unlabelled, more = self._streams(stage)
-        total = stage_steps(config, self.setup.size, int(self._labelled.sum()), stage)
+        total = stage_steps(config, self.setup.size, int(self.labelled.sum()), stage)
         key = derive(self.key, Stream.TRAINING, self.number)
         networks = _networks(stage, state)
         while state.step < total:
@@ -154,14 +159,14 @@ class Cycle:
             key = derive(self.key, stream, self.number, *numbers)
             return plans.IndexStream(key, pool, size)
 
-        labelled = of_pool(Stream.LABELLED_ORDER, self._labelled)
+        labelled = of_pool(Stream.LABELLED_ORDER, self.labelled)
         if stage == "task":
             return labelled, None, once
         pool = self._adversary_pool()
         unlabelled = of_pool(Stream.UNLABELLED_ORDER, pool)
         if stage == "adversary" or updates == 1:
             return labelled, unlabelled, once
-        others = of_pool(Stream.UPDATES, self._labelled, 0), of_pool(Stream.UPDATES, pool, 1)
+        others = of_pool(Stream.UPDATES, self.labelled, 0), of_pool(Stream.UPDATES, pool, 1)
         more = lambda first, count: plans.More(
             *(stream.groups(first, count, updates - 1) for stream in others)
         )
@@ -170,8 +175,8 @@ class Cycle:
     def _adversary_pool(self):
         """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
         if self.setup.config.vae.unlabelled == "all":
-            return ~self._labelled
-        return self._mask(self.subset)
+            return ~self.labelled
+        return self.mask(self.subset)
 
     # Evaluate
 
@@ -184,10 +189,10 @@ class Cycle:
         counts = []
         for part in self.setup.programs.evaluate(variables, examples, indices):
             counts.append(part.sum(0, dtype=np.int64))
-            yield state, Report(self.number, "evaluate", 0, {})
+            yield state, self.passed("evaluate")
         figures = problem.summarise(np.sum(counts, axis=0))
         results, sizes = state.results.copy(), state.counts.copy()
-        results[self.number], sizes[self.number] = figures, self._labelled.sum()
+        results[self.number], sizes[self.number] = figures, self.labelled.sum()
         metrics = dict(zip(problem.metrics, figures.tolist(), strict=True))
         return state.replace(results=results, counts=sizes), metrics, None
 
@@ -196,11 +201,11 @@ class Cycle:
     def _select(self, state):
         """Picks from the subset: a request, no label yet."""
         method = self.setup.method
-        valued = yield from self._values(state, "select", self.subset)
+        valued = yield from self.values(state, "select", self.subset)
         labelled_values = None
         if method.compares:
-            labelled = np.flatnonzero(self._labelled)
-            labelled_values = (yield from self._values(state, "select", labelled)).value
+            labelled = np.flatnonzero(self.labelled)
+            labelled_values = (yield from self.values(state, "select", labelled)).value
         count = min(self.setup.config.budget, len(self.subset))
         key = derive(self.key, Stream.PICKS, self.number)
         positions, scores = method.pick(valued.value, count, key, labelled_values)
@@ -216,17 +221,17 @@ class Cycle:
         metrics = {"first_score": scores[0], "last_score": scores[-1]} if len(scores) else {}
         return state, metrics, None
 
-    def _values(self, state, stage, indices):
+    def values(self, state, stage, indices):
         """What the method picks by, of the images `indices [n]`: `Valued [n, ...]`."""
-        yield from self._inspect(state, stage, self._mask(indices))
+        yield from self.inspect(state, stage, self.mask(indices))
         setup = self.setup
         key = derive(self.key, Stream.VALUES, self.number)
         variables = (state.learner, state.adversary, setup.train.normalise, key)
-        candidates = Candidate(setup.train.images, self._numbers, self._inspected)
+        candidates = Candidate(setup.train.images, self._numbers, self.inspected)
         parts = []
         for part in setup.programs.values(variables, candidates, indices):
             parts.append(part)
-            yield state, Report(self.number, stage, state.step, {})
+            yield state, self.passed(stage, state.step)
         valued: Valued = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
         for path, leaf in jax.tree_util.tree_leaves_with_path(valued):
             if not np.isfinite(leaf).all():
@@ -256,13 +261,13 @@ class Cycle:
         if not np.isfinite(scores).all():
             raise ValueFault("its pick gave a score that is not finite")
 
-    def _inspect(self, state, stage, met):
+    def inspect(self, state, stage, met):
         """Passes each image of the mask `met` through T and R, once per cycle."""
         indices, setup = np.flatnonzero(met & ~self._met), self.setup
         if not setup.programs.asks or not len(indices):
             return
         variables, done = (state.learner, setup.train.normalise), 0
-        found = jax.tree.map(np.array, self._inspected)
+        found = jax.tree.map(np.array, self.inspected)
         for part in setup.programs.inspect(variables, setup.train.images, indices):
             if not jax.tree.leaves(found):
                 blank = lambda x: np.zeros((setup.size, *x.shape[1:]), x.dtype)
@@ -270,9 +275,9 @@ class Cycle:
             now = indices[done : done + len(jax.tree.leaves(part)[0])]
             jax.tree.map(lambda whole, new, now=now: whole.__setitem__(now, new), found, part)
             done += len(now)
-            yield state, Report(self.number, stage, state.step, {})
+            yield state, self.passed(stage, state.step)
         self._met |= met
-        self._inspected = devices.place(found)
+        self.inspected = devices.place(found)
 
     # Label
 
@@ -286,61 +291,6 @@ class Cycle:
         labelled_in[picks[answers >= 0]] = self.number + 1
         metrics = {"asked": len(picks), "answered": int((answers >= 0).sum())}
         return state.replace(labels=labels, labelled_in=labelled_in), metrics, None
-
-    # Diagnose
-
-    def _diagnose(self, state):
-        """What the true labels say of the picks of this cycle: figures, and arrays behind them."""
-        setup, subset = self.setup, self.subset
-        picked, labelled = state.picked_in[subset] == self.number, np.flatnonzero(self._labelled)
-        true = setup.oracle.reveal(subset)
-        if true is None:
-            return state, {}, None
-        # After an interruption nothing of what was asked for picking is at hand.
-        yield from self._inspect(state, "diagnose", self._mask(subset))
-        losses = yield from self._losses(state, true)
-        arrays = {
-            "index": subset,
-            "rank": np.where(picked, state.pick_rank[subset], -1),
-            "loss": losses,
-        }
-        labelled_logits = None
-        if setup.method.adversary is not None:
-            both = np.concatenate([labelled, subset])
-            logits = (yield from self._values(state, "diagnose", both)).score
-            labelled_logits, arrays["logit"] = np.split(logits, [len(labelled)])
-        if self._inspected.predicted is not None:
-            arrays["predicted"] = np.asarray(self._inspected.predicted)[subset]
-        key = derive(self.key, Stream.VALUES, self.number)
-        choice = diagnostics.Choice(
-            subset, picked, losses, arrays.get("predicted"), arrays.get("logit"), labelled_logits,
-            np.asarray(values.uniform_pool(key, setup.size))[subset],
-        )  # fmt: skip
-        metrics = diagnostics.of_choice(choice, true, state.labels[labelled])
-        metrics |= {"labelled": len(labelled), "picks": int(picked.sum())}
-        details = {**arrays, "labelled": labelled}
-        if setup.plane is not None:
-            plane, figures = self._plane(setup.plane, state, subset[picked])
-            metrics, details = metrics | figures, {**details, **plane._asdict()}
-        return state, metrics, details
-
-    def _losses(self, state, true):
-        """True losses of the subset, `[M]`: the only place where the subset meets its labels."""
-        labels = np.full(self.setup.size, -1, np.int32)
-        labels[self.subset] = true
-        examples = Example(self.setup.train.images, devices.place(labels))
-        variables, parts = (state.learner, self.setup.train.normalise), []
-        for part in self.setup.programs.losses(variables, examples, self.subset):
-            parts.append(part)
-            yield state, Report(self.number, "diagnose", 0, {})
-        return np.concatenate(parts)
-
-    def _plane(self, plane, state, picks):
-        """T's decision on the grid, and what Figure 1 says of the picks."""
-        setup = self.setup
-        found = setup.programs.classify(state.learner, setup.train.normalise, plane.points)
-        plane = plane._replace(classes=np.asarray(found, np.int32).reshape(plane.classes.shape))
-        return plane, diagnostics.of_plane(plane, np.asarray(setup.train.images)[picks])
 
 
 def _networks(stage, state):

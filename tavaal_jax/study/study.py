@@ -50,7 +50,7 @@ def run_study(
             checks.check_size(config, dataset.name, len(dataset.train_images))
             oracle, placed = _oracle(dataset), setup.place(config, dataset)
             _stop_if_asked(stop)
-            study.config_was_there = files.read_config(folder) is not None
+            study.say_what_is_unsure()
             files.write_config(folder, config, fingerprint)
             study.run_all(todo, dataset, placed, oracle, stop)
             _stop_if_asked(stop)
@@ -105,11 +105,19 @@ class _Study:
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
-        self.config_was_there = True
 
     def say(self, text: str) -> None:
         """A line about the whole study."""
         self._callback(progress.Event(text))
+
+    def say_what_is_unsure(self) -> None:
+        """Picks may have been brought here without the config.json they would be held to."""
+        brought = any(self.folder.glob("*/trial_*/picks.csv"))
+        if brought and files.read_config(self.folder) is None:
+            self.say(
+                f"warning: picks are in {self.folder}, but no config.json shows how they were made:"
+                " they are taken for this config's"
+            )
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Trials to do, trial by trial."""
@@ -156,8 +164,7 @@ class _Study:
                 setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
             folder = files.trial_folder(self.folder, name, trial)
             try:
-                there = self.config_was_there
-                one = Trial(setups[name], trial, folder, about, tracker, stop, there)
+                one = Trial(setups[name], trial, folder, about, tracker, stop)
                 one.run(self.write_results)
             except UserError as error:
                 if getattr(error.__cause__, "errno", None) in files.FULL:

@@ -31,12 +31,9 @@ class Trial:
         about: trained.About,
         tracker: progress.Tracker,
         stop: Stop,
-        config_was_there: bool = True,
     ):
-        """`config_was_there`: whether the study's folder had a config.json to be held to."""
         self._setup, self._number, self._folder, self._about = setup, number, folder, about
         self._tracker, self._stop = tracker, stop
-        self._unsure = "" if config_was_there else "; no config.json shows how they were made"
         self._name = f"{setup.method.name} trial {number}"
         self._key = derive(jax.random.key(setup.config.seed), number)
         self._checkpoints = Checkpoints(folder / "checkpoints")
@@ -77,7 +74,7 @@ class Trial:
         if state is None or replay.is_ahead(self._folder, state):
             ids = self._about.ids
             state = replay.replay(setup, self._key, self._folder, self._number, ids)
-            about = f" with the picks and results that are there{self._unsure}"
+            about = " with the picks and results that are there"
             if state is None:
                 state = cycle.start(setup, self._key)
                 self._save(state)  # There is a good checkpoint from the first step on.

@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -66,8 +67,7 @@ def draw(
     if trial not in trials:
         raise UserError(f"--trial is {trial}: give one of {', '.join(map(str, trials))}")
     drawn += _of_adversaries(folder, found[last], trial, config.dataset)
-    if dataset is None and record.get("data") is None:  # Arrays may bear another one's name.
-        dataset = _prepared(config, data_dir)
+    dataset = prepared(record, data_dir) if dataset is None else dataset
     if dataset is None:
         return drawn
     plane = dataset.is_plane
@@ -110,10 +110,16 @@ def _of_adversaries(folder, paths, trial, dataset):
     return ["likelihood.png", path.name]
 
 
-def _prepared(config, data_dir):
-    """The data set where it needs no download or preparation, else None."""
+def prepared(record: dict[str, Any], data_dir: str | None = None) -> data.Dataset | None:
+    """The data set of a study's config.json where it needs no download or preparation, else None.
+
+    `data_dir` stands for the config's. Raises UserError where what is there cannot be loaded.
+    """
+    config = ConfigDict(record["config"])
     config.data_dir = data_dir or config.data_dir
-    return data.load(config) if data.is_at_hand(config) else None
+    # Arrays that were given may bear the name of another data set.
+    given = record.get("data") is not None
+    return None if given or not data.is_at_hand(config) else data.load(config)
 
 
 def _of_training(folder, there):
