@@ -4,6 +4,9 @@
 class UserError(Exception):
     """A fault that the user can mend: one line with the value, its limit and the mend."""
 
+    told = False
+    """Whether another process has met it, which says it."""
+
 
 class TrialError(UserError):
     """The same, where it concerns one trial only: the study's others go on."""

@@ -1,5 +1,6 @@
 """Command line: python -m tavaal_jax.main --config=configs/digits.py [--workdir=runs/digits]."""
 
+import os
 import pathlib
 import signal
 import sys
@@ -10,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tavaal_jax import config
-from tavaal_jax.engine import allocator
+from tavaal_jax.engine import allocator, guard
 from tavaal_jax.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -22,6 +23,11 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a pod or cluster."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "With --distributed, host:port of the first process; default: found by JAX."
+)
+_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes there are, with it.")
+_INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this one is, 0 is the first.")
 
 
 class Signals:
@@ -67,6 +73,9 @@ def _parse(argv: list[str]) -> pathlib.Path:
         raise UserError(f"unknown argument {rest[1]!r}: flags are written --name=value")
     if _CONFIG.value is None:
         raise UserError("--config is missing: give a file, for example --config=configs/digits.py")
+    alone = not _DISTRIBUTED.value
+    if alone and (_COORDINATOR.value or _COUNT.value != 0 or _INDEX.value != -1):
+        raise UserError("--coordinator, --process_count, --process_index: give --distributed too")
     return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
@@ -75,9 +84,10 @@ def main(argv: list[str]) -> int:
 
     A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
     """
+    import jax
     from rich.console import Console
 
-    from tavaal_jax.engine import compilation, devices
+    from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
     from tavaal_jax.study.study import run_study
 
@@ -86,7 +96,7 @@ def main(argv: list[str]) -> int:
         # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
         logging.set_verbosity(logging.ERROR)
         if _DISTRIBUTED.value:
-            devices.initialize()
+            processes.join(_COORDINATOR.value, _COUNT.value, _INDEX.value)
         compilation.keep_in_cache()
         folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
         console = Console()
@@ -96,13 +106,21 @@ def main(argv: list[str]) -> int:
             result = run_study(
                 _CONFIG.value, folder, progress=display, stop=lambda: signals.received
             )
+        if not processes.is_first():
+            return 0
         rows = result.rows()
         console.print(summary.table(rows))
         for line in hint.lines(rows):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"error: {error}", file=sys.stderr)
         return 2
+    except jax.errors.JaxRuntimeError as error:
+        if not (_DISTRIBUTED.value and guard.is_loss(error)):
+            raise
+        print(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})", file=sys.stderr)
+        return guard.LOST
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command continues", file=sys.stderr)
         return 130
@@ -117,5 +135,11 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     allocator.restart_with_huge_pages()
-    app.define_help_flags()
-    sys.exit(main(sys.argv))
+    code = guard.watch(sys.argv)
+    if code is None:
+        app.define_help_flags()
+        code = main(sys.argv)
+        if code == guard.LOST:  # JAX would wait for the lost one before it ends.
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)

@@ -54,12 +54,6 @@ def test_what_is_placed_lies_on_every_device_and_can_be_restored_there():
         assert array.sharding == shape.sharding
 
 
-def test_a_single_process_is_the_primary_one():
-    assert devices.is_primary()
-    assert not devices.several_processes()
-    assert devices.device_count() == jax.device_count()
-
-
 def step(state, data, key, shared, batch):
     """Moves the state by the mean of the batch's images and draws one number per position."""
     keys = jax.vmap(lambda p: jax.random.fold_in(key, p))(batch["positions"])

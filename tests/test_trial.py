@@ -1,37 +1,21 @@
 """One trial with its files: late reports, pace, what a log keeps, stopping, faults."""
 
 import json
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import read_csv, several_devices
-from trials import config_of, dataset
+from trials import config_of, trial
 
 from tavaal_jax import Interrupted
 from tavaal_jax.algorithm import picks, values
-from tavaal_jax.algorithm.methods import METHODS, Method
-from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import devices
+from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
-from tavaal_jax.report import progress
 from tavaal_jax.report.checkpoints import Checkpoints
-from tavaal_jax.study import cycle, setup, stages, trained
-from tavaal_jax.study.trial import UNITS, Pace, Trial, is_before
-
-PLACED = {}
-
-
-def trial(folder, config, method=METHODS["random"], stop=lambda: None, callback=progress.silent):
-    """A trial of moons in `folder`, as a study makes it."""
-    data = dataset()
-    if "placed" not in PLACED:
-        PLACED["placed"] = setup.place(config, data)
-    made = setup.prepare(config, method, data, PLACED["placed"], Known(data.train_labels))
-    about = trained.About(data.train_ids, data.class_names, data.shape, "float32")
-    tracker = progress.Tracker(callback, 100)
-    return Trial(made, 0, folder, about, tracker, stop)
+from tavaal_jax.study import cycle, stages
+from tavaal_jax.study.trial import Pace
 
 
 def records(folder):
@@ -153,43 +137,6 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_p
     assert (restored.cycle, restored.stage) == (0, "task")
 
 
-# What a state contains
-
-
-def test_what_is_before_a_state():
-    names = lambda number: ("task", "evaluate", "adversary", "select", "label")
-    state = SimpleNamespace(cycle=1, stage="adversary", step=7)
-    record = lambda cycle, stage, step: {"cycle": cycle, "stage": stage, "step": step}
-    before = lambda *place: is_before(record(*place), state, names)
-    assert before(0, "select", 99)
-    assert before(1, "evaluate", 0)
-    assert before(1, "adversary", 7)
-    assert not before(1, "adversary", 8)
-    assert not before(1, "adversary", 0)
-    assert not before(1, "select", 0)
-    assert not before(2, "task", 1)
-
-
-def test_everything_is_before_the_end_of_a_trial():
-    state = SimpleNamespace(cycle=2, stage="", step=0)
-    record = {"cycle": 1, "stage": "evaluate", "step": 0}
-    assert is_before(record, state, lambda number: ("task", "evaluate"))
-
-
-@pytest.mark.parametrize(
-    ("place", "units"),
-    [((0, "task", 0), 0), ((0, "task", 3), 3), ((0, "select", 0), 4), ((1, "task", 2), 6)],
-)
-def test_units_of_an_earlier_process_are_counted(tmp_path, place, units):
-    mine = trial(tmp_path, config_of())
-    assert UNITS["task"] == 1
-    number, stage, step = place
-    counts = np.array([20 if number or stage != "task" else -1, -1])
-    state = cycle.template(mine._setup).replace(cycle=number, stage=stage, step=step, counts=counts)
-    labelled_in = np.where(np.arange(550) < 20, 0, np.where(np.arange(550) < 30, 1, -1))
-    assert mine._units_before(state.replace(labelled_in=labelled_in)) == units
-
-
 # Pace
 
 
@@ -208,6 +155,6 @@ def test_pace_doubles_while_calls_are_short_and_halves_when_they_are_long():
 
 
 def test_several_processes_make_the_same_calls(monkeypatch):
-    monkeypatch.setattr(devices, "several_processes", lambda: True)
+    monkeypatch.setattr(processes, "several", lambda: True)
     pace = Pace(seconds=5.0, most=6)
     assert pace("task") == 6

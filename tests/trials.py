@@ -1,4 +1,4 @@
-"""Trials of two moons, shrunk, without files: what the tests of the study room go through."""
+"""Trials of two moons, shrunk: what the tests of the study room go through."""
 
 import contextlib
 import functools
@@ -14,7 +14,10 @@ from tavaal_jax.algorithm.state import derive
 from tavaal_jax.data import load
 from tavaal_jax.data.labels import Known
 from tavaal_jax.engine import devices, programs
-from tavaal_jax.study import cycle, setup, stages
+from tavaal_jax.report import progress
+from tavaal_jax.study import cycle, setup, stages, trained
+from tavaal_jax.study.recorder import Recorder
+from tavaal_jax.study.trial import Trial
 
 KEY = derive(jax.random.key(0), 1)
 
@@ -113,3 +116,18 @@ def compiled_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "build", build_once)
         yield
+
+
+@functools.cache
+def _placed():
+    return setup.place(config_of(), dataset())
+
+
+def trial(folder, config, method=METHODS["random"], stop=lambda: None, callback=progress.silent):
+    """A trial of moons in `folder`, as a study makes it."""
+    data = dataset()
+    made = setup.prepare(config, method, data, _placed(), Known(data.train_labels))
+    about = trained.About(data.train_ids, data.class_names, data.shape, "float32")
+    tracker = progress.Tracker(callback, 100)
+    recorder = functools.partial(Recorder, made, 0, folder, about, tracker, lambda: None)
+    return Trial(made, 0, recorder, stop)

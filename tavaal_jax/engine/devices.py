@@ -1,4 +1,4 @@
-"""Devices and processes: the only file that knows them, pmap, and the name of the batch axis.
+"""Devices: the only file that knows them, pmap, and the name of the batch axis.
 
 A step is written for one device's part of the batch and calls :func:`mean` on what the devices must
 agree on. `in_axes` None is for what all devices hold alike, such as the state; what is returned is
@@ -16,38 +16,14 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tavaal_jax.errors import UserError
-
 AXIS = "batch"
 
 _program_number = itertools.count()
 
 
-def initialize() -> None:
-    """Joins the processes of a pod or cluster; to be called before anything else touches JAX."""
-    try:
-        jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--distributed cannot join other processes ({reason}): leave it out on one machine, or"
-            " start it where JAX finds its cluster (a TPU pod, SLURM, Open MPI)"
-        ) from error
-
-
 def device_count() -> int:
     """All devices of all processes."""
     return jax.device_count()
-
-
-def several_processes() -> bool:
-    """Whether other processes must make the same calls as this one."""
-    return jax.process_count() > 1
-
-
-def is_primary() -> bool:
-    """Whether this process is the one that writes files."""
-    return jax.process_index() == 0
 
 
 def mean(tree: Any) -> Any:

@@ -24,10 +24,17 @@ class Checkpoints:
         """`folder` is made if need be."""
         self._folder = folder.absolute()
         with named(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, enable_async_checkpointing=True
+                    max_to_keep=2,
+                    enable_async_checkpointing=True,
+                    # The state is alike on all processes: the first one saves, and waits for none.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+                    ),
+                    create=False,
                 ),
             )
         self._saved: tuple[Any, ...] | None = None

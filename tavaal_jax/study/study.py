@@ -1,7 +1,10 @@
 """A study: methods x trials on paired seeds; runs what is left, and puts the parts together."""
 
+import contextlib
+import functools
 import hashlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,14 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
 from tavaal_jax.data.pool import Resident
-from tavaal_jax.engine import compilation, devices
+from tavaal_jax.engine import compilation, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError
 from tavaal_jax.report import checkpoints, files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
 from tavaal_jax.study import checks, cycle, setup, stages, trained
-from tavaal_jax.study.trial import UNITS, Stop, Trial
+from tavaal_jax.study.recorder import UNITS, Recorder
+from tavaal_jax.study.trial import Stop, Trial
 
 
 def run_study(
@@ -34,6 +38,9 @@ def run_study(
     people. `progress` gets an `Event` whenever something was done. `stop()` is asked often; when it
     returns a number, everything is saved and Interrupted is raised. Raises UserError for a fault
     the user can mend; one that concerns a trial only is raised when the other trials are finished.
+
+    Of several processes, all of which must call it alike, the first alone reads and writes
+    `workdir` and tells of progress.
     """
     folder = pathlib.Path(workdir).expanduser()
     fingerprint = None
@@ -41,30 +48,53 @@ def run_study(
         config = _named_after(config, dataset)
         fingerprint = _fingerprint(dataset)
     checks.check(config, devices.device_count(), dataset)
-    with files.claim(folder), compilation.Count() as count:
-        files.check_config(folder, config, fingerprint)
-        study = _Study(config, folder, progress)
-        todo = study.unfinished()
+    with _claimed(folder), compilation.Count() as count:
+        processes.by_first(lambda: files.check_config(folder, config, fingerprint))
+        study = _Study(config, folder, progress if processes.is_first() else lambda event: None)
+        todo = processes.by_first(study.unfinished)
         if todo:
-            dataset = data.load(config) if dataset is None else dataset
-            checks.check_size(config, dataset.name, len(dataset.train_images))
+            dataset = _load(config) if dataset is None else dataset
+            processes.together(
+                lambda: checks.check_size(config, dataset.name, len(dataset.train_images))
+            )
             oracle, placed = _oracle(dataset), setup.place(config, dataset)
             _stop_if_asked(stop)
-            study.say_what_is_unsure()
-            files.write_config(folder, config, fingerprint)
+            processes.by_first(lambda: study.begin(fingerprint))
             study.run_all(todo, dataset, placed, oracle, stop)
             _stop_if_asked(stop)
         else:
             study.say(f"All trials in {folder} are finished; nothing to do.")
-        study.finish(dataset)
+        processes.by_first(lambda: study.finish(dataset))
         if count.programs:
             study.say(f"{count}.")
-    study.raise_faults()
+    processes.by_first(study.raise_faults)
     return StudyResult(folder)
 
 
+@contextlib.contextmanager
+def _claimed(folder: pathlib.Path) -> Iterator[None]:
+    """The folder is this study's as long as the context lasts."""
+    with contextlib.ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(files.claim(folder))
+
+        processes.by_first(claim)
+        yield
+
+
+def _load(config: Any) -> Dataset:
+    """The data set, on every process; where they share a disk, the first prepares it for all."""
+    loaded: list[Dataset] = []
+    processes.by_first(lambda: loaded.append(data.load(config)))
+    dataset = processes.together(lambda: loaded[0] if loaded else data.load(config))
+    if processes.several():
+        processes.check_alike(_fingerprint(dataset).encode(), f"data of {dataset.name}")
+    return dataset
+
+
 def _stop_if_asked(stop: Stop) -> None:
-    asked = stop()
+    asked = processes.agree(stop())
     if asked is not None:
         raise Interrupted(asked)
 
@@ -110,14 +140,16 @@ class _Study:
         """A line about the whole study."""
         self._callback(progress.Event(text))
 
-    def say_what_is_unsure(self) -> None:
-        """Picks may have been brought here without the config.json they would be held to."""
+    def begin(self, fingerprint: str | None) -> None:
+        """Writes config.json; `fingerprint` is of data that were given as arrays."""
+        # Picks may have been brought here without the config.json they would be held to.
         brought = any(self.folder.glob("*/trial_*/picks.csv"))
         if brought and files.read_config(self.folder) is None:
             self.say(
                 f"warning: picks are in {self.folder}, but no config.json shows how they were made:"
                 " they are taken for this config's"
             )
+        files.write_config(self.folder, self.config, fingerprint)
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Trials to do, trial by trial."""
@@ -163,15 +195,23 @@ class _Study:
                 method = METHODS[name]
                 setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
             folder = files.trial_folder(self.folder, name, trial)
+            recorder = functools.partial(
+                Recorder, setups[name], trial, folder, about, tracker, self.write_results
+            )
             try:
-                one = Trial(setups[name], trial, folder, about, tracker, stop)
-                one.run(self.write_results)
+                Trial(setups[name], trial, recorder, stop).run()
             except UserError as error:
-                if getattr(error.__cause__, "errno", None) in files.FULL:
-                    raise  # It concerns them all.
-                self._fault(error)
-            finally:
-                self.write()
+                processes.by_first(functools.partial(self._attend, error))
+            except Interrupted:
+                processes.by_first(self.write)
+                raise
+            processes.by_first(self.write)
+
+    def _attend(self, error: UserError) -> None:
+        if getattr(error.__cause__, "errno", None) in files.FULL:
+            self.write()
+            raise error  # It concerns all trials.
+        self._fault(error)
 
     def _units(self, name, size):
         return sum(
