@@ -70,6 +70,7 @@ EFFECTS = {
         ("detach_0.6_raw", "tavaal"), ("no_rank", "tavaal")),
     "tavaal less random": ((BASE, "tavaal"), (BASE, "random")),
     "tavaal: T feels R for 60 %, less to the end": ((BASE, "tavaal"), ("freeze_0.8", "tavaal")),
+    "tavaal: T never feels R, less for 60 %": (("detach_0", "tavaal"), (BASE, "tavaal")),
     "tavaal: raw rank to D, less normalised": (("detach_0.6_raw", "tavaal"), (BASE, "tavaal")),
     "tavaal: ranking loss less margin loss": ((BASE, "tavaal"), (BASE, "vaal_learning_loss")),
     "tavaal: six updates of VAE and D a step, less one": (

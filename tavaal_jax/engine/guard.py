@@ -14,7 +14,7 @@ from types import FrameType
 
 LOST = 76
 """Exit code of a process whose fellow was lost."""
-MESSAGE = "another process of this run was lost, or never came: start the same command again on all of them"
+MESSAGE = "another process was lost, or never came: start the same command again on all of them"
 _PIPE = "TAVAAL_JAX_PARENT"
 
 
