@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tavaal_jax.data import pool
 from tavaal_jax.data.pool import Normaliser, Resident
 
 
@@ -28,6 +29,19 @@ def test_features_have_statistics_of_their_own(rng):
     np.testing.assert_allclose(
         out, (features[:100] - features.mean(0)) / features.std(0), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_statistics_are_gathered_part_by_part(monkeypatch, rng, dtype):
+    stored = rng.integers(0, 256, (23, 3)).astype(dtype)
+    if dtype == np.uint8:
+        stored = stored.reshape(23, 1, 1, 3)
+    whole = Normaliser.of(stored)
+    monkeypatch.setattr(pool, "_ROWS", 5)
+    parts = Normaliser.of(stored)
+    np.testing.assert_array_equal(parts.mean, whole.mean)
+    np.testing.assert_array_equal(parts.deviation, whole.deviation)
+    np.testing.assert_allclose(parts.mean.ravel(), stored.reshape(23, 3).mean(0), rtol=1e-6)
 
 
 def test_a_constant_channel_is_not_divided_by_zero():

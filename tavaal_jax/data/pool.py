@@ -24,10 +24,12 @@ class Normaliser(struct.PyTreeNode):
 
     @classmethod
     def of(cls, images: np.ndarray) -> "Normaliser":
-        """The statistics of `images [N, ...]`, over all but the last axis."""
-        axes = tuple(range(images.ndim - 1))
-        mean = images.mean(axes, dtype=np.float64)
-        return cls._shaped(mean, images.std(axes, dtype=np.float64), images.ndim)
+        """The statistics of `images [N, ...]`, over all but the last axis.
+
+        Read in parts, so that images on a disk, or a float64 copy of them, need never be in memory.
+        """
+        mean, deviation = (_of_bytes if images.dtype == np.uint8 else _of_floats)(images)
+        return cls._shaped(mean, deviation, images.ndim)
 
     @classmethod
     def constant(cls, mean: Any, deviation: Any) -> "Normaliser":
@@ -40,6 +42,35 @@ class Normaliser(struct.PyTreeNode):
         shape = (1,) * (rank - 2) + (-1,)
         deviation = np.where(deviation > 0, deviation, 1.0)
         return cls(*(x.reshape(shape).astype(np.float32) for x in (mean, deviation)))
+
+
+_ROWS = 4096  # images, or feature vectors, that are looked at together
+
+
+def _parts(images):
+    """`[n, C]` of some images at a time."""
+    for first in range(0, len(images), _ROWS):
+        yield np.asarray(images[first : first + _ROWS]).reshape(-1, images.shape[-1])
+
+
+def _of_bytes(images):
+    """Mean and deviation per channel `[C]` of uint8 images, from their exact histograms."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for part in _parts(images):
+        for channel, values in enumerate(part.T):
+            counts[channel] += np.bincount(values, minlength=256)
+    values, total = np.arange(256.0), counts.sum(1)
+    mean = counts @ values / total
+    square = np.sum(counts * (values - mean[:, None]) ** 2, axis=1)
+    return mean, np.sqrt(square / total)
+
+
+def _of_floats(images):
+    """The same of features, in two passes."""
+    count = images.size // images.shape[-1]
+    mean = sum(part.sum(0, dtype=np.float64) for part in _parts(images)) / count
+    square = sum(np.sum((part - mean) ** 2, axis=0) for part in _parts(images))
+    return mean, np.sqrt(square / count)
 
 
 class Resident(struct.PyTreeNode):
