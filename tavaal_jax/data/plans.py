@@ -54,6 +54,15 @@ def subset(key: jax.Array, labelled: np.ndarray, count: int) -> np.ndarray:
     return np.sort(unlabelled[: count or None])
 
 
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def _permutations(key, count, first, size):
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, first + number))(np.arange(count))
+    return jax.vmap(lambda key: jax.random.permutation(key, size))(keys)
+
+
+_DRAWN = 2**16  # indices drawn in one call: small pools get the orders of many passes at once
+
+
 class IndexStream:
     """Batches of a pool, pass after pass, each pass in its own order and in full batches only.
 
@@ -65,17 +74,26 @@ class IndexStream:
         """`pool` is a mask, bool `[N]`; pass p is ordered by `fold_in(key, p)`."""
         self._key, self._pool, self._batch_size = key, pool, batch_size
         self.steps_per_pass = max(1, int(pool.sum()) // batch_size)
-        self._order = functools.lru_cache(maxsize=2)(self._draw)
+        self._count = min(64, max(1, _DRAWN // len(pool)))
+        self._drawn = functools.lru_cache(maxsize=2)(self._draw)
 
-    def _draw(self, number: int) -> np.ndarray:
-        order = permutation(jax.random.fold_in(self._key, number), len(self._pool))
+    def _draw(self, first: int) -> np.ndarray:
+        """Orders of the passes from `first` on, `[count, N]`."""
+        return np.asarray(_permutations(self._key, self._count, first, len(self._pool)))
+
+    def _order(self, number: int) -> np.ndarray:
+        """Batches of pass `number`, `[steps_per_pass, B]`."""
+        group, place = divmod(number, self._count)
+        order = self._drawn(group * self._count)[place]
         order = order[self._pool[order]]
         return np.resize(order, (self.steps_per_pass, self._batch_size)).astype(np.int32)
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Batches `first` to `first + count - 1`: int32 `[count, B]`."""
-        numbers = (divmod(i, self.steps_per_pass) for i in range(first, first + count))
-        return np.stack([self._order(number)[row] for number, row in numbers])
+        begin, last = first // self.steps_per_pass, (first + count - 1) // self.steps_per_pass
+        passes = np.concatenate([self._order(number) for number in range(begin, last + 1)])
+        offset = first - begin * self.steps_per_pass
+        return passes[offset : offset + count]
 
     def groups(self, first: int, count: int, size: int) -> np.ndarray:
         """The same, `size` batches to a step: int32 `[count, B, size]`."""

@@ -108,9 +108,13 @@ class Checkpoints:
         )
         return LoopState(**restored.counters, **restored.arrays)
 
+    def wait(self) -> None:
+        """Until what is being saved is saved."""
+        self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Waits for what is being saved."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
 

@@ -23,6 +23,8 @@ from tavaal_jax.study.stages import Report
 UNITS = {"task": 1, "joint": 4, "adversary": 3}
 """Cost of a step of each stage, relative to a step of T: for the time left only."""
 
+_SAVE_EVERY = 5.0  # seconds, between the ends of stages: a save costs more than a stage may
+
 
 class Recorder:
     """The files of one trial; to be closed."""
@@ -49,7 +51,7 @@ class Recorder:
         self._board: Any = None
         self._late: Report | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
-        self._begin = time.monotonic()
+        self._begin = self._saved = time.monotonic()
         self._unlogged = 0.0  # seconds since the last record
 
     # Before the first step
@@ -96,11 +98,15 @@ class Recorder:
         if self._late is not None:
             self._handle(self._late)
         self._late = report
-        to_save = report.stage_ended or bool(state.step and state.step % every == 0)
+        ended = state.cycle > report.cycle
+        long_ago = report.stage_ended and time.monotonic() - self._saved > _SAVE_EVERY
+        to_save = ended or long_ago or bool(state.step and state.step % every == 0)
         if asked or to_save or report.is_ready():
             self._handle(report)  # Nothing is saved before it was found to be finite.
             self._late = None
         if report.stage_ended:
+            if report.stage == "select":  # No picks may be ahead of the checkpoint by a cycle.
+                self._checkpoints.wait()
             self._write_files(state)
             if report.stage == "evaluate":
                 self._on_results()
@@ -148,6 +154,7 @@ class Recorder:
         """A checkpoint of this moment."""
         try:
             self._checkpoints.save(state)
+            self._saved = time.monotonic()
         except FloatingPointError as error:
             self._fail(f"{error} in cycle {state.cycle}, step {state.step}", error)
 
