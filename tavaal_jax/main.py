@@ -1,9 +1,9 @@
 """Command line: python -m tavaal_jax.main --config=configs/digits.py [--workdir=runs/digits]."""
 
-import os
 import pathlib
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -31,10 +31,14 @@ _INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this one is, 0
 
 
 class Signals:
-    """Within its context the first SIGINT or SIGTERM is remembered; a second one acts at once."""
+    """Within its context the first SIGINT or SIGTERM is remembered; a second one acts at once.
+
+    Within a second they count as one: a process and its parent may both be sent it.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._when = 0.0
         self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -47,8 +51,12 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.received = number
-        self._restore()
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._when = number, now
+        elif now - self._when > 1:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._usual.items():
@@ -99,15 +107,13 @@ def main(argv: list[str]) -> int:
             processes.join(_COORDINATOR.value, _COUNT.value, _INDEX.value)
         compilation.keep_in_cache()
         folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
-        console = Console()
+        console = Console(quiet=_DISTRIBUTED.value and not processes.is_first())
         if not console.is_terminal:
             console.width = 160  # In a log, tables are not broken.
         with Signals() as signals, progress.Display(console) as display:
             result = run_study(
                 _CONFIG.value, folder, progress=display, stop=lambda: signals.received
             )
-        if not processes.is_first():
-            return 0
         rows = result.rows()
         console.print(summary.table(rows))
         for line in hint.lines(rows):
@@ -121,14 +127,19 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})", file=sys.stderr)
         return guard.LOST
+    except processes.Elsewhere as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command continues", file=sys.stderr)
         return 130
     except Interrupted as error:
         name = signal.Signals(error.number).name
-        print(
-            f"stopped by {name}; everything is saved, the same command continues", file=sys.stderr
-        )
+        if processes.is_first():
+            print(
+                f"stopped by {name}; everything is saved, the same command continues",
+                file=sys.stderr,
+            )
         return 128 + error.number
     return 0
 
@@ -138,8 +149,5 @@ if __name__ == "__main__":
     code = guard.watch(sys.argv)
     if code is None:
         app.define_help_flags()
-        code = main(sys.argv)
-        if code == guard.LOST:  # JAX would wait for the lost one before it ends.
-            sys.stderr.flush()
-            os._exit(code)
+        code = guard.leave(main) if guard.is_child() else main(sys.argv)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """Several processes on this machine, with gloo: told, agreed, stopped, lost, as many as one."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -88,56 +89,98 @@ def told(call):
         return ["value", call()]
     except UserError as error:
         return [str(error), error.told, error.__cause__ is not None]
+    except Exception as error:
+        return [type(error).__name__, str(error)]
 
-def fail(*where):
+def fail(*where, kind=UserError):
     def call():
         if index in where:
-            raise UserError(f"fault of {index}") from OSError()
+            raise kind(f"fault of {index}") from OSError()
         return index
     return call
+
+def told_in_chunks():
+    usual, processes._CHUNK = processes._CHUNK, 1000
+    told = processes.tell("y" * 12345 if index == 0 else None)
+    processes._CHUNK = usual
+    return told
 
 assert processes.is_first() == (index == 0)
 found = {
     "several": processes.several(),
     "tell": processes.tell({"who": index, "long": "x" * 3000}),
+    "chunks": len(told_in_chunks()),
     "array": processes.tell(np.arange(3) + 10 * index).tolist(),
     "by_first": told(lambda: processes.by_first(fail(1))),
     "by_first_fails": told(lambda: processes.by_first(fail(0))),
+    "bug": told(lambda: processes.by_first(fail(0, kind=KeyError))),
     "together": told(lambda: processes.together(fail())),
+    "bug_together": told(lambda: processes.together(fail(1, kind=KeyError))),
     "together_fails": told(lambda: processes.together(fail(1))),
     "nobody": processes.agree(None),
     "second": processes.agree(15 if index == 1 else None),
     "fault": told(lambda: processes.agree(None, UserError("full") if index == 0 else None)),
 }
-try:
-    processes.check_alike(b"same", "data")
-    processes.check_alike(b"data of %d" % index, "data")
-    found["alike"] = True
-except RuntimeError as error:
-    found["alike"] = str(error)
+processes.check_alike(b"same", "data")
+found["alike"] = told(lambda: processes.check_alike({"of": index}, "data"))
 print(json.dumps(found))
 """
 
 
-def several(command, count):
-    """Starts `command(index)` for each process: `-> their Popen`."""
-    return [
-        subprocess.Popen(
-            argv, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
-        for argv, environment in map(command, range(count))
-    ]  # fmt: skip
+class Process(subprocess.Popen):
+    """A process that never waits for somebody to read what it says."""
+
+    def __init__(self, argv, environment, folder):
+        self._said = folder / "stdout", folder / "stderr"
+        with self._said[0].open("w") as out, self._said[1].open("w") as err:
+            super().__init__(argv, env=environment, cwd=ROOT, stdout=out, stderr=err)
+
+    def said(self):
+        """`-> stdout, stderr` so far."""
+        return tuple(path.read_text() for path in self._said)
+
+    def child(self):
+        """PID of the child that does the work."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+
+
+@pytest.fixture
+def several(tmp_path_factory):
+    """Starts `command(index)`, its `argv, environment`, for each process: `(command, count)`."""
+    if not ON_CPU:
+        pytest.skip("the processes share the CPU")
+    folder = lambda: tmp_path_factory.mktemp("process")
+    return lambda command, count: [Process(*command(i), folder()) for i in range(count)]
+
+
+def ends(run):
+    """Exit codes, and what each has said on stdout and stderr."""
+    try:
+        codes = [one.wait(timeout=300) for one in run]
+    except subprocess.TimeoutExpired:
+        for one in run:
+            one.kill()
+        pytest.fail(f"a process hangs: {[one.said() for one in run]}")
+    return codes, [one.said() for one in run]
+
+
+def ours(out):
+    """The lines of stdout that are not gloo's."""
+    return [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+
+
+def last(text):
+    """The last line that was said."""
+    return (text.splitlines() or [""])[-1]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ON_CPU, reason="the processes share the CPU")
-def test_what_one_process_knows_the_others_are_told(command):
+def test_what_one_process_knows_the_others_are_told(command, several):
     port = str(free_port())
     environment = command("smoke", "unused")[1]
     run = several(lambda i: ([sys.executable, "-c", SCRIPT, str(i), port], environment), 2)
-    ended = [one.communicate(timeout=120) for one in run]
-    assert [one.returncode for one in run] == [0, 0], ended
+    codes, ended = ends(run)
+    assert codes == [0, 0], ended
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in ended)
     for found in (first, second):
         assert found["several"]
@@ -156,25 +199,28 @@ def test_what_one_process_knows_the_others_are_told(command):
     assert second["together_fails"] == ["fault of 1", False, True]
     assert first["fault"] == ["full", False, False]
     assert second["fault"] == ["full", True, False]
-    assert first["alike"] is True
-    assert second["alike"] == "process 1 has other data than the first one"
+    assert first["alike"][0] == "process 1 has stopped: its own message says why"
+    assert second["alike"][0].startswith("process 1 has other data than the first: start the same")
+    assert first["bug"] == ["KeyError", "'fault of 0'"]
+    assert second["bug"] == ["Elsewhere", "process 0 has met with KeyError: 'fault of 0'"]
+    assert first["bug_together"][0] == "Elsewhere"
+    assert second["bug_together"] == ["KeyError", "'fault of 1'"]
+    assert first["chunks"] == second["chunks"] == 12345
 
 
 # Studies
 
 
 @pytest.fixture
-def start(command):
+def start(command, several):
     """Starts a study on several processes: `(workdir, count, devices of each) -> their Popen`."""
 
-    def begin(workdir, count, devices, methods=METHODS):
+    def begin(workdir, count, devices, *flags, methods=METHODS):
         join = ("--distributed", f"--coordinator=localhost:{free_port()}",
-                f"--process_count={count}", f"--config.methods={methods}")  # fmt: skip
+                f"--process_count={count}", f"--config.methods={methods}", *flags)  # fmt: skip
         one = lambda i: command("smoke", workdir, *join, f"--process_index={i}", devices=devices)
         return several(one, count)
 
-    if not ON_CPU:
-        pytest.skip("the processes share the CPU")
     return begin
 
 
@@ -187,8 +233,10 @@ def whole(run_main, tmp_path_factory):
 
 
 def wait_for(condition, run):
+    until = time.monotonic() + 300
     while not condition():
-        assert all(one.poll() is None for one in run), [one.communicate() for one in run]
+        assert all(one.poll() is None for one in run), [one.said() for one in run]
+        assert time.monotonic() < until, [one.said() for one in run]
         time.sleep(0.05)
 
 
@@ -205,14 +253,6 @@ def assert_same(folder, whole, methods=METHODS):
     assert not list(folder.glob("*/trial_*/checkpoints"))
 
 
-def ends(run):
-    """Exit codes and the last line that each has said."""
-    ended = [one.communicate(timeout=300) for one in run]
-    return [one.returncode for one in run], [
-        ([*out.splitlines(), *err.splitlines()] or [""])[-1] for out, err in ended
-    ]
-
-
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_stops_both_and_one_process_goes_on(
     start, run_main, whole, tmp_path
@@ -220,10 +260,14 @@ def test_a_signal_to_one_of_two_stops_both_and_one_process_goes_on(
     run = start(tmp_path, 2, 2)
     results = tmp_path / "results.csv"
     wait_for(lambda: results.exists() and "coreset" in results.read_text(), run)
+    # As pkill does: parent and child.
+    os.kill(run[1].child(), signal.SIGTERM)
     run[1].send_signal(signal.SIGTERM)
     codes, said = ends(run)
     assert codes == [143, 143]
-    assert said[0] == "stopped by SIGTERM; everything is saved, the same command continues"
+    line = "stopped by SIGTERM; everything is saved, the same command continues"
+    assert last(said[0][1]) == line
+    assert line not in said[1][1]
     assert list(tmp_path.glob("*/trial_0/checkpoints"))
     found = run_main("smoke", tmp_path, f"--config.methods={METHODS}")
     assert found.returncode == 0
@@ -232,51 +276,85 @@ def test_a_signal_to_one_of_two_stops_both_and_one_process_goes_on(
 
 
 @pytest.mark.slow
-def test_four_processes_go_on_with_what_one_has_begun(start, command, whole, tmp_path):
+def test_four_processes_go_on_with_what_one_has_begun(start, several, command, whole, tmp_path):
     argv, environment = command("smoke", tmp_path, f"--config.methods={METHODS}")
     run = several(lambda i: (argv, environment), 1)
     results = tmp_path / "results.csv"
     wait_for(lambda: results.exists() and "coreset" in results.read_text(), run)
     run[0].send_signal(signal.SIGTERM)
     assert ends(run)[0] == [143]
-    run = start(tmp_path, 4, 1)
-    ended = [one.communicate(timeout=600) for one in run]
-    assert [one.returncode for one in run] == [0, 0, 0, 0], ended
-    assert "continues in cycle" in ended[0][0]
-    assert not any("accuracy" in out for out, _ in ended[1:])  # The first one speaks.
+    codes, said = ends(start(tmp_path, 4, 1))
+    assert codes == [0, 0, 0, 0], said
+    assert "continues in cycle" in said[0][0]
+    assert not any(ours(out) for out, _ in said[1:])  # The first one speaks.
     assert_same(tmp_path, whole)
 
 
 @pytest.mark.slow
 def test_a_lost_process_stops_the_other_and_the_same_command_finishes(start, whole, tmp_path):
-    for victim in (1, 0):
-        run = start(tmp_path, 2, 1, "tavaal")
-        logs = list(tmp_path.glob("*/trial_0/metrics.jsonl"))
-        size = sum(log.stat().st_size for log in logs)
-        wait_for(
-            lambda size=size: sum(
-                log.stat().st_size for log in tmp_path.glob("*/trial_0/metrics.jsonl")
-            ) > size + 1000,
-            run,
-        )  # fmt: skip
-        run[victim].kill()
+    def logged():
+        return sum(log.stat().st_size for log in tmp_path.glob("*/trial_0/metrics.jsonl"))
+
+    for victim, parent in ((1, True), (0, False)):
+        before = logged()
+        run = start(tmp_path, 2, 1, methods="tavaal")
+        wait_for(lambda before=before: logged() > before + 1000, run)
+        os.kill(run[victim].pid if parent else run[victim].child(), signal.SIGKILL)
         killed = time.monotonic()
         codes, said = ends(run)
-        assert codes[victim] == -signal.SIGKILL
+        assert codes[victim] == (-signal.SIGKILL if parent else 128 + signal.SIGKILL)
         assert codes[1 - victim] == guard.LOST
-        assert said[1 - victim].startswith(f"error: {guard.MESSAGE}")
+        assert guard.MESSAGE in last(said[1 - victim][1])
         assert time.monotonic() - killed < 60  # What is promised, not a speed.
-    run = start(tmp_path, 2, 1, "tavaal")
-    ended = [one.communicate(timeout=600) for one in run]
-    assert [one.returncode for one in run] == [0, 0], ended
+    codes, said = ends(start(tmp_path, 2, 1, methods="tavaal"))
+    assert codes == [0, 0], said
     assert_same(tmp_path, whole, "tavaal")
 
 
 @pytest.mark.slow
-def test_what_concerns_all_is_said_once(start, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    run = start(tmp_path / "file", 2, 1)
-    ended = [one.communicate(timeout=300) for one in run]
-    assert [one.returncode for one in run] == [2, 2]
-    assert ended[0][1].splitlines()[-1].startswith("error: cannot write to workdir")
-    assert "error" not in ended[1][1]
+def test_a_trial_that_fails_fails_everywhere_and_is_said_once(start, tmp_path):
+    rate = "--config.task.learning_rate=1e38"
+    codes, said = ends(start(tmp_path, 2, 1, rate, methods="random,coreset"))
+    assert codes == [2, 2], said
+    assert last(said[0][1]).startswith("error: 2 faults: random trial 0: ")
+    assert not ours(said[1][0])
+    assert "error" not in said[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["folder", "config", "devices"])
+def test_what_concerns_all_ends_all_before_anything_is_done(
+    start, several, command, tmp_path, fault
+):
+    workdir = tmp_path / "workdir"
+    if fault == "folder":
+        workdir.write_text("in the way")
+        run = start(workdir, 2, 1)
+    elif fault == "config":
+        port = free_port()
+        join = ("--distributed", f"--coordinator=localhost:{port}", "--process_count=2")
+        run = several(
+            lambda i: command(
+                "smoke", workdir, *join, f"--process_index={i}", f"--config.seed={i}"
+            ), 2,
+        )  # fmt: skip
+    else:
+        port = free_port()
+        join = ("--distributed", f"--coordinator=localhost:{port}", "--process_count=2")
+        run = several(
+            lambda i: command("smoke", workdir, *join, f"--process_index={i}", devices=1 + i), 2
+        )
+    codes, said = ends(run)
+    assert codes == [2, 2], said
+    first, second = (last(err) for _, err in said)
+    if fault == "folder":
+        assert first.startswith("error: cannot write to workdir")
+        assert "error" not in said[1][1]
+    elif fault == "config":
+        assert second.startswith("error: process 1 has other config than the first")
+        assert not workdir.exists()
+    else:
+        assert first == second == (
+            "error: the processes have 1, 2 devices: give each the same number"
+        )  # fmt: skip
+        assert not workdir.exists()

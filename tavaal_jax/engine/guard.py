@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import traceback
+from collections.abc import Callable
 from types import FrameType
 
 LOST = 76
 """Exit code of a process whose fellow was lost."""
 MESSAGE = "another process was lost, or never came: start the same command again on all of them"
 _PIPE = "TAVAAL_JAX_PARENT"
+_PATIENCE = 5.0  # seconds that a second signal leaves a child
 
 
 def watch(argv: list[str]) -> int | None:
@@ -24,8 +28,8 @@ def watch(argv: list[str]) -> int | None:
     That is so in the child itself, and without `--distributed` among `argv`. Signals are passed on;
     a child whose parent is killed ends at once. To be called before JAX is imported.
     """
-    if _PIPE in os.environ:
-        pipe = int(os.environ.pop(_PIPE))
+    if is_child():
+        pipe = int(os.environ[_PIPE])
         threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
         return None
     if not _is_one_of_several(argv):
@@ -39,18 +43,46 @@ def watch(argv: list[str]) -> int | None:
     )
     os.close(read)
 
+    first = 0.0
+
     def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         del frame
         child.send_signal(number)
+        if first and time.monotonic() - first > 1:  # It may wait for others and hear nothing.
+            threading.Timer(_PATIENCE, child.kill).start()
+        first = first or time.monotonic()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     code = child.wait()
     os.close(write)
     if code == -signal.SIGABRT:
-        print(f"error: {MESSAGE}", file=sys.stderr)
+        print(f"error: aborted, see above; most likely {MESSAGE}", file=sys.stderr)
         return LOST
     return code if code >= 0 else 128 - code
+
+
+def is_child() -> bool:
+    """Whether this process has such a parent."""
+    return _PIPE in os.environ
+
+
+def leave(main: Callable[[list[str]], int]) -> int:
+    """The exit code of `main`; where it was not agreed on, this process ends here and at once.
+
+    JAX would wait for the others before it ends, and they for this one.
+    """
+    try:
+        code = main(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code in (1, LOST, 128 + signal.SIGINT):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def is_loss(error: BaseException) -> bool:

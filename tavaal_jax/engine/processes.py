@@ -19,6 +19,11 @@ Value = TypeVar("Value")
 
 LOST_AFTER = 30
 """Seconds of silence after which a process is taken for lost, by JAX's coordinator."""
+_CHUNK = 2**26  # bytes that are told at a time
+
+
+class Elsewhere(RuntimeError):
+    """Another process has met with an error of ours, and says it."""
 
 
 def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
@@ -29,13 +34,14 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
     UserError where that fails, and where processes have different numbers of devices.
     """
     _check(coordinator, count, index)
+    # It would keep SIGTERM from `main`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator or None,
             count or None,
             index if coordinator else None,
             heartbeat_timeout_seconds=LOST_AFTER,
-            shutdown_timeout_seconds=LOST_AFTER,
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -44,12 +50,10 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
             " start it where JAX finds its cluster (a TPU pod, GKE, Slurm, Open MPI), or give"
             " --coordinator=host:port --process_count=P --process_index=p"
         ) from error
-    every = multihost_utils.process_allgather(np.int32(jax.local_device_count()))
-    if len(set(every.ravel().tolist())) > 1:
-        raise UserError(
-            f"the processes have {', '.join(map(str, every.ravel()))} devices: give each the same"
-            " number"
-        )
+    every = np.bincount([device.process_index for device in jax.devices()])
+    if every.min() < every.max():
+        counts = ", ".join(map(str, every))
+        raise UserError(f"the processes have {counts} devices: give each the same number")
 
 
 def _check(coordinator: str, count: int, index: int) -> None:
@@ -79,55 +83,70 @@ def tell(value: Value) -> Value:
     if not several():
         return value
     text = pickle.dumps(value) if is_first() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)  # Few shapes to compile.
-    padded[: len(text)] = np.frombuffer(text, np.uint8)
-    told: Value = pickle.loads(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
+    sizes = np.array(divmod(len(text), _CHUNK), np.int32)
+    whole, rest = map(int, multihost_utils.broadcast_one_to_all(sizes))
+    chunks = []
+    for number in range(whole + 1):
+        size = _CHUNK if number < whole else rest
+        padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)  # Few shapes to compile.
+        if is_first():
+            mine = text[number * _CHUNK : number * _CHUNK + size]
+            padded[:size] = np.frombuffer(mine, np.uint8)
+        chunks.append(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
+    told: Value = pickle.loads(b"".join(chunks))
     return told
 
 
 def by_first(function: Callable[[], Value]) -> Value:
-    """`function()`, called by the first process alone; its value, or its UserError, on all."""
+    """`function()`, called by the first process alone; its value, or its fault, on all."""
     if not several():
         return function()
-    outcome: tuple[Any, UserError | None] = (None, None)
+    value, fault = None, None
     if is_first():
         try:
-            outcome = function(), None
-        except UserError as error:
-            outcome = None, error
-    value, fault = tell(outcome)
-    _raise(fault, outcome[1])
-    return value
+            value = function()
+        except Exception as error:
+            fault = error
+    value, told = tell((value, _as_told(fault)))
+    _raise(told, fault)
+    return value  # type: ignore[return-value]
 
 
-def _raise(told: UserError | None, own: UserError | None) -> None:
-    """A fault of the first process: there as it is, with its cause; as a told one elsewhere."""
+def _as_told(fault: Exception | None) -> Exception | None:
+    """A fault as other processes raise it; one of ours may not be picklable."""
+    if fault is None or isinstance(fault, UserError):
+        return fault
+    return Elsewhere(f"process {jax.process_index()} has met with {type(fault).__name__}: {fault}")
+
+
+def _raise(told: Exception | None, own: Exception | None) -> None:
+    """A fault: where it was met as it is, with its cause; as a told one elsewhere."""
     if own is not None:
         raise own
     if told is not None:
-        told.told = True
+        if isinstance(told, UserError):
+            told.told = True
         raise told
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """`function()`, called by every process; UserError on all where one of them raises it."""
+    """`function()`, called by every process; a fault on all where one of them meets it."""
     if not several():
         return function()
     value, fault = None, None
     try:
         value = function()
-    except UserError as error:
+    except Exception as error:
         fault = error
-    failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(fault is not None)).ravel())
-    if fault is not None:
-        raise fault
-    if len(failed):
-        _raise(UserError(f"process {failed[0]} has stopped: its own message says why"), None)
+    kind = 0 if fault is None else 1 + isinstance(fault, UserError)
+    kinds = multihost_utils.process_allgather(np.int32(kind)).ravel()
+    if kinds.any():
+        says = f"process {np.flatnonzero(kinds)[0]} has stopped: its own message says why"
+        _raise(UserError(says) if kinds.max() == 2 else Elsewhere(says), fault)
     return value  # type: ignore[return-value]
 
 
-def agree(signal: int | None, fault: UserError | None = None) -> int | None:
+def agree(signal: int | None, fault: Exception | None = None) -> int | None:
     """A signal that any process has got, or None, on all.
 
     `fault` is what the first process alone has run into since the last time: raised by all.
@@ -137,12 +156,20 @@ def agree(signal: int | None, fault: UserError | None = None) -> int | None:
         asked, failed = multihost_utils.process_allgather(mine).reshape(-1, 2).max(axis=0)
         signal = int(asked) or None
         if failed:
-            _raise(tell(fault), fault)
+            _raise(tell(_as_told(fault)), fault)
     _raise(None, fault)
     return signal
 
 
-def check_alike(digest: bytes, what: str) -> None:
-    """Raises RuntimeError where processes hold different things, as far as `digest` tells."""
-    if several() and tell(digest) != digest:
-        raise RuntimeError(f"process {jax.process_index()} has other {what} than the first one")
+def check_alike(value: Any, what: str) -> None:
+    """UserError on all processes where one of them has another `value` than the first."""
+    first = tell(value)
+
+    def compare() -> None:
+        if value != first:
+            raise UserError(
+                f"process {jax.process_index()} has other {what} than the first: start the same"
+                " command, of the same version, on the same data everywhere"
+            )
+
+    together(compare)

@@ -110,7 +110,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what is being saved is saved."""
-        self._manager.wait_until_finished()
+        with named(self._folder):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for what is being saved."""

@@ -95,18 +95,23 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
 def write_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
     """config.json: what runs now, and, where that differs, what ran here earlier."""
     old = read_config(workdir)
+    record = running(config, data)
+    earlier = [] if old is None else old.pop("earlier", [])
+    if old is not None and old != record:
+        earlier = [*earlier, old]
+    write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
+
+
+def running(config: Any, data: str | None = None) -> dict[str, Any]:
+    """What runs now, as config.json has it; `data` is the fingerprint of data given as arrays."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    record = {
+    return {
         "format": FORMAT,
         "config": configs.plain(config),
         "data": data,
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),
     }
-    earlier = [] if old is None else old.pop("earlier", [])
-    if old is not None and old != record:
-        earlier = [*earlier, old]
-    write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:

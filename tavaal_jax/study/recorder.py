@@ -92,11 +92,15 @@ class Recorder:
 
     # Step by step
 
+    def catch_up(self) -> None:
+        """Handles the report before the newest, whose call may have been running until now."""
+        if self._late is not None:
+            self._handle(self._late)
+        self._late = None
+
     def record(self, state: LoopState, report: Report, asked: bool) -> None:
         """Checks, writes and saves what a call has left; `asked`: the trial will stop here."""
         every = self._setup.config.checkpoint_every_steps
-        if self._late is not None:
-            self._handle(self._late)
         self._late = report
         ended = state.cycle > report.cycle
         long_ago = report.stage_ended and time.monotonic() - self._saved > _SAVE_EVERY
@@ -112,6 +116,8 @@ class Recorder:
                 self._on_results()
         if asked or to_save:
             self.save(state)
+        if asked:
+            self._checkpoints.wait()
         self._begin = time.monotonic() if self._late is None else self._begin
 
     def _handle(self, report: Report) -> None:

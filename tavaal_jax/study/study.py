@@ -47,17 +47,22 @@ def run_study(
     if dataset is not None:
         config = _named_after(config, dataset)
         fingerprint = _fingerprint(dataset)
-    checks.check(config, devices.device_count(), dataset)
+    if processes.several():
+        mine = files.running(config, fingerprint)
+        mine["config"].pop("data_dir")  # Each may have a disk of its own.
+        for what, value in mine.items():
+            processes.check_alike(value, what)
+    processes.by_first(lambda: checks.check(config, devices.device_count(), dataset))
     with _claimed(folder), compilation.Count() as count:
         processes.by_first(lambda: files.check_config(folder, config, fingerprint))
         study = _Study(config, folder, progress if processes.is_first() else lambda event: None)
         todo = processes.by_first(study.unfinished)
         if todo:
             dataset = _load(config) if dataset is None else dataset
-            processes.together(
-                lambda: checks.check_size(config, dataset.name, len(dataset.train_images))
-            )
-            oracle, placed = _oracle(dataset), setup.place(config, dataset)
+            size = len(dataset.train_images)
+            processes.by_first(lambda: checks.check_size(config, dataset.name, size))
+            oracle = processes.together(lambda: _oracle(dataset))
+            placed = setup.place(config, dataset)
             _stop_if_asked(stop)
             processes.by_first(lambda: study.begin(fingerprint))
             study.run_all(todo, dataset, placed, oracle, stop)
@@ -89,7 +94,7 @@ def _load(config: Any) -> Dataset:
     processes.by_first(lambda: loaded.append(data.load(config)))
     dataset = processes.together(lambda: loaded[0] if loaded else data.load(config))
     if processes.several():
-        processes.check_alike(_fingerprint(dataset).encode(), f"data of {dataset.name}")
+        processes.check_alike(_fingerprint(dataset), f"data of {dataset.name}")
     return dataset
 
 
@@ -204,6 +209,10 @@ class _Study:
                 processes.by_first(functools.partial(self._attend, error))
             except Interrupted:
                 processes.by_first(self.write)
+                raise
+            except BaseException:
+                if not processes.several():  # The others may be anywhere.
+                    self.write()
                 raise
             processes.by_first(self.write)
 

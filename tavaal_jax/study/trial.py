@@ -1,16 +1,18 @@
 """One trial of one method: goes through its cycles, has them recorded, stops when asked."""
 
+import contextlib
+import operator
 from collections.abc import Callable
 
 import jax
 
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices, processes
-from tavaal_jax.errors import Interrupted, TrialError, UserError
+from tavaal_jax.errors import Interrupted, TrialError
 from tavaal_jax.study import cycle
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.setup import Setup
-from tavaal_jax.study.stages import Report, ValueFault
+from tavaal_jax.study.stages import ValueFault
 
 Stop = Callable[[], int | None]
 """Says by which signal the study was asked to stop; None: it was not."""
@@ -30,22 +32,24 @@ class Trial:
         self._key = derive(jax.random.key(setup.config.seed), number)
         self._open = open_recorder
         self._recorder: Recorder | None = None
-        self._fault: UserError | None = None
+        self._fault: Exception | None = None
         self._pace = Pace(setup.config.seconds_per_call, setup.config.steps_per_call)
 
     def run(self) -> None:
         """To the end of the trial."""
         try:
             state = self._begin()
-            asked = processes.agree(self._stop())
+            asked = self._agree()
             if asked is not None:
                 self._by_first(lambda recorder: recorder.save(state))
                 raise Interrupted(asked)
             state = self._advance(state)
             self._by_first(lambda recorder: recorder.finish(state))
-        finally:
-            if self._recorder is not None:
-                self._recorder.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # What is under way says more.
+                if self._recorder is not None:
+                    self._recorder.close()
+            raise
 
     def _begin(self) -> LoopState:
         """The state to go on from, on the devices of all processes."""
@@ -77,25 +81,30 @@ class Trial:
                     f"{self._name}: in cycle {state.cycle}, {error}: mend the method's value or"
                     " pick, or lower the learning rates if the weights have grown too large"
                 ) from error
-            fault, self._fault = self._fault, None
-            asked = processes.agree(self._stop(), fault)
-            self._record(state, report, asked is not None)
+            self._record(operator.methodcaller("catch_up"))
+            asked = self._agree()
+            self._record(operator.methodcaller("record", state, report, asked is not None))
             if asked is not None:
-                processes.agree(None, self._fault)  # Nobody leaves before all is saved.
+                self._agree(ask=False)  # Nobody leaves before all is saved.
                 raise Interrupted(asked)
-        fault, self._fault = self._fault, None
-        processes.agree(None, fault)
+        self._agree(ask=False)
         return state
 
-    def _record(self, state: LoopState, report: Report, asked: bool) -> None:
-        if self._recorder is None:
+    def _record(self, act: Callable[[Recorder], None]) -> None:
+        """Lets the recorder act; the others hear of a fault when they agree next."""
+        if self._recorder is None or self._fault is not None:
             return
         try:
-            self._recorder.record(state, report, asked)
-        except UserError as error:
+            act(self._recorder)
+        except Exception as error:
             if not processes.several():
                 raise
-            self._fault = error  # The others hear of it after their next call.
+            self._fault = error
+
+    def _agree(self, ask: bool = True) -> int | None:
+        """The signal that any process was asked to stop by; raises what the first has met."""
+        fault, self._fault = self._fault, None
+        return processes.agree(self._stop() if ask else None, fault)
 
 
 class Pace:
