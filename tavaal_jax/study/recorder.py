@@ -23,7 +23,7 @@ from tavaal_jax.study.stages import Report
 UNITS = {"task": 1, "joint": 4, "adversary": 3}
 """Cost of a step of each stage, relative to a step of T: for the time left only."""
 
-_SAVE_EVERY = 5.0  # seconds, between the ends of stages: a save costs more than a stage may
+_SAVE_EVERY = 5.0  # seconds, after stages that train nothing: a save costs more than they may
 
 
 class Recorder:
@@ -102,9 +102,10 @@ class Recorder:
         """Checks, writes and saves what a call has left; `asked`: the trial will stop here."""
         every = self._setup.config.checkpoint_every_steps
         self._late = report
-        ended = state.cycle > report.cycle
+        trained = report.stage_ended and report.stage in UNITS
         long_ago = report.stage_ended and time.monotonic() - self._saved > _SAVE_EVERY
-        to_save = ended or long_ago or bool(state.step and state.step % every == 0)
+        to_save = trained or state.cycle > report.cycle or long_ago
+        to_save = to_save or bool(state.step and state.step % every == 0)
         if asked or to_save or report.is_ready():
             self._handle(report)  # Nothing is saved before it was found to be finite.
             self._late = None
