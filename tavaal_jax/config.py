@@ -192,6 +192,10 @@ KEYS: dict[str, Key] = {
         128, "images per device and call in scoring and evaluation", _at_least(1)
     ),
     "diagnostics": Key(True, "after each choice, what the true labels say of it"),
+    "feed": Key(
+        "auto", 'examples lie on the devices ("resident") or are read ahead ("streamed")',
+        _one_of("auto", "resident", "streamed"), True,
+    ),
     "steps_per_call": Key(50, "most training steps in one call to the devices", _at_least(1), True),
     "seconds_per_call": Key(
         5.0, "calls are cut shorter where steps are slow; 0: never", _at_least(0), True

@@ -25,6 +25,14 @@ def test_cache_is_made_once_and_read_back(tmp_path):
     assert len(made) == 1
 
 
+def test_images_may_stay_on_the_disk(tmp_path):
+    make = lambda: {"train_images": np.arange(3, dtype=np.uint8), "train_labels": np.arange(3)}
+    arrays = cache.load_or_make(tmp_path / "set", make, in_memory=False)
+    assert isinstance(arrays["train_images"], np.memmap)
+    assert not isinstance(arrays["train_labels"], np.memmap)
+    np.testing.assert_array_equal(arrays["train_images"], arrays["train_labels"])
+
+
 def test_a_failed_making_leaves_nothing_behind(tmp_path):
     def fail():
         raise RuntimeError("half way")

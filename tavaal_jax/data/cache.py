@@ -19,8 +19,12 @@ def folder(data_dir: str, name: str) -> pathlib.Path:
     return pathlib.Path(data_dir).expanduser() / "decoded" / f"{name}-v{_VERSION}"
 
 
-def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.ndarray]:
+def load_or_make(
+    path: pathlib.Path, make: Callable[[], dict], in_memory: bool = True
+) -> dict[str, np.ndarray]:
     """The arrays stored at `path`; made and stored first if there are none.
+
+    Unless they are to be `in_memory`, images stay on the disk and are mapped.
 
     A lock lets one of several processes make them while the others wait; the folder appears under
     its name only when it is complete.
@@ -38,7 +42,10 @@ def load_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict[str, np.n
                 shutil.rmtree(leftover)  # of a process that was killed while it held the lock
             _store(path, make())
     try:
-        return {file.stem: np.load(file) for file in sorted(path.glob("*.npy"))}
+        return {
+            file.stem: np.load(file, "r" if "images" in file.stem and not in_memory else None)
+            for file in sorted(path.glob("*.npy"))
+        }
     except (OSError, EOFError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete that folder, and it is made anew"

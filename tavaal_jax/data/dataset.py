@@ -163,7 +163,8 @@ def load(config) -> Dataset:
         arrays = source.read(config)
     else:
         folder = cache.folder(config.data_dir, config.dataset)
-        arrays = cache.load_or_make(folder, lambda: source.read(config))
+        in_memory = config.feed != "streamed"
+        arrays = cache.load_or_make(folder, lambda: source.read(config), in_memory)
     names = tuple(str(name) for name in arrays.pop("class_names"))
     dataset = Dataset(config.dataset, class_names=names, **arrays)
     if config.imbalance.ratio > 1:

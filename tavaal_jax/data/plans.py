@@ -1,24 +1,33 @@
 """Which images a step sees: orders, pools and index plans, drawn on the host from keys."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 
+class Given(NamedTuple):
+    """Examples themselves, where a plan of resident data has their indices: `[n, B, ...]`."""
+
+    image: Any
+    label: Any
+    told: Any
+    """What an adversary is told of them, or None."""
+
+
 class More(NamedTuple):
     """Indices for further updates of the adversary in the same steps: int32 `[n, B, k]`."""
 
-    labelled: np.ndarray
-    unlabelled: np.ndarray
+    labelled: Any
+    unlabelled: Any
 
 
 class Plan(NamedTuple):
-    """Indices of the images of some steps, a row each: int32 `[n, B]`."""
+    """Indices of the images of some steps, a row each: int32 `[n, B]`; or `Given`."""
 
-    labelled: np.ndarray
-    unlabelled: np.ndarray | None
+    labelled: Any
+    unlabelled: Any
     positions: np.ndarray
     """Each example's position in the whole batch, from which its keys come."""
     more: More | None = None

@@ -1,5 +1,6 @@
 """Examples on the devices, and what makes network input of stored images."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -71,6 +72,24 @@ def _of_floats(images):
     mean = sum(part.sum(0, dtype=np.float64) for part in _parts(images)) / count
     square = sum(np.sum((part - mean) ** 2, axis=0) for part in _parts(images))
     return mean, np.sqrt(square / count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """A training or test set that stays in host memory or on a disk, and is read when needed."""
+
+    images: np.ndarray
+    """As `Resident` has them; memory-mapped where they are on a disk."""
+    labels: np.ndarray
+    normalise: Normaliser
+
+    def replace(self, **changes: Any) -> "Streamed":
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+    def plain(self, indices: np.ndarray) -> jax.Array:
+        """Normalised images without augmentation: `[B] -> [B, ...]`."""
+        return jax.vmap(self.normalise)(jnp.asarray(np.take(self.images, indices, axis=0)))
 
 
 class Resident(struct.PyTreeNode):

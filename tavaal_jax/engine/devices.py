@@ -5,7 +5,9 @@ agree on. `in_axes` None is for what all devices hold alike, such as the state; 
 alike on all devices; training programs say whether it is, for :func:`check_agreement`.
 """
 
+import concurrent.futures
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +37,15 @@ def place(tree: Any) -> Any:
     """Puts a tree on every device of this process, once, so that no call has to copy it again."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def memory() -> int:
+    """Bytes of a device of this process; of the machine's memory, each CPU device has its share."""
+    local = jax.local_devices()
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in local]
+    if all(limits):
+        return min(limits)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(local)
 
 
 def layout(batch_size: int, devices: int) -> np.ndarray:
@@ -118,26 +129,34 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
     """Compiles `function(variables, example) -> result`, written for one example, over a data set.
 
     The program is `(variables, data, indices [n]) -> iterator of results`: `data` is a tree of
-    arrays `[N, ...]`, of which each call takes `chunk` examples per device. The last call is
-    padded, and the padding is dropped, so that every index counts exactly once. Results are numpy
-    arrays in the order of `indices`, some rows at a time.
+    arrays `[N, ...]`, of which each call takes `chunk` examples per device; where they lie in host
+    memory or on a disk, it is handed those examples, which are read while the call before runs. The
+    last call is padded, and the padding is dropped, so that every index counts exactly once.
+    Results are numpy arrays in the order of `indices`, some rows at a time.
     """
 
     def mapped(variables: Any, data: Any, indices: jax.Array) -> Any:
-        examples = jax.tree.map(lambda x: x[indices], data)
+        return mapped_given(variables, jax.tree.map(lambda x: x[indices], data), indices)
+
+    def mapped_given(variables: Any, examples: Any, indices: jax.Array) -> Any:
         results = jax.vmap(lambda example: function(variables, example))(examples)
         return lax.all_gather((indices, results), AXIS)
 
     compiled = _pmap(mapped, name, in_axes=(None, None, 0))
+    compiled_given = _pmap(mapped_given, name, in_axes=(None, 0, 0))
 
     def program(variables: Any, data: Any, indices: np.ndarray) -> Iterator[Any]:
-        local, devices = jax.local_device_count(), jax.device_count()
-        mine = jax.process_index() * local + np.arange(local)
+        given = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(data))
+        call = compiled_given if given else compiled
+
+        def read(call: tuple[np.ndarray, np.ndarray]) -> tuple[Any, ...]:
+            wanted, rows = call
+            take = lambda x: np.take(x, rows, axis=0)
+            return wanted, jax.tree.map(take, data) if given else data, rows
+
         before = None  # Results are fetched one call late, so that devices never wait.
-        for start in range(0, len(indices), chunk * devices):
-            wanted = np.asarray(indices[start : start + chunk * devices], np.int32)
-            padded = np.resize(wanted, (devices, chunk))
-            now = wanted, compiled(variables, data, padded[mine])
+        for wanted, examples, rows in _one_ahead(read, _calls(indices, chunk)):
+            now = wanted, call(variables, examples, rows)
             if before is not None:
                 yield _in_order(*before)
             before = now
@@ -145,6 +164,27 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
             yield _in_order(*before)
 
     return program
+
+
+def _calls(indices: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of each call, and those of its local devices, padded: `[n], [local D, chunk]`."""
+    local, devices = jax.local_device_count(), jax.device_count()
+    mine = jax.process_index() * local + np.arange(local)
+    for start in range(0, len(indices), chunk * devices):
+        wanted = np.asarray(indices[start : start + chunk * devices], np.int32)
+        yield wanted, np.resize(wanted, (devices, chunk))[mine]
+
+
+def _one_ahead(read: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
+    """`map(read, items)`, where a thread reads the next one while the caller has the last."""
+    with concurrent.futures.ThreadPoolExecutor(1, "read") as thread:
+        following = None
+        for item in items:
+            now, following = following, thread.submit(read, item)
+            if now is not None:
+                yield now.result()
+        if following is not None:
+            yield following.result()
 
 
 def _in_order(wanted: np.ndarray, results: Any) -> Any:

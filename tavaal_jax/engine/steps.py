@@ -19,7 +19,7 @@ from tavaal_jax.algorithm.state import (
     derive,
     example_keys,
 )
-from tavaal_jax.data.plans import Plan
+from tavaal_jax.data.plans import Given, Plan
 from tavaal_jax.data.pool import Normaliser, Resident
 from tavaal_jax.engine import devices
 from tavaal_jax.engine.parts import Parts
@@ -37,17 +37,23 @@ class Gathered(NamedTuple):
 
 
 def gather(data: tuple[Resident, Any], plan: Plan) -> Gathered:
-    """The examples that `plan` names, of `(pool, what the adversary is told of it or None)`."""
+    """The examples that `plan` names, of `(pool, what the adversary is told of it or None)`.
+
+    Where a plan holds the examples themselves, the pool is not looked at.
+    """
     pool, told = data
 
-    def at(tree: Any, indices: Any) -> Any:
-        return jax.tree.map(lambda x: x[indices], tree)
+    def at(rows: Any) -> Given:
+        if isinstance(rows, Given):
+            return rows
+        return jax.tree.map(lambda x: x[rows], Given(pool.images, pool.labels, told))
 
-    labelled = Example(*at((pool.images, pool.labels), plan.labelled))
+    labelled = at(plan.labelled)
+    examples = Example(labelled.image, labelled.label)
     if plan.unlabelled is None:
-        return Gathered(labelled, None, (None, None))
-    unlabelled = at(pool.images, plan.unlabelled)
-    return Gathered(labelled, unlabelled, (at(told, plan.labelled), at(told, plan.unlabelled)))
+        return Gathered(examples, None, (None, None))
+    unlabelled = at(plan.unlabelled)
+    return Gathered(examples, unlabelled.image, (labelled.told, unlabelled.told))
 
 
 def task_step(
@@ -96,8 +102,8 @@ def joint_step(
             examples = gather(data, plan._replace(**more._asdict()))
             return update(state, examples, derive(key, Stream.UPDATES, number))
 
-        rows = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), plan.more)
-        numbers = jnp.arange(len(rows.labelled))
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), plan.more)
+        numbers = jnp.arange(len(jax.tree.leaves(rows)[0]))
         adversary_state, others = lax.scan(again, adversary_state, (rows, numbers))
         join = lambda first, rest: (first + jnp.sum(rest, 0)) / (1 + len(rest))
         metrics = jax.tree.map(join, metrics, others)

@@ -6,7 +6,6 @@ import numpy as np
 
 from tavaal_jax.algorithm import values
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
-from tavaal_jax.engine import devices
 from tavaal_jax.report import diagnostics
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def _losses(cycle, state, true):
     setup = cycle.setup
     labels = np.full(setup.size, -1, np.int32)
     labels[cycle.subset] = true
-    examples = Example(setup.train.images, devices.place(labels))
+    examples = Example(setup.train.images, setup.hold(labels))
     variables, parts = (state.learner, setup.train.normalise), []
     for part in setup.programs.losses(variables, examples, cycle.subset):
         parts.append(part)

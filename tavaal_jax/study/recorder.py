@@ -52,7 +52,7 @@ class Recorder:
         self._late: Report | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
-        self._unlogged = 0.0  # seconds since the last record
+        self._unlogged = self._waited = 0.0  # seconds since the last record
 
     # Before the first step
 
@@ -127,6 +127,7 @@ class Recorder:
         now = time.monotonic()
         seconds, self._begin = now - self._begin, now
         self._unlogged += seconds
+        self._waited += report.waited
         text = None
         if report.stage == "evaluate" and values:
             figures = ", ".join(f"{k} {v:.4f}" for k, v in values.items())
@@ -173,8 +174,9 @@ class Recorder:
 
     def _write_log(self, report, values):
         place = {"cycle": report.cycle, "stage": report.stage, "step": report.step}
-        self._log.write({**place, **values, "seconds": round(self._unlogged, 4)})
-        self._unlogged = 0.0
+        waited = {"waited": round(self._waited, 4)} if self._waited else {}
+        self._log.write({**place, **values, "seconds": round(self._unlogged, 4), **waited})
+        self._unlogged = self._waited = 0.0
         if self._board is not None:
             for name, value in values.items():
                 tag = f"cycle_{report.cycle}/{report.stage}/{name}"

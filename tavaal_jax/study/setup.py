@@ -2,12 +2,15 @@
 
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.data import dataset as datasets
 from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.labels import Oracle
-from tavaal_jax.data.pool import Resident
+from tavaal_jax.data.pool import Resident, Streamed
 from tavaal_jax.engine import devices, programs
 from tavaal_jax.engine.programs import Programs
 from tavaal_jax.report import diagnostics
@@ -20,9 +23,9 @@ class Setup(NamedTuple):
     method: Method
     problem: Classification
     programs: Programs
-    train: Resident
-    """On the devices, without labels: they are in the state."""
-    test: Resident
+    train: Resident | Streamed
+    """Without labels: they are in the state."""
+    test: Resident | Streamed
     oracle: Oracle
     plane: diagnostics.Plane | None = None
     """A grid around the training points, where they are points of the plane."""
@@ -32,19 +35,38 @@ class Setup(NamedTuple):
         """N"""
         return len(self.train.images)
 
+    def hold(self, tree: Any) -> Any:
+        """Puts arrays `[N, ...]` where the training images are."""
+        streamed = isinstance(self.train, Streamed)
+        return jax.tree.map(np.asarray, tree) if streamed else devices.place(tree)
 
-def place(config: Any, dataset: Dataset) -> tuple[Resident, Resident]:
-    """Training and test set on the devices, normalised as the config says; no label of the pool."""
+
+Placed = tuple[Resident | Streamed, Resident | Streamed]
+"""Training and test set."""
+
+
+def place(config: Any, dataset: Dataset) -> Placed:
+    """Training and test set, normalised as the config says; no label of the pool.
+
+    They lie on the devices where the config says so, or, left to itself, where they take less than
+    half of a device's memory; else they stay where they are.
+    """
     normalise = datasets.normaliser(config, dataset.train_images)
-    placed: tuple[Resident, Resident] = devices.place(dataset.resident(normalise))
-    return placed
+    sets = dataset.resident(normalise)
+    size = sum(one.images.nbytes for one in sets)
+    if config.feed == "resident" or (config.feed == "auto" and size < devices.memory() / 2):
+        placed: Placed = devices.place(sets)
+        return placed
+    normalise = devices.place(normalise)
+    train, test = (Streamed(one.images, one.labels, normalise) for one in sets)
+    return train, test
 
 
 def prepare(
     config: Any,
     method: Method,
     dataset: Dataset,
-    placed: tuple[Resident, Resident],
+    placed: Placed,
     oracle: Oracle,
 ) -> Setup:
     """A method's set-up on a data set that :func:`place` has put on the devices."""

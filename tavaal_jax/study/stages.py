@@ -14,7 +14,7 @@ import numpy as np
 from tavaal_jax.algorithm import optim
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.engine import devices
+from tavaal_jax.data.feed import feed
 from tavaal_jax.engine.programs import Candidate, Inspected, Valued
 from tavaal_jax.study import diagnosis
 from tavaal_jax.study.setup import Setup
@@ -41,6 +41,8 @@ class Report:
     """Whether all devices hold the same state, for `devices.check_agreement`."""
     labelled: int = 0
     """Size of L."""
+    waited: float = 0.0
+    """Seconds for which reading examples has held up the call."""
     details: dict[str, np.ndarray] | None = None
     """Arrays behind the metrics of a diagnosis, for a file of their own."""
 
@@ -77,7 +79,7 @@ class Cycle:
         # L and its labels stay as they are until the next cycle, whatever is labelled meanwhile.
         self.labelled = state.labelled
         labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
-        self._train = setup.train.replace(labels=devices.place(labels))
+        self._train = setup.train.replace(labels=setup.hold(labels))
         self._met = np.zeros(setup.size, bool)
         self.inspected = Inspected(None, None)
 
@@ -120,35 +122,50 @@ class Cycle:
         if stage == "adversary":
             yield from self.inspect(state, stage, self.labelled | self._adversary_pool())
             told = self.inspected.told
-        labelled, unlabelled, more = self._streams(stage)
+        plan_of, per_pass = self._plans(stage)
         total = stage_steps(config, self.setup.size, int(self.labelled.sum()), stage)
         key = derive(self.key, Stream.TRAINING, self.number)
         networks = _networks(stage, state)
-        while state.step < total:
-            first = state.step
-            count = min(
-                self._steps_per_call(stage),
-                config.steps_per_call,
-                total - first,
-                config.log_every_steps - first % config.log_every_steps,
-                config.checkpoint_every_steps - first % config.checkpoint_every_steps,
-            )
-            positions = np.tile(np.arange(config.batch_size, dtype=np.int32), (count, 1))
-            plan = plans.Plan(
+        steps = total, config.steps_per_call
+        with feed(self._train, told, plan_of, steps) as (data, plan_of, waited):
+            while state.step < total:
+                first = state.step
+                count = min(
+                    self._steps_per_call(stage),
+                    config.steps_per_call,
+                    total - first,
+                    config.log_every_steps - first % config.log_every_steps,
+                    config.checkpoint_every_steps - first % config.checkpoint_every_steps,
+                )
+                schedule = optim.schedule(config, first, count, per_pass)
+                fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
+                schedule, plan = jax.tree.map(fill, (schedule, plan_of(first, count)))
+                networks, metrics, agree = self.setup.programs.train[stage](
+                    networks, data, key, schedule, plan, count
+                )
+                state = state.replace(step=first + count, **_as_fields(stage, networks))
+                yield (
+                    state,
+                    Report(
+                        self.number, stage, state.step, metrics, count, agree=agree, waited=waited()
+                    ),
+                )
+        return state, {}, None
+
+    def _plans(self, stage):
+        """`(first step, count) -> Plan`, and the steps that a pass over L has."""
+        labelled, unlabelled, more = self._streams(stage)
+        size = self.setup.config.batch_size
+
+        def plan(first, count):
+            return plans.Plan(
                 labelled.rows(first, count),
                 None if unlabelled is None else unlabelled.rows(first, count),
-                positions,
+                np.tile(np.arange(size, dtype=np.int32), (count, 1)),
                 more(first, count),
             )
-            schedule = optim.schedule(config, first, count, labelled.steps_per_pass)
-            fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
-            schedule, plan = jax.tree.map(fill, (schedule, plan))
-            networks, metrics, agree = self.setup.programs.train[stage](
-                networks, (self._train, told), key, schedule, plan, count
-            )
-            state = state.replace(step=first + count, **_as_fields(stage, networks))
-            yield state, Report(self.number, stage, state.step, metrics, count, agree=agree)
-        return state, {}, None
+
+        return plan, labelled.steps_per_pass
 
     def _streams(self, stage):
         """Batches of L, of U where the stage sees it, and of both for further updates."""
@@ -245,7 +262,7 @@ class Cycle:
 
     @functools.cached_property
     def _numbers(self):
-        return devices.place(np.arange(self.setup.size))
+        return self.setup.hold(np.arange(self.setup.size))
 
     def _check_picks(self, positions, scores, count):
         shape = (count,)
@@ -277,7 +294,7 @@ class Cycle:
             done += len(now)
             yield state, self.passed(stage, state.step)
         self._met |= met
-        self.inspected = devices.place(found)
+        self.inspected = self.setup.hold(found)
 
     # Label
 

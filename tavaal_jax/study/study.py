@@ -13,7 +13,6 @@ from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
-from tavaal_jax.data.pool import Resident
 from tavaal_jax.engine import compilation, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError
 from tavaal_jax.report import checkpoints, files, page, plots, progress, records, summary
@@ -183,7 +182,7 @@ class _Study:
         self,
         todo: list[tuple[str, int]],
         dataset: Dataset,
-        placed: tuple[Resident, Resident],
+        placed: setup.Placed,
         oracle: Known,
         stop: Stop,
     ) -> None:
