@@ -13,7 +13,7 @@ from tavaal_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Arrays in host memory."""
+    """Arrays in host memory; images may be mapped from a disk."""
 
     name: str
     train_images: np.ndarray
