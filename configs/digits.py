@@ -1,7 +1,7 @@
 """scikit-learn's digits, 8x8, a small ResNet: the whole method in minutes on a laptop.
 
 Command: python -m tavaal_jax.main --config=configs/digits.py
-Time: 1 min 48 s on 2 cores of an AMD EPYC, compilation included.
+Time: 2 min 4 s on 2 cores of an AMD EPYC, compilation included.
 Score with 224 labels, n = 10: 0.965 (0.008) for random, 0.985 (0.005) for core-set and badge, 0.971
 (0.006) for tavaal.
 """
