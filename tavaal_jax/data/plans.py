@@ -85,12 +85,13 @@ class IndexStream:
         self.steps_per_pass = max(1, int(pool.sum()) // batch_size)
         self._count = min(64, max(1, _DRAWN // len(pool)))
         self._drawn = functools.lru_cache(maxsize=2)(self._draw)
+        self._order = functools.lru_cache(maxsize=2)(self._batches)
 
     def _draw(self, first: int) -> np.ndarray:
         """Orders of the passes from `first` on, `[count, N]`."""
         return np.asarray(_permutations(self._key, self._count, first, len(self._pool)))
 
-    def _order(self, number: int) -> np.ndarray:
+    def _batches(self, number: int) -> np.ndarray:
         """Batches of pass `number`, `[steps_per_pass, B]`."""
         group, place = divmod(number, self._count)
         order = self._drawn(group * self._count)[place]

@@ -1,4 +1,4 @@
-"""Examples on the devices, and what makes network input of stored images."""
+"""Examples, on the devices or beside them, and what makes network input of stored images."""
 
 import dataclasses
 from typing import Any
@@ -86,10 +86,6 @@ class Streamed:
     def replace(self, **changes: Any) -> "Streamed":
         """The same with other fields."""
         return dataclasses.replace(self, **changes)
-
-    def plain(self, indices: np.ndarray) -> jax.Array:
-        """Normalised images without augmentation: `[B] -> [B, ...]`."""
-        return jax.vmap(self.normalise)(jnp.asarray(np.take(self.images, indices, axis=0)))
 
 
 class Resident(struct.PyTreeNode):

@@ -12,17 +12,11 @@ import jax.numpy as jnp
 
 from tavaal_jax.algorithm.learner import Said
 from tavaal_jax.algorithm.methods import Method
-from tavaal_jax.algorithm.state import (
-    Array,
-    Example,
-    LearnerState,
-)
+from tavaal_jax.algorithm.state import Array, Example, LearnerState
 from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.engine import compilation, devices, parts, steps
 from tavaal_jax.engine.parts import Parts
-
-Metrics = dict[str, jax.Array]
 
 
 class Programs(NamedTuple):

@@ -102,9 +102,9 @@ class Recorder:
         """Checks, writes and saves what a call has left; `asked`: the trial will stop here."""
         every = self._setup.config.checkpoint_every_steps
         self._late = report
-        trained = report.stage_ended and report.stage in UNITS
+        has_trained = report.stage_ended and report.stage in UNITS
         long_ago = report.stage_ended and time.monotonic() - self._saved > _SAVE_EVERY
-        to_save = trained or state.cycle > report.cycle or long_ago
+        to_save = has_trained or state.cycle > report.cycle or long_ago
         to_save = to_save or bool(state.step and state.step % every == 0)
         if asked or to_save or report.is_ready():
             self._handle(report)  # Nothing is saved before it was found to be finite.
