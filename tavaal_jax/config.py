@@ -196,6 +196,13 @@ KEYS: dict[str, Key] = {
         "auto", 'examples lie on the devices ("resident") or are read ahead ("streamed")',
         _one_of("auto", "resident", "streamed"), True,
     ),
+    "parallel": Key(
+        "data", 'a trial runs on all devices; "trials": on one, in a process of its own',
+        _one_of("data", "trials"), True,
+    ),
+    "workers": Key(
+        0, "trials only: processes; 0: one for each device, or core of the CPU", _at_least(0), True
+    ),
     "steps_per_call": Key(50, "most training steps in one call to the devices", _at_least(1), True),
     "seconds_per_call": Key(
         5.0, "calls are cut shorter where steps are slow; 0: never", _at_least(0), True

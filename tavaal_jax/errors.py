@@ -12,6 +12,10 @@ class TrialError(UserError):
     """The same, where it concerns one trial only: the study's others go on."""
 
 
+class Taken(TrialError):
+    """Another process has it."""
+
+
 class Interrupted(Exception):
     """Somebody asked the study to stop; everything is saved."""
 

@@ -299,12 +299,12 @@ def test_a_full_disk_is_named_and_the_same_command_continues(call, tmp_path, mon
 
 
 def test_an_error_of_ours_keeps_its_traceback(call, monkeypatch):
-    from tavaal_jax.study import study
+    from tavaal_jax.study import runner
 
     def broken(*_):
         raise OSError("from deep within")
 
-    monkeypatch.setattr(study.setup, "place", broken)
+    monkeypatch.setattr(runner.setup, "place", broken)
     with pytest.raises(OSError, match="from deep within"):
         call("--config.methods=random")
 

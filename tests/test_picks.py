@@ -41,6 +41,24 @@ def test_sorting_takes_one_number_per_image(pick):
         pick(np.zeros((3, 2)), 1, KEY)
 
 
+@pytest.mark.parametrize("pick", picks.BY_PARTS)
+@pytest.mark.parametrize("count", [0, 1, 40, 1000])
+def test_the_best_of_parts_are_the_best_of_all(pick, count, rng, monkeypatch):
+    monkeypatch.setattr(picks, "_FORGET", 50)
+    values = rng.integers(0, 60, 1000).astype(np.float32)  # Many ties.
+    best = picks.Best(pick, count, KEY)
+    for part in np.split(values, [1, 30, 31, 400, 640]):
+        best.add(part)
+        assert best._kept <= count + 50
+    for mine, whole in zip(best.picks(), pick(values, count, KEY), strict=True):
+        np.testing.assert_array_equal(mine, whole)
+
+
+def test_of_nothing_nothing_is_best():
+    positions, scores = picks.Best(picks.smallest, 3, KEY).picks()
+    assert len(positions) == len(scores) == 0
+
+
 def brute_force_k_center(subset, labelled, count):
     """The definition, in float64."""
     subset, chosen = subset.astype(np.float64), [x.astype(np.float64) for x in labelled]

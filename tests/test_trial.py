@@ -15,7 +15,7 @@ from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
 from tavaal_jax.study import cycle, stages
-from tavaal_jax.study.trial import Pace
+from tavaal_jax.study.pace import Pace
 
 
 def records(folder):

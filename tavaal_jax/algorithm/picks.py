@@ -6,6 +6,7 @@ positions in the subset, best first, and the score of each. Ties go to the small
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -31,22 +32,75 @@ def largest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None
     return positions, -scores
 
 
-def core_set(values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray) -> Picks:
+BY_PARTS = (smallest, largest)
+"""Picks that can be made from the picks of parts: what is not picked of a part can be forgotten."""
+
+
+_FORGET = 2**16  # values are kept, beside the picks, before those that are no picks are forgotten
+
+
+class Best:
+    """A pick of `BY_PARTS` from values that come some at a time, in memory for the picks alone."""
+
+    def __init__(self, pick: Callable[..., Picks], count: int, key: jax.Array):
+        self._pick, self._count, self._key = pick, count, key
+        self._values: list[np.ndarray] = []
+        self._positions: list[np.ndarray] = []
+        self._added = self._kept = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """The next values `[n]`."""
+        self._values.append(values)
+        self._positions.append(self._added + np.arange(len(values)))
+        self._added += len(values)
+        self._kept += len(values)
+        if self._kept > self._count + _FORGET:
+            positions, _, values = self._now()
+            order = np.argsort(positions)  # Ties go to the smaller position.
+            self._positions, self._values = [positions[order]], [values[order]]
+            self._kept = len(positions)
+
+    def picks(self) -> Picks:
+        """Those from all values so far."""
+        positions, scores, _ = self._now()
+        return positions, scores
+
+    def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, scores and values of the picks so far."""
+        if not self._added:
+            return np.zeros(0, int), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        values, positions = np.concatenate(self._values), np.concatenate(self._positions)
+        found, scores = self._pick(values, min(self._count, len(values)), self._key)
+        return positions[found], scores, values[found]
+
+
+def core_set(
+    values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray,
+    greedy: Callable[..., tuple[Any, Any]] | None = None,
+) -> Picks:  # fmt: skip
     """Greedy k-center on embeddings `[M, E]`, centers `labelled [L, E]`.
 
-    A score is the pick's distance to the nearest center before it.
+    A score is the pick's distance to the nearest center before it. `greedy` is `k_center`, the
+    default, or one that spreads it over devices.
     """
     del key
     # The first one repeated up to a power of two changes no minimum, and saves compilations.
     padded = 2 ** (len(labelled) - 1).bit_length()
     fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)
     centers = np.concatenate([labelled, fill])
-    positions, squared_distances = k_center(values, centers, min(count, len(values)))
+    positions, squared_distances = (greedy or k_center)(values, centers, min(count, len(values)))
     return np.asarray(positions), np.sqrt(np.asarray(squared_distances))
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def k_center(subset: jax.Array, labelled: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+Candidate = tuple[jax.Array, jax.Array, jax.Array]
+"""Of the next center: squared distance `[]`, position `[]`, embedding `[E]`."""
+
+
+@functools.partial(jax.jit, static_argnames=("count", "farthest"))
+def k_center(
+    subset: jax.Array, labelled: jax.Array, count: int, begin: Any = 0, size: Any = None,
+    farthest: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Greedy k-center ("a core-set approach", Sener and Savarese, ICLR 2018).
 
     Positions `[count]` in `subset [M, E]`, in the order of picking, and each one's squared distance
@@ -54,19 +108,27 @@ def k_center(subset: jax.Array, labelled: jax.Array, count: int) -> tuple[jax.Ar
     `labelled [L, E]` and the picks so far; ties go to the smaller position. Memory is linear in M.
     Squared distances are sums of squared differences, which near points do not cancel. `count` is
     at most M.
+
+    `subset` may be one device's part of `size` embeddings, those from position `begin` on; then
+    `farthest` gives all devices the best of their candidates.
     """
     chex.assert_rank([subset, labelled], 2)
+    positions = begin + jnp.arange(len(subset))
 
     def cover(nearest: jax.Array, center: jax.Array) -> tuple[jax.Array, None]:
         return jnp.minimum(nearest, jnp.sum(jnp.square(subset - center[None]), axis=1)), None
 
     def pick(nearest: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        position, farthest = jnp.argmax(nearest), jnp.max(nearest)
-        nearest, _ = cover(nearest, subset[position])
+        best = jnp.argmax(nearest)
+        distance, position, center = farthest((nearest[best], positions[best], subset[best]))
+        nearest, _ = cover(nearest, center)
         # Never again, not even among duplicates.
-        return nearest.at[position].set(-1.0), (position, farthest)
+        return jnp.where(positions == position, -1.0, nearest), (position, distance)
 
-    nearest, _ = lax.scan(cover, jnp.full(len(subset), jnp.inf, subset.dtype), labelled)
+    start = jnp.full(len(subset), jnp.inf, subset.dtype)
+    if size is not None:  # What fills a part up to the others' length is never picked.
+        start = jnp.where(positions < size, start, -1.0)
+    nearest, _ = lax.scan(cover, start, labelled)
     return lax.scan(pick, nearest, length=count)[1]
 
 

@@ -1,6 +1,7 @@
 """The one form in which every data set reaches a study, and what an imbalance leaves of it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,14 @@ class Dataset:
     def is_plane(self) -> bool:
         """Whether the examples are points of the plane, `[N, 2]`."""
         return self.shape == (2,)
+
+    def fingerprint(self) -> str:
+        """Stands for the arrays, where a study must not be continued on others."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def resident(self, normalise: Normaliser) -> tuple[Resident, Resident]:
         """Training and test set for the devices; no training image has a label yet."""

@@ -196,6 +196,33 @@ def _in_order(wanted: np.ndarray, results: Any) -> Any:
     return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:])[order], results)
 
 
+def spread(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares rows out among all devices: `[n, ...] -> [local D, m, ...], [local D]`.
+
+    Device d has the d-th m of them, of which the number of the first is told; zeros fill up the
+    last ones' parts.
+    """
+    length = -(-len(rows) // jax.device_count())
+    local = jax.local_device_count()
+    begins = (jax.process_index() * local + np.arange(local, dtype=np.int32)) * length
+    parts = np.zeros((local, length, *rows.shape[1:]), rows.dtype)
+    for part, begin in zip(parts, begins, strict=True):
+        mine = rows[begin : begin + length]
+        part[: len(mine)] = mine
+    return parts, begins
+
+
+def spread_program(
+    function: Callable[..., Any], in_axes: tuple[int | None, ...]
+) -> Callable[..., Any]:
+    """Compiles a function of this device's part of what :func:`spread` has shared out.
+
+    It may call collectives over `AXIS`; what it returns is alike on all devices.
+    """
+    compiled = jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=None)
+    return _waited_for(compiled)
+
+
 def _pmap(
     function: Callable[..., Any], name: str, in_axes: tuple[int | None, ...],
     donate: tuple[int, ...] = (),
@@ -210,10 +237,14 @@ def _pmap(
     compiled = jax.pmap(
         counted, axis_name=AXIS, in_axes=in_axes, out_axes=None, donate_argnums=donate
     )
-    # Programs with collectives in flight at the same time dead-lock CPU devices that share few
-    # cores.
-    blocking = jax.default_backend() == "cpu"
-    return lambda *args: jax.block_until_ready(compiled(*args)) if blocking else compiled(*args)
+    return _waited_for(compiled)
+
+
+def _waited_for(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Programs with collectives in flight at the same time dead-lock CPU devices on few cores."""
+    if jax.default_backend() != "cpu":
+        return program
+    return lambda *args: jax.block_until_ready(program(*args))
 
 
 def _devices_agree(tree: Any) -> jax.Array:

@@ -70,7 +70,8 @@ def _check(coordinator: str, count: int, index: int) -> None:
 
 def several() -> bool:
     """Whether other processes must make the same calls as this one."""
-    return jax.process_count() > 1
+    # The count alone would look for devices.
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:

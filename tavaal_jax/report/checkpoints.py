@@ -25,7 +25,14 @@ class Checkpoints:
         self._folder = folder.absolute()
         with named(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(
+        self._opened: Any = None
+        self._saved: tuple[Any, ...] | None = None
+
+    @property
+    def _manager(self) -> Any:
+        """Opened when there is something to save or restore: many short trials have neither."""
+        if self._opened is None:
+            self._opened = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=2,
@@ -37,7 +44,7 @@ class Checkpoints:
                     create=False,
                 ),
             )
-        self._saved: tuple[Any, ...] | None = None
+        return self._opened
 
     def save(self, state: LoopState) -> None:
         """Saves `state` while the trial goes on; nothing where this moment was saved last.
@@ -47,13 +54,10 @@ class Checkpoints:
         moment = tuple(getattr(state, name) for name in _COUNTERS)
         if moment == self._saved:
             return
+        check_finite(state)
         counters, arrays = _split(state)
         # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
-        weights = {name: arrays[name] for name in ("learner", "adversary")}
-        for path, array in jax.tree_util.tree_leaves_with_path(weights):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise FloatingPointError(f"{jax.tree_util.keystr(path)} is not finite")
         with named(self._folder):
             self._manager.save(
                 1 + max(self._manager.all_steps(), default=-1),
@@ -69,6 +73,8 @@ class Checkpoints:
         `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
         moved aside with a warning; TrialError where there are some and none can be read.
         """
+        if not any(self._folder.iterdir()):
+            return None
         numbers = sorted(self._manager.all_steps(), reverse=True)
         for number in numbers:
             try:
@@ -110,13 +116,23 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what is being saved is saved."""
-        with named(self._folder):
-            self._manager.wait_until_finished()
+        if self._opened is not None:
+            with named(self._folder):
+                self._opened.wait_until_finished()
 
     def close(self) -> None:
         """Waits for what is being saved."""
         self.wait()
-        self._manager.close()
+        if self._opened is not None:
+            self._opened.close()
+
+
+def check_finite(state: LoopState) -> None:
+    """Raises FloatingPointError where a weight is not finite."""
+    weights = {"learner": state.learner, "adversary": state.adversary}
+    for path, array in jax.tree_util.tree_leaves_with_path(jax.device_get(weights)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FloatingPointError(f"{jax.tree_util.keystr(path)} is not finite")
 
 
 def remove(folder: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.errors import UserError
+from tavaal_jax.errors import Taken, UserError
 
 FORMAT = 2
 """Of a workdir; one of another format cannot be continued."""
@@ -30,17 +30,28 @@ FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 
 
 def claim(workdir: pathlib.Path) -> Any:
-    """Makes the folder and locks it against a second process: a context that ends with the lock."""
+    """Makes the folder and locks it against a second process: a context that ends with the lock.
+
+    Raises Taken where another process has locked it.
+    """
+    return _lock(workdir, ".lock", f"another process is running in {workdir}")
+
+
+def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> Any:
+    """The same for one trial."""
+    says = f"another process is running {method} trial {trial} in {workdir}"
+    return _lock(workdir / ".locks", f"{method}_{trial}", says)
+
+
+def _lock(folder, name, says):
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(workdir / ".lock").acquire(timeout=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / name).acquire(timeout=0)
     except filelock.Timeout as error:
-        raise UserError(
-            f"another process is running in {workdir}: wait for it, or give another --workdir"
-        ) from error
+        raise Taken(f"{says}: wait for it, or give another --workdir") from error
     except OSError as error:
         raise UserError(
-            f"cannot write to workdir {workdir} ({error.strerror or error}): give another --workdir"
+            f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"
         ) from error
 
 

@@ -15,7 +15,7 @@ from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report import files, progress, records
-from tavaal_jax.report.checkpoints import Checkpoints, remove
+from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
 from tavaal_jax.study import cycle, replay, stages, trained
 from tavaal_jax.study.setup import Setup
 from tavaal_jax.study.stages import Report
@@ -35,11 +35,11 @@ class Recorder:
         number: int,
         folder: pathlib.Path,
         about: trained.About,
-        tracker: progress.Tracker,
+        tracker: Callable[..., None],
         on_results: Callable[[], object],
         observe: Callable[[str, float], None],
     ):
-        """`on_results` is called when the trial's results.csv has changed.
+        """`tracker` as in `report.progress`; `on_results` is called when results.csv has changed.
 
         `observe` is told the seconds of every training call, and its stage.
         """
@@ -52,6 +52,8 @@ class Recorder:
         self._late: Report | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
+        # Of many short trials a lost one costs less than saving them all.
+        self._seldom = setup.config.parallel == "trials"
         self._unlogged = self._waited = 0.0  # seconds since the last record
 
     # Before the first step
@@ -70,7 +72,8 @@ class Recorder:
             about = " with the picks and results that are there"
             if state is None:
                 state = cycle.start(setup, key)
-                self.save(state)  # There is a good checkpoint from the first step on.
+                if not self._seldom:
+                    self.save(state)  # There is a good checkpoint from the first step on.
                 self._open(state)
                 return state
             self.save(state)
@@ -103,8 +106,8 @@ class Recorder:
         every = self._setup.config.checkpoint_every_steps
         self._late = report
         has_trained = report.stage_ended and report.stage in UNITS
-        long_ago = report.stage_ended and time.monotonic() - self._saved > _SAVE_EVERY
-        to_save = has_trained or state.cycle > report.cycle or long_ago
+        long_ago = time.monotonic() - self._saved > _SAVE_EVERY
+        to_save = has_trained or state.cycle > report.cycle or (report.stage_ended and long_ago)
         to_save = to_save or bool(state.step and state.step % every == 0)
         if asked or to_save or report.is_ready():
             self._handle(report)  # Nothing is saved before it was found to be finite.
@@ -116,7 +119,7 @@ class Recorder:
             if report.stage == "evaluate":
                 self._on_results()
         if asked or to_save:
-            self.save(state)
+            self.save(state, only_check=self._seldom and not (asked or long_ago))
         if asked:
             self._checkpoints.wait()
         self._begin = time.monotonic() if self._late is None else self._begin
@@ -158,18 +161,22 @@ class Recorder:
                 self._fail(f"{name} is {where}, step {report.step - value.size + bad}")
         return {name: float(value.mean()) for name, value in values.items()}
 
-    def save(self, state: LoopState) -> None:
-        """A checkpoint of this moment."""
+    def save(self, state: LoopState, only_check: bool = False) -> None:
+        """A checkpoint of this moment, or only a look whether one could be made."""
         try:
-            self._checkpoints.save(state)
-            self._saved = time.monotonic()
+            if only_check:
+                check_finite(state)
+            else:
+                self._checkpoints.save(state)
+                self._saved = time.monotonic()
         except FloatingPointError as error:
             self._fail(f"{error} in cycle {state.cycle}, step {state.step}", error)
 
     def _fail(self, what, cause=None):
+        folder = self._folder / "checkpoints"
+        kept = f"; the last good checkpoint is kept in {folder}" if any(folder.iterdir()) else ""
         raise TrialError(
-            f"{self._name}: {what}; the last good checkpoint is kept in"
-            f" {self._folder / 'checkpoints'}: lower the learning rates in a new --workdir"
+            f"{self._name}: {what}{kept}: lower the learning rates in a new --workdir"
         ) from cause
 
     def _write_log(self, report, values):

@@ -12,9 +12,11 @@ import jax
 import numpy as np
 
 from tavaal_jax.algorithm import optim
+from tavaal_jax.algorithm import picks as picking
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.data.feed import feed
+from tavaal_jax.engine import spread
 from tavaal_jax.engine.programs import Candidate, Inspected, Valued
 from tavaal_jax.study import diagnosis
 from tavaal_jax.study.setup import Setup
@@ -218,14 +220,20 @@ class Cycle:
     def _select(self, state):
         """Picks from the subset: a request, no label yet."""
         method = self.setup.method
-        valued = yield from self.values(state, "select", self.subset)
-        labelled_values = None
-        if method.compares:
-            labelled = np.flatnonzero(self.labelled)
-            labelled_values = (yield from self.values(state, "select", labelled)).value
         count = min(self.setup.config.budget, len(self.subset))
         key = derive(self.key, Stream.PICKS, self.number)
-        positions, scores = method.pick(valued.value, count, key, labelled_values)
+        if method.pick in picking.BY_PARTS:
+            best = picking.Best(method.pick, count, key)
+            yield from self._score(state, "select", self.subset, lambda v: best.add(v.value))
+            positions, scores = best.picks()
+        else:
+            valued = yield from self.values(state, "select", self.subset)
+            labelled_values = None
+            if method.compares:
+                labelled = np.flatnonzero(self.labelled)
+                labelled_values = (yield from self.values(state, "select", labelled)).value
+            pick = spread.pick(method.pick)
+            positions, scores = pick(valued.value, count, key, labelled_values)
         self._check_picks(positions, scores, count)
         picks = self.subset[positions]
         picked_in, rank, score = (
@@ -240,25 +248,34 @@ class Cycle:
 
     def values(self, state, stage, indices):
         """What the method picks by, of the images `indices [n]`: `Valued [n, ...]`."""
+        parts: list[Valued] = []
+        yield from self._score(state, stage, indices, parts.append)
+        valued: Valued = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+        return valued
+
+    def _score(self, state, stage, indices, add):
+        """The same, some at a time: `add(Valued)`."""
         yield from self.inspect(state, stage, self.mask(indices))
-        setup = self.setup
+        setup, done = self.setup, 0
+        bad: dict[str, np.ndarray] = {}
         key = derive(self.key, Stream.VALUES, self.number)
         variables = (state.learner, state.adversary, setup.train.normalise, key)
         candidates = Candidate(setup.train.images, self._numbers, self.inspected)
-        parts = []
         for part in setup.programs.values(variables, candidates, indices):
-            parts.append(part)
+            add(part)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+                finite = np.isfinite(leaf).reshape(len(leaf), -1).all(1)
+                if not finite.all():
+                    name = jax.tree_util.keystr(path)[1:]
+                    now = indices[done : done + len(leaf)][~finite]
+                    bad[name] = np.concatenate([bad.get(name, now[:0]), now])
+            done += len(jax.tree.leaves(part)[0])
             yield state, self.passed(stage, state.step)
-        valued: Valued = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(valued):
-            if not np.isfinite(leaf).all():
-                bad = indices[~np.isfinite(leaf).reshape(len(leaf), -1).all(1)]
-                name = jax.tree_util.keystr(path)
-                raise ValueFault(
-                    f"{name[1:]} of {len(bad)} of {len(indices)} images is not finite, first of the"
-                    f" image with index {bad[0]}"
-                )
-        return valued
+        for name, numbers in bad.items():
+            raise ValueFault(
+                f"{name} of {len(numbers)} of {len(indices)} images is not finite, first of the"
+                f" image with index {numbers[0]}"
+            )
 
     @functools.cached_property
     def _numbers(self):

@@ -2,25 +2,24 @@
 
 import contextlib
 import functools
-import hashlib
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import compilation, devices, processes
-from tavaal_jax.errors import Interrupted, TrialError, UserError
+from tavaal_jax.engine import compilation, devices, processes, shares
+from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
 from tavaal_jax.report import checkpoints, files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
-from tavaal_jax.study import checks, cycle, setup, stages, trained
-from tavaal_jax.study.recorder import UNITS, Recorder
-from tavaal_jax.study.trial import Stop, Trial
+from tavaal_jax.study import checks, crew, cycle, runner, stages, worker
+from tavaal_jax.study.pace import Seldom
+from tavaal_jax.study.recorder import UNITS
+from tavaal_jax.study.runner import Outcomes, Told
+from tavaal_jax.study.trial import Stop
 
 
 def run_study(
@@ -39,20 +38,29 @@ def run_study(
     the user can mend; one that concerns a trial only is raised when the other trials are finished.
 
     Of several processes, all of which must call it alike, the first alone reads and writes
-    `workdir` and tells of progress.
+    `workdir` and tells of progress. With `parallel="trials"` any number of processes may call it on
+    one `workdir`, at any time: those that are not the first help it, each trial is run once.
     """
     folder = pathlib.Path(workdir).expanduser()
     fingerprint = None
     if dataset is not None:
         config = _named_after(config, dataset)
-        fingerprint = _fingerprint(dataset)
+        fingerprint = dataset.fingerprint()
     if processes.several():
         mine = files.running(config, fingerprint)
         mine["config"].pop("data_dir")  # Each may have a disk of its own.
         for what, value in mine.items():
             processes.check_alike(value, what)
-    processes.by_first(lambda: checks.check(config, devices.device_count(), dataset))
-    with _claimed(folder), compilation.Count() as count:
+    apart = config.parallel == "trials"
+    if apart and processes.several():
+        raise UserError(
+            "parallel is 'trials' with --distributed: leave that out, and start the same command"
+            " on each host with a --workdir that all of them see"
+        )
+    # What looks for devices takes their memory, which then belongs to the workers.
+    seen = lambda: 1 if apart else devices.device_count()
+    processes.by_first(lambda: checks.check(config, seen(), dataset))
+    with _claimed(folder, config, stop) as is_first, compilation.Count() as count:
         processes.by_first(lambda: files.check_config(folder, config, fingerprint))
         study = _Study(config, folder, progress if processes.is_first() else lambda event: None)
         todo = processes.by_first(study.unfinished)
@@ -60,15 +68,19 @@ def run_study(
             dataset = _load(config) if dataset is None else dataset
             size = len(dataset.train_images)
             processes.by_first(lambda: checks.check_size(config, dataset.name, size))
-            oracle = processes.together(lambda: _oracle(dataset))
-            placed = setup.place(config, dataset)
+            given = dataset if fingerprint else None
+            outcomes = study.prepare(todo, dataset, given, stop, is_first)
             _stop_if_asked(stop)
-            processes.by_first(lambda: study.begin(fingerprint))
-            study.run_all(todo, dataset, placed, oracle, stop)
+            if is_first:
+                processes.by_first(lambda: study.begin(fingerprint))
+            study.run_all(outcomes)
             _stop_if_asked(stop)
         else:
             study.say(f"All trials in {folder} are finished; nothing to do.")
-        processes.by_first(lambda: study.finish(dataset))
+        if is_first:
+            processes.by_first(lambda: study.finish(dataset))
+        else:
+            study.say("Nothing is left that nobody is at; the first process writes the results.")
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
@@ -76,15 +88,30 @@ def run_study(
 
 
 @contextlib.contextmanager
-def _claimed(folder: pathlib.Path) -> Iterator[None]:
-    """The folder is this study's as long as the context lasts."""
+def _claimed(folder: pathlib.Path, config: Any, stop: Stop) -> Iterator[bool]:
+    """The folder is this study's as long as the context lasts; whether it is so to this process.
+
+    False is for one that helps another. Raises Taken where another one is there that takes no help.
+    """
     with contextlib.ExitStack() as held:
 
-        def claim() -> None:
-            held.enter_context(files.claim(folder))
+        def claim() -> bool:
+            while True:
+                try:
+                    held.enter_context(files.claim(folder))
+                    return True
+                except Taken:
+                    if config.parallel != "trials":
+                        raise
+                    running = files.read_config(folder)
+                    if running is not None:
+                        if running["config"].get("parallel") == "trials":
+                            return False
+                        raise
+                _stop_if_asked(stop)
+                time.sleep(1)  # The other one has just begun.
 
-        processes.by_first(claim)
-        yield
+        yield processes.by_first(claim)
 
 
 def _load(config: Any) -> Dataset:
@@ -93,7 +120,7 @@ def _load(config: Any) -> Dataset:
     processes.by_first(lambda: loaded.append(data.load(config)))
     dataset = processes.together(lambda: loaded[0] if loaded else data.load(config))
     if processes.several():
-        processes.check_alike(_fingerprint(dataset), f"data of {dataset.name}")
+        processes.check_alike(dataset.fingerprint(), f"data of {dataset.name}")
     return dataset
 
 
@@ -110,28 +137,6 @@ def _named_after(config, dataset):
     return config
 
 
-def _fingerprint(dataset: Dataset) -> str:
-    """Stands for arrays in config.json, so that a study is not continued on others."""
-    digest = hashlib.sha256()
-    for array in (dataset.train_images, dataset.train_labels, dataset.test_images,
-                  dataset.test_labels):  # fmt: skip
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _oracle(dataset: Dataset) -> Known:
-    unknown = int((dataset.train_labels < 0).sum())
-    if unknown:
-        raise UserError(
-            f"{unknown} of {len(dataset.train_labels)} labels of {dataset.name} are -1: a study"
-            " simulates people and needs them all; tavaal_jax.query picks without"
-        )
-    if not len(dataset.test_images):
-        raise UserError(f"{dataset.name} has no test images: a study is measured on some")
-    return Known(dataset.train_labels)
-
-
 class _Study:
     """The trials of a folder, and what has become of them."""
 
@@ -139,6 +144,7 @@ class _Study:
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
+        self._writes = True
 
     def say(self, text: str) -> None:
         """A line about the whole study."""
@@ -178,46 +184,50 @@ class _Study:
             checkpoints.remove(left)
         return done and not left.exists()
 
-    def run_all(
+    def prepare(
         self,
         todo: list[tuple[str, int]],
         dataset: Dataset,
-        placed: setup.Placed,
-        oracle: Known,
+        given: Dataset | None,
         stop: Stop,
-    ) -> None:
-        """Runs `todo` one after the other; each method is compiled once for all its trials."""
+        is_first: bool,
+    ) -> Outcomes:
+        """What will run `todo`, and yield whenever a trial has ended, what ended it.
+
+        In this process, which loads the data to its devices now, or in worker processes; `given` is
+        the data set where the config does not name it. One that is not the first writes nothing but
+        its trials' files.
+        """
+        self._writes = is_first
+        oracle = processes.together(lambda: runner.oracle(dataset))
         size = len(dataset.train_images)
-        about = trained.About(
-            dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
-        )
         total = sum(self._units(name, size) for name, _ in todo)
-        tracker = progress.Tracker(self._callback, total)
-        setups: dict[str, setup.Setup] = {}
-        for name, trial in todo:
-            if name not in setups:
-                method = METHODS[name]
-                setups[name] = setup.prepare(self.config, method, dataset, placed, oracle)
-            folder = files.trial_folder(self.folder, name, trial)
-            recorder = functools.partial(
-                Recorder, setups[name], trial, folder, about, tracker, self.write_results
-            )
-            try:
-                Trial(setups[name], trial, recorder, stop).run()
-            except UserError as error:
-                processes.by_first(functools.partial(self._attend, error))
-            except Interrupted:
-                processes.by_first(self.write)
-                raise
-            except BaseException:
-                if not processes.several():  # The others may be anywhere.
-                    self.write()
-                raise
+        said = Told(progress.Tracker(self._callback, total), Seldom(self.write_results), stop)
+        if self.config.parallel == "trials":
+            methods = {name: METHODS[name] for name in self.names}
+            job = worker.Job(self.config, self.folder, given, methods, frozenset())
+            return crew.run(job, shares.shares(self.config.workers), todo, said, is_first)
+        return runner.Runner(self.config, self.folder, dataset, oracle, said).run_all(todo)
+
+    def run_all(self, outcomes: Outcomes) -> None:
+        """Runs what `prepare` has prepared."""
+        update = Seldom(self.write)
+        try:
+            with contextlib.closing(outcomes):
+                for error in outcomes:
+                    if error is not None:
+                        processes.by_first(functools.partial(self._attend, error))
+                    processes.by_first(update)
+        except Interrupted:
             processes.by_first(self.write)
+            raise
+        except BaseException:
+            if not processes.several():  # The others may be anywhere.
+                self.write()
+            raise
 
     def _attend(self, error: UserError) -> None:
         if getattr(error.__cause__, "errno", None) in files.FULL:
-            self.write()
             raise error  # It concerns all trials.
         self._fault(error)
 
@@ -235,6 +245,8 @@ class _Study:
 
     def write_results(self) -> list[Result]:
         """The study's results.csv, from those of its trials; whenever one has new results."""
+        if not self._writes:
+            return []
         rows, faults = records.all_results(self.folder)
         self._faults(faults)
         records.write_results(self.folder, rows)
@@ -248,6 +260,8 @@ class _Study:
     def write(self) -> list[Result]:
         """The study's files; as often as a trial ends."""
         rows = self.write_results()
+        if not self._writes:
+            return []
         self._faults(records.all_diagnostics(self.folder)[1])
         if rows:
             summary.write(self.folder, rows, self.config.dataset)

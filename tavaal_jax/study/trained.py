@@ -58,6 +58,11 @@ def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> 
     files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
 
 
+def is_finished(trial: pathlib.Path) -> bool:
+    """Whether the folder of a trial holds its last model, and nothing to go on from."""
+    return (trial / "model" / "model.json").exists() and not (trial / "checkpoints").exists()
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A trained task learner."""

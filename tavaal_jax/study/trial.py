@@ -10,6 +10,7 @@ from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import Interrupted, TrialError
 from tavaal_jax.study import cycle
+from tavaal_jax.study.pace import Pace
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.setup import Setup
 from tavaal_jax.study.stages import ValueFault
@@ -105,26 +106,3 @@ class Trial:
         """The signal that any process was asked to stop by; raises what the first has met."""
         fault, self._fault = self._fault, None
         return processes.agree(self._stop() if ask else None, fault)
-
-
-class Pace:
-    """Steps that a call may run: more while calls are short, so that a signal never waits long."""
-
-    def __init__(self, seconds: float, most: int):
-        # Several processes must make the same calls, whatever their clocks say.
-        self._adapt = seconds > 0 and not processes.several()
-        self._seconds, self._most = seconds, most
-        self._steps: dict[str, int] = {}
-
-    def __call__(self, stage: str) -> int:
-        """Of the next call of `stage`."""
-        return self._steps.setdefault(stage, 1) if self._adapt else self._most
-
-    def observe(self, stage: str, seconds: float) -> None:
-        """The last call of `stage` took this long."""
-        steps = self(stage)
-        if seconds > self._seconds:
-            steps = max(1, steps // 2)
-        elif seconds < self._seconds / 2:
-            steps = min(self._most, 2 * steps)
-        self._steps[stage] = steps

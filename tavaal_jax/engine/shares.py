@@ -1,0 +1,85 @@
+"""Shares of a machine: what each of several independent processes sees of its devices and cores."""
+
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+
+from tavaal_jax.errors import UserError
+
+_PROBE = "import jax; d = jax.local_devices(); print(d[0].platform, len(d))"
+_COUNT = "--xla_force_host_platform_device_count"
+_VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES",
+            "rocm": "ROCR_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}  # fmt: skip
+_KEPT = (
+    "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+    "jax_default_matmul_precision", "jax_enable_x64",
+)  # fmt: skip
+
+
+class Share(NamedTuple):
+    """What one process is given."""
+
+    environment: dict[str, str]
+    """All of it, for its start."""
+    cores: frozenset[int]
+    """Of the CPU, those it may run on; empty: any."""
+
+
+def shares(count: int = 0) -> list[Share]:
+    """`count` shares of one device each; 0: as many as there are devices, on the CPU cores.
+
+    Looks from a process of its own, so that this one takes no device's memory. Raises UserError
+    for more shares than there are accelerators.
+    """
+    platform, devices = _look()
+    environment = {**os.environ, **_settings()}
+    if platform == "cpu":
+        usual = environment.get("XLA_FLAGS", "").split()
+        environment["XLA_FLAGS"] = " ".join(f for f in usual if not f.startswith(_COUNT))
+        return [Share(environment, cores) for cores in _cores(count)]
+    if count > devices:
+        raise UserError(f"workers is {count}, and there are {devices} devices: give at most those")
+    name = _VISIBLE.get(platform, "")
+    visible = [number for number in environment.get(name, "").split(",") if number]
+    visible = visible or list(map(str, range(devices)))
+    alone = {} if platform != "tpu" else {
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"
+    }  # fmt: skip
+    return [
+        Share({**environment, **alone, name: number}, frozenset())
+        for number in visible[: count or devices]
+    ]
+
+
+def _look() -> tuple[str, int]:
+    """Platform and number of this machine's devices."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return "cpu", 1
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        says = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"JAX finds no device for worker processes ({says}): see to its install")
+    platform, number = done.stdout.split()[-2:]
+    return platform, int(number)
+
+
+def _settings() -> dict[str, str]:
+    """Settings of JAX in this process, as another one takes them from its environment."""
+    values = {name: jax.config.values.get(name) for name in _KEPT}
+    return {name.upper(): str(value) for name, value in values.items() if value is not None}
+
+
+def _cores(count: int) -> list[frozenset[int]]:
+    """Of the CPU, in `count` parts, 0: one each; shared where there are fewer cores than parts."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [frozenset()] * (count or os.cpu_count() or 1)
+    cores = sorted(os.sched_getaffinity(0))
+    count = count or len(cores)
+    if count >= len(cores):
+        return [frozenset({cores[i % len(cores)]}) for i in range(count)]
+    return [frozenset(cores[i::count]) for i in range(count)]

@@ -1,0 +1,223 @@
+"""A study's trials given to worker processes, each with a device, or cores, of its own.
+
+For networks that are too small to be spread over devices. Results are those of one process: a trial
+knows nothing of the others.
+"""
+
+import contextlib
+import importlib.machinery
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Pipe, wait
+from typing import Any
+
+import cloudpickle
+
+from tavaal_jax.engine.shares import Share
+from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
+from tavaal_jax.study import worker
+from tavaal_jax.study.runner import Outcomes, Told
+from tavaal_jax.study.worker import Job, Order
+
+_LAST = worker.Stopped | worker.Failed | worker.Bug
+_MAIN = f"from {worker.__name__} import main; main()"
+_LOOK_EVERY = 0.2  # seconds, for a signal
+_LOOK_AGAIN = 2.0  # seconds, for the end of a trial that another process runs
+_PATIENCE = 600.0  # seconds that workers have to finish a call and to save
+
+
+def run(
+    job: Job,
+    shares: Sequence[Share],
+    todo: Sequence[tuple[str, int]],
+    told: Told,
+    to_the_end: bool = True,
+) -> Outcomes:
+    """Runs `todo`, pairs of method and trial.
+
+    Starts a worker for each of `shares`, and ends them, whatever happens. Trials that other
+    processes are running are waited for, or, unless `to_the_end`, left to them.
+    """
+    crew = _Crew(job, shares[: len(todo)])
+    left, later = [Order(*place) for place in todo], _Later()
+    try:
+        while left or later or crew.is_at_work():
+            asked = told.stop()
+            if asked is not None:
+                crew.end(asked)
+                raise Interrupted(asked)
+            left += later.due()
+            crew.give(left)
+            for member, message in crew.messages():
+                if isinstance(message, worker.Said):
+                    told.tracker(*message.arguments, **message.place)
+                elif isinstance(message, worker.HasResults):
+                    told.on_results()
+                elif isinstance(message, worker.Bug):
+                    raise RuntimeError(f"in a worker process:\n{message.text}")
+                elif isinstance(message, worker.Failed):
+                    raise message.error
+                elif isinstance(message, worker.Ready):
+                    member.is_ready = True
+                else:
+                    had, fault = member.order, _fault(member, message)
+                    member.order = None
+                    if not isinstance(fault, Taken):
+                        yield fault
+                    elif to_the_end and had is not None:
+                        later.add(had)
+    finally:
+        crew.end(signal.SIGTERM)
+
+
+class _Later:
+    """Trials that other processes were running when they were last looked at."""
+
+    def __init__(self) -> None:
+        self._orders: list[Order] = []
+        self._when = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._orders)
+
+    def add(self, order: Order) -> None:
+        """Is to be looked at again."""
+        self._orders.append(order)
+        self._when = time.monotonic() + _LOOK_AGAIN
+
+    def due(self) -> list[Order]:
+        """Those to be looked at now."""
+        if time.monotonic() < self._when:
+            return []
+        due, self._orders = self._orders, []
+        return due
+
+
+class _Crew:
+    """Worker processes."""
+
+    def __init__(self, job: Job, shares: Sequence[Share]):
+        self._names = list(job.methods)
+        self._members = [_Member(job._replace(cores=share.cores), share) for share in shares]
+
+    def is_at_work(self) -> bool:
+        """Whether any of them has a trial."""
+        return any(member.order for member in self._members)
+
+    def messages(self) -> Iterator[tuple["_Member", Any]]:
+        """What is heard within a moment, and of whom; None where one has ended unasked."""
+        by_pipe = {member.pipe: member for member in self._members if member.is_alive}
+        if not by_pipe:
+            raise UserError(
+                "no worker process is left, see above; the same command continues, with"
+                " --config.workers=1 if memory was short"
+            )
+        for pipe in wait(list(by_pipe), _LOOK_EVERY):
+            member = by_pipe[pipe]  # type: ignore[index]
+            yield member, member.receive()
+
+    def give(self, left: list[Order]) -> None:
+        """A trial to each idle worker, of a method that it has compiled if there is one."""
+        for number, member in enumerate(self._members):
+            if left and member.is_alive and member.is_ready and member.order is None:
+                order = min(left, key=lambda order: not self._is_for(number, order.method))
+                left.remove(order)
+                member.send(order)
+                member.order = order
+
+    def _is_for(self, number: int, method: str) -> bool:
+        """Whether a worker compiles this method before it takes over others' trials."""
+        workers, methods = len(self._members), len(self._names)
+        index = self._names.index(method)
+        return index % workers == number if methods >= workers else number % methods == index
+
+    def end(self, number: int) -> None:
+        """Has all workers save and end; may be called again."""
+        for member in self._members:
+            member.send(worker.Stop(number))
+        until = time.monotonic() + _PATIENCE
+        while any(member.is_alive for member in self._members) and time.monotonic() < until:
+            for _ in self.messages():
+                pass
+        for member in self._members:
+            member.process.kill()
+            member.process.wait()
+            member.pipe.close()
+
+
+class _Member:
+    """One of the crew."""
+
+    def __init__(self, job: Job, share: Share):
+        self.order: Order | None = None
+        """What it is at."""
+        self.is_alive, self.is_ready = True, False
+        self.pipe, theirs = Pipe()
+        here = str(pathlib.Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [here, share.environment.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            # With `-m`, what it sends would be of a module `__main__`.
+            [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+            env={**share.environment, "PYTHONPATH": path},
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send_bytes(_pickled(job))
+
+    def send(self, message: object) -> None:
+        """To the worker, if there is one."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(message)
+
+    def receive(self) -> Any:
+        """Its next message; None where it has ended."""
+        try:
+            message = self.pipe.recv()
+        except (EOFError, OSError):
+            message = None
+        if message is None or isinstance(message, _LAST):
+            self.is_alive = False
+        return message
+
+
+def _pickled(job: Job) -> bytes:
+    """With the code of methods that a config file or a notebook has defined."""
+    names = {getattr(part, "__module__", None) for row in job.methods.values() for part in row}
+    found = importlib.machinery.PathFinder.find_spec
+    theirs = [
+        sys.modules[name]
+        for name in names
+        if name in sys.modules
+        and name.partition(".")[0] not in ("__main__", "tavaal_jax")
+        and found(name.partition(".")[0]) is None
+    ]
+    for module in theirs:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled: bytes = cloudpickle.dumps(job)
+    finally:
+        for module in theirs:
+            cloudpickle.unregister_pickle_by_value(module)
+    return pickled
+
+
+def _fault(member: _Member, message: worker.Ended | None) -> UserError | None:
+    """What a trial has ended with."""
+    if message is not None:
+        if message.error is not None:
+            message.error.__cause__ = message.cause
+        return message.error
+    code, had = member.process.wait(), member.order
+    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    what = "before its first trial" if had is None else f"in {had.method} trial {had.trial}"
+    return TrialError(
+        f"a worker process ended {what} with {how}: the same command continues, with fewer"
+        " --config.workers if memory was short"
+    )

@@ -1,0 +1,103 @@
+"""Runs trials in this process; each method is compiled once for all of them."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import Dataset
+from tavaal_jax.data.labels import Known
+from tavaal_jax.engine import processes
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
+from tavaal_jax.study import setup, trained
+from tavaal_jax.study.recorder import Recorder
+from tavaal_jax.study.trial import Stop, Trial
+
+Outcomes = Generator[UserError | None, None, None]
+"""Runs trials; yields whenever one has ended what ended it, None where that was its end.
+
+Raises Interrupted when the study was asked to stop and all is saved.
+"""
+
+
+class Told(NamedTuple):
+    """What trials tell their study, and ask of it."""
+
+    tracker: Callable[..., None]
+    """As in `report.progress`."""
+    on_results: Callable[[], object]
+    """Called when a trial's results.csv has changed."""
+    stop: Stop
+
+
+class Runner:
+    """A study's data on the devices, and the programs of its methods."""
+
+    def __init__(
+        self,
+        config: Any,
+        folder: pathlib.Path,
+        dataset: Dataset,
+        oracle: Known,
+        told: Told,
+    ):
+        self._config, self._folder, self._dataset = config, folder, dataset
+        self._oracle, self._placed = oracle, setup.place(config, dataset)
+        self._about = trained.About(
+            dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
+        )
+        self._told = told
+
+    def run_all(self, todo: Sequence[tuple[str, int]]) -> Outcomes:
+        """Runs `todo`, pairs of method and trial."""
+        for place in todo:
+            try:
+                self.run(*place)
+            except UserError as error:
+                yield error
+            else:
+                yield None
+
+    def run(self, name: str, trial: int) -> None:
+        """One trial of the method `name`, from where it stands to its end; see `Trial.run`.
+
+        Raises Taken where another process is at it.
+        """
+        prepared = self._setup(name)
+        folder = files.trial_folder(self._folder, name, trial)
+        recorder = functools.partial(
+            Recorder, prepared, trial, folder, self._about, *self._told[:2]
+        )
+        with contextlib.ExitStack() as held:
+
+            def claim() -> bool:
+                """Whether there is something left to do."""
+                held.enter_context(files.claim_trial(self._folder, name, trial))
+                return not trained.is_finished(folder)
+
+            if processes.by_first(claim):
+                Trial(prepared, trial, recorder, self._told.stop).run()
+
+    @functools.cache  # noqa: B019 -- it lives as long as its study
+    def _setup(self, name: str) -> setup.Setup:
+        config, dataset = self._config, self._dataset
+        return setup.prepare(config, METHODS[name], dataset, self._placed, self._oracle)
+
+
+def oracle(dataset: Dataset) -> Known:
+    """Answers with the data set's labels; UserError where some are unknown, or none are for tests.
+
+    A study simulates people.
+    """
+    unknown = int((dataset.train_labels < 0).sum())
+    if unknown:
+        raise UserError(
+            f"{unknown} of {len(dataset.train_labels)} labels of {dataset.name} are -1: a study"
+            " simulates people and needs them all; tavaal_jax.query picks without"
+        )
+    if not len(dataset.test_images):
+        raise UserError(f"{dataset.name} has no test images: a study is measured on some")
+    return Known(dataset.train_labels)
