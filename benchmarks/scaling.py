@@ -6,9 +6,9 @@
 Each line is a process of its own (or several), so that its peak of memory is its own: `RssAnon`,
 which does not count what is mapped from a disk, sampled every 10 ms from the start of the
 measured stage. Scoring is the whole stage `select` of TA-VAAL (T, R, VAE, D and the choice) on
-32x32 colour images with tiny networks, for which reading is the larger part; half of the pool is
-timed first to compile. K-center picks from random embeddings of 64 numbers, 100 centers at the
-start; a digest says whether the picks are the same.
+32x32 colour images with tiny networks, so that reading is as large a part as it can be. K-center
+picks from random embeddings of 64 numbers, 100 centers at the start; a digest says whether the
+picks are the same. What is compiled is compiled before.
 
 `--slow=20` delays every image that is read in training by 20 ms and tells which part of a training
 stage with ResNet-18 was spent waiting, read ahead or not.
@@ -81,8 +81,9 @@ def scoring(arguments):
             store(path, images)
             for feeding in ("streamed", "resident") * arguments.rounds:
                 yield measure({"what": "score", "images": images, "path": path, "feed": feeding})
-        for devices, count in layouts(arguments):
-            job = {"what": "score", "images": min(images, 10**5), "path": path, "feed": "streamed"}
+        size = min(max(arguments.images, default=0), 10**5)
+        for devices, count in layouts(arguments) if size else ():
+            job = {"what": "score", "images": size, "path": path, "feed": "streamed"}
             yield measure(job, devices, count)
 
 
@@ -90,8 +91,8 @@ def choosing(arguments):
     """Yields the runs of k-center."""
     for size in arguments.embeddings:
         yield measure({"what": "k_center", "images": size, "picks": arguments.picks})
-    for devices, count in layouts(arguments):
-        size = min(max(arguments.embeddings), 10**6)
+    size = min(max(arguments.embeddings, default=0), 10**6)
+    for devices, count in layouts(arguments) if size else ():
         job = {"what": "k_center", "images": size, "picks": arguments.picks}
         yield measure(job, devices, count)
 
@@ -147,14 +148,12 @@ def one(what, place, **job):
 
 def score(images, path, feed):
     """The stage `select` of TA-VAAL over a whole pool."""
-    pixels = np.load(path, "r")
-    half, key = prepare(pixels[: images // 2], feed), jax.random.key(0)
-    select(half, key)
-    del half
-    whole = prepare(pixels, feed)
+    pixels = np.load(path, "r")[:images]
+    pool, key = prepare(pixels, feed), jax.random.key(0)
+    select(pool, key, np.arange(2 * pool.config.score_batch_size * jax.device_count()))
     with Peak() as peak:
         begin = time.perf_counter()
-        state = select(whole, key)
+        state = select(pool, key)
         seconds = time.perf_counter() - begin
     return {
         "seconds": round(seconds, 3), "per_second": round(images / seconds),
@@ -173,8 +172,9 @@ def prepare(pixels, feed, **changes):
     with config.unlocked():
         config.update({
             "feed": feed, "subset": 0, "initial": 128, "budget": 1000, "score_batch_size": 512,
-            "diagnostics": False, "task": {"widths": (8, 16), "blocks": (1, 1)},
-            "vae": {"widths": (8, 16), "latent": 8}, "discriminator": {"hidden": (32,)},
+            "diagnostics": False, "task": {"widths": (4, 4), "blocks": (1, 1)},
+            "vae": {"widths": (4, 4), "latent": 4, "image_size": 8},
+            "discriminator": {"hidden": (16,)},
         })  # fmt: skip
         config.update_from_flattened_dict(changes)
         config.normalisation.update(mean=(0.5,), deviation=(0.25,))
@@ -183,10 +183,13 @@ def prepare(pixels, feed, **changes):
     )
 
 
-def select(prepared, key):
-    """The state after the picks of the first cycle; nothing was trained."""
+def select(prepared, key, some=None):
+    """The state after the picks of the first cycle, from some of the pool; nothing was trained."""
     state = cycle.start(prepared, key)
-    steps = stages.Cycle(prepared, key, state, lambda stage: 1).run("select", state)
+    first = stages.Cycle(prepared, key, state, lambda stage: 1)
+    if some is not None:
+        vars(first)["subset"] = some
+    steps = first.run("select", state)
     while True:
         try:
             next(steps)
@@ -199,7 +202,7 @@ def k_center(images, picks):
     random = np.random.default_rng(0)
     labelled = random.standard_normal((CENTERS, WIDTH), np.float32)
     subset = random.standard_normal((images, WIDTH), np.float32)
-    spread.k_center(subset[: images // 2], labelled, 2)
+    spread.k_center(np.zeros_like(subset), labelled, picks)
     with Peak() as peak:
         begin = time.perf_counter()
         positions = np.asarray(spread.k_center(subset, labelled, picks)[0])
