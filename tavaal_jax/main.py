@@ -31,7 +31,7 @@ _INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this one is, 0
 
 
 class Signals:
-    """Within its context the first SIGINT or SIGTERM is remembered; a second one acts at once.
+    """Within its context the first signal to end is remembered; a second one acts at once.
 
     Within a second they count as one: a process and its parent may both be sent it.
     """
@@ -42,7 +42,7 @@ class Signals:
         self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in guard.signals():
             self._usual[number] = signal.signal(number, self._receive)
         return self
 
@@ -93,7 +93,6 @@ def main(argv: list[str]) -> int:
     A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
     """
     import jax
-    from rich.console import Console
 
     from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
@@ -107,12 +106,15 @@ def main(argv: list[str]) -> int:
             processes.join(_COORDINATOR.value, _COUNT.value, _INDEX.value)
         compilation.keep_in_cache()
         folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
-        console = Console(quiet=_DISTRIBUTED.value and not processes.is_first())
+        console = progress.Terminal(quiet=_DISTRIBUTED.value and not processes.is_first())
         if not console.is_terminal:
             console.width = 160  # In a log, tables are not broken.
         with Signals() as signals, progress.Display(console) as display:
             result = run_study(
-                _CONFIG.value, folder, progress=display, stop=lambda: signals.received
+                _CONFIG.value,
+                folder,
+                progress=display,
+                stop=lambda: signal.SIGPIPE if console.is_closed else signals.received,
             )
         rows = result.rows()
         console.print(summary.table(rows))

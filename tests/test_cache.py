@@ -14,9 +14,9 @@ from tavaal_jax.errors import UserError
 def test_cache_is_made_once_and_read_back(tmp_path):
     made = []
 
-    def make():
+    def make(new):
         made.append(1)
-        return {"train_images": np.arange(3), "class_names": np.array(["a", "b"])}
+        cache.fill(new, {"train_images": np.arange(3), "class_names": np.array(["a", "b"])})
 
     for _ in range(2):
         arrays = cache.load_or_make(tmp_path / "set", make)
@@ -25,16 +25,33 @@ def test_cache_is_made_once_and_read_back(tmp_path):
     assert len(made) == 1
 
 
-def test_images_may_stay_on_the_disk(tmp_path):
-    make = lambda: {"train_images": np.arange(3, dtype=np.uint8), "train_labels": np.arange(3)}
-    arrays = cache.load_or_make(tmp_path / "set", make, in_memory=False)
+def three(new):
+    cache.fill(new, {"x": np.arange(3)})
+
+
+def test_images_stay_on_the_disk(tmp_path):
+    def make(new):
+        images = new("train_images", (3,), np.uint8)
+        assert isinstance(images, np.memmap)  # While they are made, too.
+        images[:] = np.arange(3)
+        cache.fill(new, {"train_labels": np.arange(3)})
+
+    arrays = cache.load_or_make(tmp_path / "set", make)
     assert isinstance(arrays["train_images"], np.memmap)
     assert not isinstance(arrays["train_labels"], np.memmap)
     np.testing.assert_array_equal(arrays["train_images"], arrays["train_labels"])
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["train_images"][0] = 1
+
+
+def test_an_embedded_set_is_stored_nowhere():
+    arrays = cache.in_memory(three)
+    np.testing.assert_array_equal(arrays["x"], [0, 1, 2])
 
 
 def test_a_failed_making_leaves_nothing_behind(tmp_path):
-    def fail():
+    def fail(new):
+        new("x", (3,), int)
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError):
@@ -45,30 +62,30 @@ def test_a_failed_making_leaves_nothing_behind(tmp_path):
 def test_a_failed_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
+        cache.load_or_make(tmp_path / "set", three)
     assert [p.name for p in tmp_path.iterdir()] == ["set.lock"]
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     (tmp_path / "set-killed").mkdir()
     (tmp_path / "set-killed" / "x.npy").write_bytes(b"half")
-    cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
+    cache.load_or_make(tmp_path / "set", three)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "set.lock"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write to .*file.*: set --config\.data_dir"):
-        cache.load_or_make(tmp_path / "file" / "set", dict)
+        cache.load_or_make(tmp_path / "file" / "set", three)
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match="No space left on device"):
-        cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
+        cache.load_or_make(tmp_path / "set", three)
     assert [p.name for p in tmp_path.iterdir()] == ["set.lock"]
 
 
@@ -79,9 +96,9 @@ def test_the_folder_is_below_data_dir_and_carries_a_version():
 
 
 def _make_slowly(path, barrier, queue):
-    def make():
+    def make(new):
         queue.put(os.getpid())
-        return {"x": np.full(200_000, 7)}
+        cache.fill(new, {"x": np.full(200_000, 7)})
 
     barrier.wait()
     queue.put(int(cache.load_or_make(path, make)["x"].sum()))
@@ -103,8 +120,12 @@ def test_two_processes_that_start_together_make_it_once(tmp_path):
     assert sum(a != 1_400_000 for a in answers) == 1
 
 
-def test_a_damaged_file_is_named_with_its_mend(tmp_path):
-    cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
-    (tmp_path / "set" / "x.npy").write_bytes(b"no array")
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("name", ["x", "train_images"])
+def test_a_damaged_file_is_named_with_its_mend(tmp_path, cut, name):
+    make = lambda new: cache.fill(new, {"train_images": np.arange(3), "x": np.arange(3)})
+    cache.load_or_make(tmp_path / "set", make)
+    path = tmp_path / "set" / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-5] if cut else b"no array")
     with pytest.raises(UserError, match="delete that folder, and it is made anew"):
-        cache.load_or_make(tmp_path / "set", lambda: {"x": np.arange(3)})
+        cache.load_or_make(tmp_path / "set", three)

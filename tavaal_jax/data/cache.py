@@ -1,10 +1,11 @@
-"""Decoded data sets as `.npy` files, written whole or not at all."""
+"""Decoded data sets as `.npy` files, written whole or not at all, some images at a time."""
 
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import filelock
 import numpy as np
@@ -19,12 +20,15 @@ def folder(data_dir: str, name: str) -> pathlib.Path:
     return pathlib.Path(data_dir).expanduser() / "decoded" / f"{name}-v{_VERSION}"
 
 
-def load_or_make(
-    path: pathlib.Path, make: Callable[[], dict], in_memory: bool = True
-) -> dict[str, np.ndarray]:
+New = Callable[[str, tuple[int, ...], Any], np.ndarray]
+"""`(name, shape, dtype) -> array`: makes an array to be filled."""
+
+
+def load_or_make(path: pathlib.Path, make: Callable[[New], None]) -> dict[str, np.ndarray]:
     """The arrays stored at `path`; made and stored first if there are none.
 
-    Unless they are to be `in_memory`, images stay on the disk and are mapped.
+    Images stay on the disk and are mapped. `make(new)` fills arrays that it has asked for, which
+    lie on the disk, too: no data set need fit into memory.
 
     A lock lets one of several processes make them while the others wait; the folder appears under
     its name only when it is complete.
@@ -40,10 +44,10 @@ def load_or_make(
         if not path.exists():
             for leftover in path.parent.glob(f"{path.name}-*"):
                 shutil.rmtree(leftover)  # of a process that was killed while it held the lock
-            _store(path, make())
+            _store(path, make)
     try:
         return {
-            file.stem: np.load(file, "r" if "images" in file.stem and not in_memory else None)
+            file.stem: np.load(file, "r" if "images" in file.stem else None)
             for file in sorted(path.glob("*.npy"))
         }
     except (OSError, EOFError, ValueError) as error:
@@ -52,11 +56,19 @@ def load_or_make(
         ) from error
 
 
-def _store(path, arrays):
+def _store(path, make):
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
+
+    def new(name, shape, dtype):
+        file = temporary / f"{name}.npy"
+        array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # A disk that is full later would kill this process.
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        return array
+
     try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
+        make(new)
         os.rename(temporary, path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -67,3 +79,20 @@ def _store(path, arrays):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def in_memory(make: Callable[[New], None]) -> dict[str, np.ndarray]:
+    """The arrays that `make` fills, nowhere stored."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def new(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return arrays.setdefault(name, np.empty(shape, dtype))
+
+    make(new)
+    return arrays
+
+
+def fill(new: New, arrays: dict[str, np.ndarray]) -> None:
+    """Makes arrays of some that are there whole."""
+    for name, array in arrays.items():
+        new(name, array.shape, array.dtype)[...] = array

@@ -169,11 +169,10 @@ def load(config) -> Dataset:
     """
     source = sources.SOURCES[config.dataset]
     if source.embedded:
-        arrays = source.read(config)
+        arrays = cache.in_memory(lambda new: source.read(config, new))
     else:
         folder = cache.folder(config.data_dir, config.dataset)
-        in_memory = config.feed != "streamed"
-        arrays = cache.load_or_make(folder, lambda: source.read(config), in_memory)
+        arrays = cache.load_or_make(folder, lambda new: source.read(config, new))
     names = tuple(str(name) for name in arrays.pop("class_names"))
     dataset = Dataset(config.dataset, class_names=names, **arrays)
     if config.imbalance.ratio > 1:

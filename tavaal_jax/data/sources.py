@@ -1,18 +1,18 @@
-"""Where data sets come from: scikit-learn (embedded) and TFDS, each as a dictionary of arrays."""
+"""Where data sets come from: scikit-learn (embedded) and TFDS, each fills arrays."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from tavaal_jax.data import tfds
+from tavaal_jax.data import cache, tfds
 
 
 class Source(NamedTuple):
     """A data set by name."""
 
     read: Callable
-    """`(config) -> arrays`, named as the fields of `Dataset`."""
+    """`(config, new)`: fills arrays named as the fields of `Dataset`, see `cache.New`."""
     train_size: int
     """N before any imbalance, known before anything is loaded."""
     classes: int
@@ -21,16 +21,17 @@ class Source(NamedTuple):
     """Comes with an installed package: no download, no cache."""
 
 
-def _moons(config):
+def _moons(config, new):
     """Two moons, 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 + 1000."""
     from sklearn import datasets
 
     train_x, train_y = datasets.make_moons((500, 50), noise=0.2, random_state=config.seed)
     test_x, test_y = datasets.make_moons((1000, 1000), noise=0.2, random_state=config.seed + 10**6)
-    return _arrays(train_x, train_y, test_x, test_y, np.float32, ("0", "1"))
+    arrays = _arrays(train_x, train_y, test_x, test_y, np.float32, ("0", "1"))
+    cache.fill(new, arrays)
 
 
-def _digits(config):
+def _digits(config, new):
     """scikit-learn's 1797 digits, 8x8, values 0 to 16; a stratified 500 are the test set."""
     del config
     from sklearn import datasets, model_selection
@@ -46,7 +47,7 @@ def _digits(config):
         images[train], data.target[train], images[test], data.target[test], np.uint8,
         tuple(str(name) for name in data.target_names),
     )  # fmt: skip
-    return {**arrays, "train_ids": np.array([f"digit_{i}" for i in train])}
+    cache.fill(new, {**arrays, "train_ids": np.array([f"digit_{i}" for i in train])})
 
 
 def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_names):

@@ -14,6 +14,7 @@ import urllib.request
 
 import numpy as np
 
+from tavaal_jax.data.cache import New, fill
 from tavaal_jax.errors import UserError
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/"
@@ -38,23 +39,19 @@ URLS = {
 _READ_AT_ONCE = 1000
 
 
-def read(config) -> dict[str, np.ndarray]:
-    """Arrays of `config.dataset`, prepared first if need be; images with an id are sorted by it."""
+def read(config, new: New) -> None:
+    """Fills arrays of `config.dataset`, prepared first if need be.
+
+    Images with an id are sorted by it.
+    """
     name, data_dir = config.dataset, pathlib.Path(config.data_dir).expanduser()
     builder = _builder(name, data_dir)
     if not builder.is_prepared():
         _prepare(name, data_dir)
         builder = _builder(name, data_dir)
-    train_images, train_labels, train_ids = _split(builder, "train")
-    test_images, test_labels, _ = _split(builder, "test")
-    return {
-        "train_images": train_images,
-        "train_labels": train_labels,
-        "train_ids": train_ids,
-        "test_images": test_images,
-        "test_labels": test_labels,
-        "class_names": np.array(builder.info.features["label"].names),
-    }
+    for split in ("train", "test"):
+        _split(builder, split, new)
+    fill(new, {"class_names": np.array(builder.info.features["label"].names)})
 
 
 def _builder(name, data_dir):
@@ -69,20 +66,30 @@ def _builder(name, data_dir):
         ) from error
 
 
-def _split(builder, split):
-    source = builder.as_data_source(split)
-    records = []
-    for start in range(0, len(source), _READ_AT_ONCE):
-        stop = min(start + _READ_AT_ONCE, len(source))
-        records += source.__getitems__(range(start, stop))
+def _split(builder, split, new):
+    import tensorflow_datasets as tfds
+
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    numbers = range(len(source))
+    ids, order = [f"{split}_{i}" for i in numbers], np.arange(len(source))
     if "id" in builder.info.features:
-        records.sort(key=lambda record: int(record["id"].decode().rpartition("_")[2]))
-        ids = [record["id"].decode() for record in records]
-    else:
-        ids = [f"{split}_{i}" for i in range(len(records))]
-    images = np.stack([record["image"] for record in records])
-    labels = np.array([record["label"] for record in records], np.int32)
-    return images, labels, np.array(ids)
+        ids = [record["id"].decode() for part in _parts(source, numbers) for record in part]
+        order = np.argsort([int(text.rpartition("_")[2]) for text in ids], kind="stable")
+    labels = new(f"{split}_labels", (len(source),), np.int32)
+    images = new(f"{split}_images", (len(source), *builder.info.features["image"].shape), np.uint8)
+    done = 0
+    for part in _parts(builder.as_data_source(split), order):
+        images[done : done + len(part)] = [record["image"] for record in part]
+        labels[done : done + len(part)] = [record["label"] for record in part]
+        done += len(part)
+    if split == "train":
+        fill(new, {"train_ids": np.array(ids)[order]})
+
+
+def _parts(source, numbers):
+    """Records of these numbers, some at a time."""
+    for start in range(0, len(numbers), _READ_AT_ONCE):
+        yield source.__getitems__([int(i) for i in numbers[start : start + _READ_AT_ONCE]])
 
 
 def _prepare(name, data_dir):

@@ -53,7 +53,7 @@ def watch(argv: list[str]) -> int | None:
             threading.Timer(_PATIENCE, child.kill).start()
         first = first or time.monotonic()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals():
         signal.signal(number, pass_on)
     code = child.wait()
     os.close(write)
@@ -61,6 +61,12 @@ def watch(argv: list[str]) -> int | None:
         print(f"error: aborted, see above; most likely {MESSAGE}", file=sys.stderr)
         return LOST
     return code if code >= 0 else 128 - code
+
+
+def signals() -> tuple[int, ...]:
+    """Those that ask this program to end: SIGHUP is none where `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) + (() if ignored else (signal.SIGHUP,))
 
 
 def is_child() -> bool:

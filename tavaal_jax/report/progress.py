@@ -1,6 +1,8 @@
 """What a study tells while it runs: events for a callback, and a display of them."""
 
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,6 +57,19 @@ def tensorboard_writer(folder: pathlib.Path) -> Any:
     import tensorboardX
 
     return tensorboardX.SummaryWriter(str(folder))
+
+
+class Terminal(Console):
+    """Where a study is shown; one that is closed (`| head -1`) is written to no more."""
+
+    is_closed = False
+
+    def on_broken_pipe(self) -> None:
+        """What rich calls when nobody reads any more; its own ends the program."""
+        self.quiet = self.is_closed = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Display:

@@ -103,7 +103,10 @@ class _Crew:
 
     def __init__(self, job: Job, shares: Sequence[Share]):
         self._names = list(job.methods)
-        self._members = [_Member(job._replace(cores=share.cores), share) for share in shares]
+        self._members = [_Member(share) for share in shares]
+        for member, share in zip(self._members, shares, strict=True):  # All start meanwhile.
+            with contextlib.suppress(OSError):
+                member.pipe.send_bytes(_pickled(job._replace(cores=share.cores)))
 
     def is_at_work(self) -> bool:
         """Whether any of them has a trial."""
@@ -153,7 +156,7 @@ class _Crew:
 class _Member:
     """One of the crew."""
 
-    def __init__(self, job: Job, share: Share):
+    def __init__(self, share: Share):
         self.order: Order | None = None
         """What it is at."""
         self.is_alive, self.is_ready = True, False
@@ -168,8 +171,6 @@ class _Member:
             start_new_session=True,
         )
         theirs.close()
-        with contextlib.suppress(BrokenPipeError):
-            self.pipe.send_bytes(_pickled(job))
 
     def send(self, message: object) -> None:
         """To the worker, if there is one."""
