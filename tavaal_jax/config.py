@@ -208,7 +208,10 @@ KEYS: dict[str, Key] = {
         5.0, "calls are cut shorter where steps are slow; 0: never", _at_least(0), True
     ),
     "log_every_steps": Key(50, "a line of metrics.jsonl", _at_least(1), True),
-    "checkpoint_every_steps": Key(1000, "and at each stage's end", _at_least(1), True),
+    "checkpoint_every_steps": Key(
+        1000, "and when a training stage or cycle ends; in parallel trials only after 5 s",
+        _at_least(1), True,
+    ),
     "tensorboard": Key(
         False, 'also write event files (extra "tensorboard")', neutral=True
     ),

@@ -1,5 +1,6 @@
 """Command line: python -m tavaal_jax.main --config=configs/digits.py [--workdir=runs/digits]."""
 
+import os
 import pathlib
 import signal
 import sys
@@ -87,6 +88,14 @@ def _parse(argv: list[str]) -> pathlib.Path:
     return pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
+def _say(text: str) -> None:
+    """A line on stderr, if anybody is there to read it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def main(argv: list[str]) -> int:
     """Runs the study that `argv` describes; returns the exit code.
 
@@ -122,26 +131,23 @@ def main(argv: list[str]) -> int:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     except UserError as error:
         if not error.told:
-            print(f"error: {error}", file=sys.stderr)
+            _say(f"error: {error}")
         return 2
     except jax.errors.JaxRuntimeError as error:
         if not (_DISTRIBUTED.value and guard.is_loss(error)):
             raise
-        print(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})", file=sys.stderr)
+        _say(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})")
         return guard.LOST
     except processes.Elsewhere as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        print("stopped by SIGINT; the same command continues", file=sys.stderr)
+        _say("stopped by SIGINT; the same command continues")
         return 130
     except Interrupted as error:
         name = signal.Signals(error.number).name
         if processes.is_first():
-            print(
-                f"stopped by {name}; everything is saved, the same command continues",
-                file=sys.stderr,
-            )
+            _say(f"stopped by {name}; everything is saved, the same command continues")
         return 128 + error.number
     return 0
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -44,20 +45,19 @@ def content(folder):
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def mount(*arguments):
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of its own, `remount(option)` changes it; skipped where nobody may mount one."""
+    """A small disk of its own; skipped where nobody may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-
-    def mount(option, *more):
-        argv = ["mount", *more, "-t", "tmpfs", "-o", option, "tmpfs", str(folder)]
-        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
-
-    if not mount("size=256m"):
+    if not mount("-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)):
         pytest.skip("only root can mount a disk")
-    yield folder, lambda option: mount(f"remount,{option}")
-    subprocess.run(["umount", "-l", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", "--recursive", folder], check=True)
 
 
 @pytest.fixture
@@ -65,10 +65,12 @@ def start(command):
     """Starts a study: `(workdir) -> Popen`, which is ended in any case."""
     begun = []
 
-    def begin(folder, **options):
+    def begin(folder, under=(), **options):
         argv, environment = command("moons", folder, *FLAGS)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        begun.append(subprocess.Popen(argv, env=environment, cwd=ROOT, **pipes | options))
+        begun.append(
+            subprocess.Popen([*under, *argv], env=environment, cwd=ROOT, **pipes | options)
+        )
         return begun[-1]
 
     yield begin
@@ -102,7 +104,7 @@ def go_on(run_main, folder):
 
 
 def test_a_full_disk(disk, run_main, start, whole):
-    folder, _ = disk
+    folder = disk
     process = start(folder)
     wait_for(process, folder / "random" / "trial_0" / "metrics.jsonl")
     with contextlib.suppress(OSError), (folder / "somebody_elses").open("wb", 0) as file:
@@ -114,16 +116,17 @@ def test_a_full_disk(disk, run_main, start, whole):
 
 
 def test_a_workdir_that_becomes_read_only(disk, run_main, start, whole):
-    folder, remount = disk
+    folder = disk
     process = start(folder)
     wait_for(process, folder / "random" / "trial_0" / "metrics.jsonl")
-    while not remount("ro"):  # Refused while a file is being written.
-        time.sleep(0.001)
+    # Over itself: what is open stays so, whatever is opened from now on is read-only.
+    while not mount("-o", "bind,ro", folder, folder):  # A file was just being written.
+        subprocess.run(["umount", folder], capture_output=True, check=False)
     line = ends(process, 2)
     assert "(Read-only file system): " in line
     assert "the same command continues" in line
     assert "cannot write to workdir" in last(run_main("moons", folder, *FLAGS).stderr)
-    assert remount("rw")
+    subprocess.run(["umount", folder], check=True)
     assert go_on(run_main, folder) == whole
 
 
@@ -189,7 +192,7 @@ def test_a_terminal_that_is_closed(tmp_path, run_main, start, whole):
 
 
 def test_nohup_is_heeded(tmp_path, start, whole):
-    process = start(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(tmp_path, under=("nohup",), stdin=subprocess.DEVNULL)
     wait_for(process, tmp_path / "random" / "trial_0" / "metrics.jsonl")
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=300)
@@ -207,6 +210,17 @@ def test_nobody_listens_any_more(tmp_path, run_main, start, whole):
     assert go_on(run_main, tmp_path) == whole
 
 
+def test_a_lost_line(tmp_path, run_main, start, whole):
+    """A terminal that is gone, for stdout and stderr."""
+    ours, theirs = os.openpty()
+    process = start(tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    wait_for(process, tmp_path / "random" / "trial_0" / "metrics.jsonl")
+    os.close(ours)
+    assert process.wait(timeout=300) == 128 + signal.SIGPIPE
+    assert go_on(run_main, tmp_path) == whole
+
+
 def test_a_cache_of_programs_that_cannot_be_written(tmp_path, command, whole):
     (tmp_path / "file").write_text("in the way")
     argv, environment = command("moons", tmp_path / "workdir", *FLAGS)
@@ -218,15 +232,26 @@ def test_a_cache_of_programs_that_cannot_be_written(tmp_path, command, whole):
     assert content(tmp_path / "workdir") == whole
 
 
-def test_a_clock_that_jumps(tmp_path, monkeypatch, whole):
-    now, jumps = time.time, itertools.cycle([0, 86_400, -86_400, 3_600, -5])
-    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+def test_a_clock_that_jumps(tmp_path, monkeypatch):
+    now, calls = time.time, itertools.count()
+    jumps = (0, 86_400, -86_400, 3_600, -5)
+    monkeypatch.setattr(time, "time", lambda: now() + jumps[next(calls) // 500 % len(jumps)])
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
     config = moons.get_config()
     config.update(methods="random,tavaal", trials=1, cycles=3, epochs=40, steps_per_call=2,
-                  checkpoint_every_steps=5)  # fmt: skip
-    tavaal_jax.run_study(config, tmp_path)
-    assert content(tmp_path) == whole
+                  checkpoint_every_steps=5, batch_size=16)  # fmt: skip
+    jumping, ended = None, []
+    while jumping is None and len(ended) < 20:
+        try:
+            jumping = tavaal_jax.run_study(config, tmp_path / "jumping")
+        except tavaal_jax.UserError as error:  # The jump came in the midst of a save.
+            ended.append(str(error))
+    assert all("the same command continues" in text for text in ended)
+    monkeypatch.undo()
+    steady = tavaal_jax.run_study(config, tmp_path / "steady")
+    assert jumping.rows() == steady.rows()
+    mine, other = jumping.picks("tavaal").index, steady.picks("tavaal").index
+    np.testing.assert_array_equal(mine, other)
 
 
 def test_a_mount_that_is_gone_at_the_start(tmp_path, run_main):

@@ -1,8 +1,11 @@
 """Trials in worker processes: as many results as one after the other, whatever happens to them."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -92,6 +95,11 @@ def assert_same(folder, whole):
             place = Path(method, f"trial_{trial}")
             for name in ("picks.csv", "results.csv"):
                 assert (folder / place / name).read_bytes() == (whole / place / name).read_bytes()
+            mine, theirs = (read_csv(f / place / "diagnostics.csv") for f in (folder, whole))
+            for row in mine + theirs:
+                for name in [name for name in row if name.startswith("seconds")]:
+                    del row[name]
+            assert mine == theirs
             assert (folder / place / "model" / "model.json").exists()
             assert not (folder / place / "checkpoints").exists()
 
@@ -201,18 +209,79 @@ def test_faults_of_a_trial_are_those_of_one_process(run_main, tmp_path):
 @pytest.mark.slow
 def test_a_second_command_helps_and_each_trial_is_run_once(command, whole, tmp_path):
     run = start(command, tmp_path, "--config.workers=1")
-    wait_for((tmp_path / "config.json").exists, run)
+    wait_for(lambda: list(tmp_path.glob("*/trial_*/results.csv")), run)
+    (slow,) = workers_of(run)
+    os.kill(slow, signal.SIGSTOP)  # At a trial that nobody takes from it.
     helper = start(command, tmp_path)
     help_said, _ = helper.communicate(timeout=300)
+    os.kill(slow, signal.SIGCONT)
     said, _ = run.communicate(timeout=300)
     assert (run.returncode, helper.returncode) == (0, 0)
     assert_same(tmp_path, whole)
-    assert "the first process writes the results" in help_said
-    done = [
-        line for text in (said, help_said) for line in text.splitlines() if "cycle 2: 40" in line
+    assert "Nothing is left that nobody is at." in help_said
+    ends = [
+        [line.split(" cycle")[0] for line in text.splitlines() if "cycle 2: 40" in line]
+        for text in (said, help_said)
     ]
-    assert len(done) == len({line.split(" cycle")[0] for line in done}) == 9
-    assert any("cycle 2: 40" in line for line in help_said.splitlines())
+    assert len(ends[1]) >= 5
+    assert len(ends[0] + ends[1]) == len(set(ends[0] + ends[1])) == 9
+
+
+@pytest.mark.slow
+def test_a_helper_finishes_what_its_first_process_has_left(command, whole, tmp_path):
+    run = start(command, tmp_path, "--config.workers=1")
+    wait_for((tmp_path / ".parallel").exists, run)
+    helper = start(command, tmp_path, "--config.workers=1")
+    wait_for(lambda: len(list(tmp_path.glob("*/trial_*/results.csv"))) > 2, run)
+    run.kill()
+    run.communicate()
+    _, said = helper.communicate(timeout=300)
+    assert helper.returncode == 0, said
+    assert_same(tmp_path, whole)
+    assert (tmp_path / "accuracy.png").exists()
+
+
+@pytest.mark.slow
+def test_nothing_can_be_saved_when_all_shall_stop(command, run_main, whole, tmp_path):
+    run = start(command, tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/trial_*/results.csv")), run)
+    for folder in tmp_path.glob("*/trial_*/checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Of a trial that has just ended.
+            folder.write_text("in the way")
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 2, said
+    assert "checkpoints" in said.splitlines()[-1]
+    for folder in tmp_path.glob("*/trial_*/checkpoints"):
+        if folder.is_file():
+            folder.unlink()
+    assert run_main("moons", tmp_path, *SHORT, *APART).returncode == 0
+    assert_same(tmp_path, whole)
+
+
+ALONE = """
+import sys
+import jax
+import tavaal_jax as tv
+from jax._src import xla_bridge
+
+config = tv.load_config("configs/moons.py", methods="random", trials=1, cycles=2, epochs=2,
+                        parallel="trials")
+rows = tv.run_study(config, sys.argv[1]).rows()
+assert len(rows) == 2, rows
+assert not xla_bridge.backends_are_initialized()
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_has_workers_leaves_the_devices_to_them(command, tmp_path):
+    _, environment = command("moons", tmp_path)
+    argv = [sys.executable, "-c", ALONE, str(tmp_path / "study")]
+    done = subprocess.run(
+        argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_trial_that_another_process_runs_is_left_alone(call_study, tmp_path):
@@ -227,8 +296,10 @@ def test_one_process_after_another_takes_no_help(call_study, tmp_path):
     with files.claim(tmp_path), pytest.raises(UserError, match="another process is running in"):
         call_study(tmp_path)
     call_study(tmp_path)
-    with files.claim(tmp_path), pytest.raises(UserError, match="another process is running in"):
-        call_study(tmp_path, parallel="trials")  # The one in config.json is not of that kind.
+    with files.claim(tmp_path):
+        files.tell_helpers(tmp_path, "data")
+        with pytest.raises(UserError, match="another process is running in"):
+            call_study(tmp_path, parallel="trials")
 
 
 @pytest.fixture

@@ -87,13 +87,13 @@ def record(cycle, stage, seconds, **values):
 def test_rows_join_training_choice_and_times():
     records = [
         record(0, "joint", 3.0, kl=9.0, task_loss=1.0),
-        record(0, "joint", 4.0, kl=0.5, discriminator_loss=1.4),
+        record(0, "joint", 4.0, kl=0.5, discriminator_loss=1.4) | {"step": 2},
         record(0, "evaluate", 1.0, accuracy=0.5),
         record(0, "select", 2.0, first_score=0.1),
         record(0, "diagnose", 9.0, picks_loss=1.5, labelled=100.0, picks=10.0),
         record(1, "joint", 5.0, kl=0.4),
     ]
-    (row,) = diagnostics.rows(records)
+    (row,) = diagnostics.rows(records, 1)
     assert row == {
         "cycle": 0, "labelled": 100, "kl": 0.5, "discriminator_loss": 1.4, "picks_loss": 1.5,
         "seconds_train": 7.0, "seconds_evaluate": 1.0, "seconds_select": 2.0,
@@ -102,9 +102,22 @@ def test_rows_join_training_choice_and_times():
     assert set(row) <= set(diagnostics.FIELDS)
 
 
+@pytest.mark.parametrize("steps", [[100, 130], [3, 100, 101, 130], [50, 100, 125, 130], [130]])
+def test_figures_of_training_do_not_depend_on_the_size_of_calls(steps):
+    if len(steps) == 1:
+        steps = list(range(1, 131))
+    values = np.random.default_rng(0).random(131, np.float32)
+    mean = lambda first, last: float(values[first + 1 : last + 1].mean(dtype=np.float64))
+    pairs = zip([0, *steps], steps, strict=False)
+    records = [record(0, "joint", 1.0, kl=mean(a, b)) | {"step": b} for a, b in pairs]
+    records.append(record(0, "diagnose", 9.0, labelled=10.0, picks=1.0))
+    (row,) = diagnostics.rows(records, 50)
+    assert row["kl"] == pytest.approx(mean(100, 130), rel=1e-12)
+
+
 def test_a_log_without_a_diagnosis_has_no_rows():
-    assert diagnostics.rows([]) == []
-    assert diagnostics.rows([record(0, "task", 3.0, task_loss=1.0)]) == []
+    assert diagnostics.rows([], 50) == []
+    assert diagnostics.rows([record(0, "task", 3.0, task_loss=1.0)], 50) == []
 
 
 def test_every_diagnosed_cycle_has_its_own_times():
@@ -116,7 +129,7 @@ def test_every_diagnosed_cycle_has_its_own_times():
             ("select", 1.0, {}), ("diagnose", 9.0, {"labelled": 20.0 + 4 * cycle, "picks": 4.0}),
         )
     ]  # fmt: skip
-    rows = diagnostics.rows(records)
+    rows = diagnostics.rows(records, 50)
     assert [row["labelled"] for row in rows] == [20, 24]
     assert [row["kl"] for row in rows] == [0.5, 1.5]
     assert [row["seconds_train"] for row in rows] == [5.0, 10.0]

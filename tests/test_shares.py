@@ -2,9 +2,10 @@
 
 import os
 
+import jax
 import pytest
 
-from tavaal_jax.engine import shares
+from tavaal_jax.engine import devices, shares
 from tavaal_jax.errors import UserError
 
 
@@ -12,8 +13,8 @@ from tavaal_jax.errors import UserError
 def machine(monkeypatch):
     """Makes it one with other devices and cores: `(platform, devices, cores)`."""
 
-    def change(platform, devices, cores=(0, 1, 2, 3, 4)):
-        monkeypatch.setattr(shares, "_look", lambda: (platform, devices))
+    def change(platform, devices, cores=(0, 1, 2, 3, 4), chips=None):
+        monkeypatch.setattr(shares, "_look", lambda _: (platform, devices, chips or devices))
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(cores))
 
     return change
@@ -26,10 +27,13 @@ def machine(monkeypatch):
 )  # fmt: skip
 def test_the_cores_of_a_cpu_are_shared_out(machine, monkeypatch, count, cores):
     machine("cpu", 1, (6, 1, 4))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     monkeypatch.setenv("XLA_FLAGS", "--a=1 --xla_force_host_platform_device_count=4 --b=2")
     found = shares.shares(count)
     assert [share.cores for share in found] == cores
     assert {share.environment["XLA_FLAGS"] for share in found} == {"--a=1 --b=2"}
+    assert {share.environment[devices.SHARED_BY] for share in found} == {str(len(cores))}
+    assert not any("JAX_NUM_CPU_DEVICES" in share.environment for share in found)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +71,24 @@ def test_settings_of_jax_go_along(machine, compiled):
     assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0.1"
 
 
-def test_the_machine_is_looked_at_from_another_process(monkeypatch):
-    monkeypatch.delenv("JAX_PLATFORMS")
-    platform, devices = shares._look()
+@pytest.mark.parametrize(("platform", "chips"), [("tpu", 2), ("abacus", 4)])
+def test_devices_that_cannot_be_told_apart_are_refused(machine, platform, chips):
+    machine(platform, 4, chips=chips)
+    with pytest.raises(UserError, match=f"one of 4 {platform} devices on {chips} chips: give"):
+        shares.shares()
+
+
+def test_the_machine_is_looked_at_from_another_process():
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    platform, found, chips = shares._look(environment)
     assert platform in ("cpu", "gpu", "tpu", "cuda")
-    assert devices >= 1
-    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    assert found >= chips >= 1
     with pytest.raises(UserError, match="JAX finds no device for worker processes"):
-        shares._look()
+        shares._look({**environment, "JAX_PLATFORMS": "nonsense"})
+
+
+def test_workers_share_the_machines_memory(monkeypatch):
+    alone = devices.memory()
+    monkeypatch.setenv(devices.SHARED_BY, "2")
+    if jax.default_backend() == "cpu":
+        assert devices.memory() == alone // 2

@@ -14,7 +14,8 @@ from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import parts, programs
 from tavaal_jax.study import stages
-from tavaal_jax.study.stages import Report, ValueFault
+from tavaal_jax.study.call import Report
+from tavaal_jax.study.stages import ValueFault
 
 
 def test_steps_of_each_stage():

@@ -14,7 +14,7 @@ from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
-from tavaal_jax.study import cycle, stages
+from tavaal_jax.study import call, cycle
 from tavaal_jax.study.pace import Pace
 
 
@@ -32,7 +32,7 @@ def finished(tmp_path_factory):
 
 
 def test_late_metrics_are_the_same_and_none_is_lost(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages.Report, "is_ready", lambda self: False)
+    monkeypatch.setattr(call.Report, "is_ready", lambda self: False)
     trial(tmp_path, config_of(seconds_per_call=0.0, steps_per_call=3)).run()
     assert records(tmp_path) == records(finished[0])
     late, at_once = (read_csv(folder / "results.csv") for folder in (tmp_path, finished[0]))

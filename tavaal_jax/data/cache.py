@@ -1,5 +1,6 @@
 """Decoded data sets as `.npy` files, written whole or not at all, some images at a time."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -58,27 +59,38 @@ def load_or_make(path: pathlib.Path, make: Callable[[New], None]) -> dict[str, n
 
 def _store(path, make):
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
+    arrays = []
 
     def new(name, shape, dtype):
         file = temporary / f"{name}.npy"
-        array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-        if hasattr(os, "posix_fallocate"):  # A disk that is full later would kill this process.
-            with file.open("r+b") as opened:
-                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        with _named(path):
+            array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+            if hasattr(os, "posix_fallocate"):  # A disk that is full later would kill this process.
+                with file.open("r+b") as opened:
+                    os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        arrays.append(array)
         return array
 
     try:
         make(new)
-        os.rename(temporary, path)
-    except OSError as error:
+        with _named(path):
+            for array in arrays:
+                array.flush()  # A power loss must not leave it whole by its size alone.
+            os.rename(temporary, path)
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _named(path):
+    try:
+        yield
+    except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}): free some space, or set"
             " --config.data_dir"
         ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def in_memory(make: Callable[[New], None]) -> dict[str, np.ndarray]:

@@ -19,6 +19,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
+SHARED_BY = "TAVAAL_JAX_SHARED_BY"
+"""Variable of the environment: how many processes of a study share this machine's memory."""
 
 _program_number = itertools.count()
 
@@ -40,12 +42,13 @@ def place(tree: Any) -> Any:
 
 
 def memory() -> int:
-    """Bytes of a device of this process; of the machine's memory, each CPU device has its share."""
+    """Bytes of a device of this process; a CPU device has its share of the machine's memory."""
     local = jax.local_devices()
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in local]
     if all(limits):
         return min(limits)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(local)
+    shares = len(local) * int(os.environ.get(SHARED_BY, "1"))
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
 
 
 def layout(batch_size: int, devices: int) -> np.ndarray:

@@ -7,15 +7,22 @@ from typing import NamedTuple
 
 import jax
 
+from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
 
-_PROBE = "import jax; d = jax.local_devices(); print(d[0].platform, len(d))"
-_COUNT = "--xla_force_host_platform_device_count"
+_PROBE = """
+import jax
+devices = jax.local_devices()
+chips = {getattr(device, "coords", None) or device.id for device in devices}
+print(devices[0].platform, len(devices), len({str(chip) for chip in chips}))
+"""
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES",
             "rocm": "ROCR_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}  # fmt: skip
+_ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
 _KEPT = (
-    "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
-    "jax_default_matmul_precision", "jax_enable_x64",
+    "jax_platforms", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+    "jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl",
+    "jax_threefry_partitionable",
 )  # fmt: skip
 
 
@@ -34,38 +41,46 @@ def shares(count: int = 0) -> list[Share]:
     Looks from a process of its own, so that this one takes no device's memory. Raises UserError
     for more shares than there are accelerators.
     """
-    platform, devices = _look()
     environment = {**os.environ, **_settings()}
+    environment.pop("JAX_NUM_CPU_DEVICES", None)
+    usual = environment.get("XLA_FLAGS", "").split()
+    count_of_cpu = "--xla_force_host_platform_device_count"
+    environment["XLA_FLAGS"] = " ".join(f for f in usual if not f.startswith(count_of_cpu))
+    platform, found, chips = _look(environment)
     if platform == "cpu":
-        usual = environment.get("XLA_FLAGS", "").split()
-        environment["XLA_FLAGS"] = " ".join(f for f in usual if not f.startswith(_COUNT))
-        return [Share(environment, cores) for cores in _cores(count)]
-    if count > devices:
-        raise UserError(f"workers is {count}, and there are {devices} devices: give at most those")
-    name = _VISIBLE.get(platform, "")
+        cores = _cores(count)
+        environment[devices.SHARED_BY] = str(len(cores))
+        return [Share(environment, mine) for mine in cores]
+    if platform not in _VISIBLE or chips < found:
+        raise UserError(
+            f"parallel is 'trials', and a process cannot be given one of {found} {platform}"
+            f" devices on {chips} chips: give 'data'"
+        )
+    if count > found:
+        raise UserError(f"workers is {count}, and there are {found} devices: give at most those")
+    name = _VISIBLE[platform]
     visible = [number for number in environment.get(name, "").split(",") if number]
-    visible = visible or list(map(str, range(devices)))
-    alone = {} if platform != "tpu" else {
-        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"
-    }  # fmt: skip
+    visible = visible or list(map(str, range(found)))
+    alone = _ONE_CHIP if platform == "tpu" else {}
     return [
         Share({**environment, **alone, name: number}, frozenset())
-        for number in visible[: count or devices]
+        for number in visible[: count or found]
     ]
 
 
-def _look() -> tuple[str, int]:
-    """Platform and number of this machine's devices."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return "cpu", 1
+def _look(environment: dict[str, str]) -> tuple[str, int, int]:
+    """Platform, devices and chips of this machine."""
+    if environment.get("JAX_PLATFORMS") == "cpu":
+        return "cpu", 1, 1
     done = subprocess.run(
-        [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
     if done.returncode:
         says = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"JAX finds no device for worker processes ({says}): see to its install")
-    platform, number = done.stdout.split()[-2:]
-    return platform, int(number)
+    platform, found, chips = done.stdout.split()[-3:]
+    return platform, int(found), int(chips)
 
 
 def _settings() -> dict[str, str]:

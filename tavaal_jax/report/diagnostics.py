@@ -5,6 +5,7 @@ with what was logged in training and with the times of the stages into diagnosti
 come from the oracle.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -140,16 +141,20 @@ def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
     return values
 
 
-def rows(records: list[dict]) -> list[dict]:
-    """Rows of diagnostics.csv from the records of metrics.jsonl: one per diagnosed cycle."""
+def rows(records: list[dict], every: int) -> list[dict]:
+    """Rows of diagnostics.csv from the records of metrics.jsonl: one per diagnosed cycle.
+
+    Figures of training are means over the last `every` steps or fewer: those after the last
+    multiple of `every` before the end, into however many records they fell.
+    """
     found = []
     for record in (r for r in records if r["stage"] == "diagnose"):
         cycle = record["cycle"]
         mine = [r for r in records if r["cycle"] == cycle]
         seconds = lambda *stages, mine=mine: sum(r["seconds"] for r in mine if r["stage"] in stages)
         row = {"cycle": cycle, "labelled": int(record["labelled"])}
-        for training in (r for r in mine if r["stage"] in ("joint", "adversary")):
-            row |= {name: training[name] for name in _LOGGED if name in training}
+        for stage in ("joint", "adversary"):
+            row |= _last([r for r in mine if r["stage"] == stage], every)
         row |= {name: record[name] for name in FIELDS if name in record and name not in row}
         row |= {
             "seconds_train": seconds(*_TRAINING),
@@ -159,3 +164,21 @@ def rows(records: list[dict]) -> list[dict]:
         }
         found.append(row)
     return found
+
+
+def _last(training, every):
+    """Means over a stage's last steps; a record's are over the steps since the one before."""
+    if not training:
+        return {}
+    begin = (training[-1]["step"] - 1) // every * every
+    steps = [0, *(record["step"] for record in training)]
+    counts = [
+        now - max(before, begin) for before, now in itertools.pairwise(steps)
+    ]  # No record reaches over a multiple of `every`.
+    last = [(record, count) for record, count in zip(training, counts, strict=True) if count > 0]
+    total = sum(count for _, count in last)
+    return {
+        name: sum(count * record[name] for record, count in last) / total
+        for name in _LOGGED
+        if all(name in record for record, _ in last)
+    }

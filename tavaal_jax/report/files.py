@@ -43,6 +43,30 @@ def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> Any:
     return _lock(workdir / ".locks", f"{method}_{trial}", says)
 
 
+def is_free(workdir: pathlib.Path) -> bool:
+    """Whether nobody holds the folder now."""
+    try:
+        with claim(workdir):
+            return True
+    except Taken:
+        return False
+
+
+def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
+    """Says how the study runs that has just begun in the folder; None: it has not yet."""
+    path = workdir / ".parallel"
+    if parallel is None:
+        path.unlink(missing_ok=True)
+    else:
+        write(path, parallel)
+
+
+def how_it_runs(workdir: pathlib.Path) -> str | None:
+    """What the process that holds the folder has said."""
+    path = workdir / ".parallel"
+    return path.read_text() if path.exists() else None
+
+
 def _lock(folder, name, says):
     try:
         folder.mkdir(parents=True, exist_ok=True)

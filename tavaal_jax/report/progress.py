@@ -1,8 +1,8 @@
 """What a study tells while it runs: events for a callback, and a display of them."""
 
+import contextlib
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -60,16 +60,24 @@ def tensorboard_writer(folder: pathlib.Path) -> Any:
 
 
 class Terminal(Console):
-    """Where a study is shown; one that is closed (`| head -1`) is written to no more."""
+    """Where a study is shown; when it is closed (`| head -1`), it is written to no more."""
 
     is_closed = False
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """What rich calls when nobody reads any more; its own ends the program."""
         self.quiet = self.is_closed = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
 
 class Display:
@@ -95,7 +103,8 @@ class Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
 
     def __call__(self, event: Event) -> None:
         """Shows an event."""

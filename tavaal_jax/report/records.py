@@ -132,13 +132,15 @@ def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, 
     files.write(path, files.as_csv(fields, _as_lines(rows)))
 
 
-def write_diagnostics(folder: pathlib.Path, log: list[dict[str, Any]], cycle: int) -> None:
+def write_diagnostics(
+    folder: pathlib.Path, log: list[dict[str, Any]], cycle: int, every: int
+) -> None:
     """diagnostics.csv of a trial from its log; of a log that went missing what was there before.
 
-    `cycle` is the one under way.
+    `cycle` is the one under way, `every` the config's `log_every_steps`.
     """
     path, fields = folder / "diagnostics.csv", diagnostics.FIELDS
-    lines: list[dict[str, Any]] = _as_lines(diagnostics.rows(log))
+    lines: list[dict[str, Any]] = _as_lines(diagnostics.rows(log, every))
     logged = {line["cycle"] for line in lines}
     with contextlib.suppress(UserError, KeyError, ValueError):  # A damaged one is made anew.
         before = [row for row in files.read_csv(path) if set(row) == set(fields)]

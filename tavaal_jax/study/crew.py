@@ -8,6 +8,7 @@ import contextlib
 import importlib.machinery
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -43,13 +44,16 @@ def run(
     Starts a worker for each of `shares`, and ends them, whatever happens. Trials that other
     processes are running are waited for, or, unless `to_the_end`, left to them.
     """
-    crew = _Crew(job, shares[: len(todo)])
+    crew, pickled = _Crew(list(job.methods)), _pickled(job)
     left, later = [Order(*place) for place in todo], _Later()
     try:
+        crew.start(pickled, shares[: len(todo)])
         while left or later or crew.is_at_work():
             asked = told.stop()
             if asked is not None:
-                crew.end(asked)
+                faults = crew.end(asked)
+                if faults:
+                    raise faults[0] if len(faults) == 1 else UserError("; ".join(map(str, faults)))
                 raise Interrupted(asked)
             left += later.due()
             crew.give(left)
@@ -58,10 +62,6 @@ def run(
                     told.tracker(*message.arguments, **message.place)
                 elif isinstance(message, worker.HasResults):
                     told.on_results()
-                elif isinstance(message, worker.Bug):
-                    raise RuntimeError(f"in a worker process:\n{message.text}")
-                elif isinstance(message, worker.Failed):
-                    raise message.error
                 elif isinstance(message, worker.Ready):
                     member.is_ready = True
                 else:
@@ -70,9 +70,12 @@ def run(
                     if not isinstance(fault, Taken):
                         yield fault
                     elif to_the_end and had is not None:
+                        if had not in later.known:
+                            told.tracker(f"waits for {had.method} trial {had.trial}: {fault}")
                         later.add(had)
-    finally:
         crew.end(signal.SIGTERM)
+    finally:
+        crew.kill()
 
 
 class _Later:
@@ -81,6 +84,8 @@ class _Later:
     def __init__(self) -> None:
         self._orders: list[Order] = []
         self._when = 0.0
+        self.known: set[Order] = set()
+        """All that there ever were."""
 
     def __bool__(self) -> bool:
         return bool(self._orders)
@@ -88,6 +93,7 @@ class _Later:
     def add(self, order: Order) -> None:
         """Is to be looked at again."""
         self._orders.append(order)
+        self.known.add(order)
         self._when = time.monotonic() + _LOOK_AGAIN
 
     def due(self) -> list[Order]:
@@ -101,12 +107,17 @@ class _Later:
 class _Crew:
     """Worker processes."""
 
-    def __init__(self, job: Job, shares: Sequence[Share]):
-        self._names = list(job.methods)
-        self._members = [_Member(share) for share in shares]
+    def __init__(self, names: list[str]):
+        self._names = names
+        self._members: list[_Member] = []
+
+    def start(self, pickled: bytes, shares: Sequence[Share]) -> None:
+        """Starts a worker for each of `shares` and gives it the job."""
+        self._members += map(_Member, shares)
         for member, share in zip(self._members, shares, strict=True):  # All start meanwhile.
             with contextlib.suppress(OSError):
-                member.pipe.send_bytes(_pickled(job._replace(cores=share.cores)))
+                member.pipe.send(share.cores)
+                member.pipe.send_bytes(pickled)
 
     def is_at_work(self) -> bool:
         """Whether any of them has a trial."""
@@ -139,18 +150,30 @@ class _Crew:
         index = self._names.index(method)
         return index % workers == number if methods >= workers else number % methods == index
 
-    def end(self, number: int) -> None:
-        """Has all workers save and end; may be called again."""
+    def end(self, number: int) -> list[UserError]:
+        """Has all workers save and end; what has kept some of them from it."""
+        faults = []
         for member in self._members:
-            member.send(worker.Stop(number))
+            if member.order is None:
+                member.kill()  # There is nothing to save.
+            else:
+                member.send(worker.Stop(number))
         until = time.monotonic() + _PATIENCE
         while any(member.is_alive for member in self._members) and time.monotonic() < until:
-            for _ in self.messages():
-                pass
+            for member, message in self.messages():
+                if not isinstance(message, worker.Said | worker.HasResults | worker.Stopped):
+                    fault = _fault(member, message)
+                    faults += [] if fault is None or isinstance(fault, Taken) else [fault]
         for member in self._members:
-            member.process.kill()
-            member.process.wait()
-            member.pipe.close()
+            if member.is_alive:
+                faults.append(TrialError(f"{member.at()} did not save within {_PATIENCE:.0f} s"))
+        self.kill()
+        return faults
+
+    def kill(self) -> None:
+        """Ends all workers at once; may be called again."""
+        for member in self._members:
+            member.kill()
 
 
 class _Member:
@@ -161,8 +184,8 @@ class _Member:
         """What it is at."""
         self.is_alive, self.is_ready = True, False
         self.pipe, theirs = Pipe()
-        here = str(pathlib.Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [here, share.environment.get("PYTHONPATH")]))
+        # What this process can import, a notebook's own modules for example.
+        path = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), *filter(None, sys.path)])
         self.process = subprocess.Popen(
             # With `-m`, what it sends would be of a module `__main__`.
             [sys.executable, "-c", _MAIN, str(theirs.fileno())],
@@ -171,6 +194,10 @@ class _Member:
             start_new_session=True,
         )
         theirs.close()
+
+    def at(self) -> str:
+        """Its trial."""
+        return f"{self.order.method} trial {self.order.trial}" if self.order else "no trial"
 
     def send(self, message: object) -> None:
         """To the worker, if there is one."""
@@ -187,10 +214,18 @@ class _Member:
             self.is_alive = False
         return message
 
+    def kill(self) -> None:
+        """Ends it."""
+        self.is_alive = False
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
 
 def _pickled(job: Job) -> bytes:
     """With the code of methods that a config file or a notebook has defined."""
-    names = {getattr(part, "__module__", None) for row in job.methods.values() for part in row}
+    parts = [getattr(part, "func", part) for row in job.methods.values() for part in row]
+    names = {getattr(part, "__module__", None) for part in parts}
     found = importlib.machinery.PathFinder.find_spec
     theirs = [
         sys.modules[name]
@@ -203,22 +238,32 @@ def _pickled(job: Job) -> bytes:
         cloudpickle.register_pickle_by_value(module)
     try:
         pickled: bytes = cloudpickle.dumps(job)
+    except (pickle.PicklingError, TypeError) as error:
+        raise UserError(
+            f"parallel is 'trials', and the study cannot be given to other processes ({error}):"
+            " give 'data', or define its methods in a module"
+        ) from error
     finally:
         for module in theirs:
             cloudpickle.unregister_pickle_by_value(module)
     return pickled
 
 
-def _fault(member: _Member, message: worker.Ended | None) -> UserError | None:
-    """What a trial has ended with."""
-    if message is not None:
+def _fault(member: _Member, message: Any) -> UserError | None:
+    """What a trial has ended with; raises what concerns all of them."""
+    if isinstance(message, worker.Bug):
+        raise RuntimeError(f"in a worker process:\n{message.text}")
+    if isinstance(message, worker.Failed):
+        raise message.error
+    if isinstance(message, worker.Ended):
         if message.error is not None:
             message.error.__cause__ = message.cause
         return message.error
-    code, had = member.process.wait(), member.order
+    if message is not None:
+        return None
+    code = member.process.wait()
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    what = "before its first trial" if had is None else f"in {had.method} trial {had.trial}"
     return TrialError(
-        f"a worker process ended {what} with {how}: the same command continues, with fewer"
-        " --config.workers if memory was short"
+        f"a worker process ended in {member.at()} with {how}: the same command continues, with"
+        " fewer --config.workers if memory was short"
     )

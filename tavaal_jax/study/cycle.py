@@ -14,6 +14,7 @@ from tavaal_jax.algorithm.state import LoopState, Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.study import stages
+from tavaal_jax.study.call import Report
 from tavaal_jax.study.setup import Setup
 
 
@@ -94,7 +95,7 @@ def is_finished(setup: Setup, state: LoopState) -> bool:
 
 def advance(
     setup: Setup, key: jax.Array, state: LoopState, steps_per_call: Callable[[str], int]
-) -> Iterator[tuple[LoopState, stages.Report]]:
+) -> Iterator[tuple[LoopState, Report]]:
     """Continues from `state` to the end of the trial; yields after every call to the devices.
 
     `key` is the trial's. `steps_per_call(stage)` says how many training steps the next call may

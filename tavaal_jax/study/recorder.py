@@ -17,13 +17,13 @@ from tavaal_jax.errors import TrialError
 from tavaal_jax.report import files, progress, records
 from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
 from tavaal_jax.study import cycle, replay, stages, trained
+from tavaal_jax.study.call import Report
 from tavaal_jax.study.setup import Setup
-from tavaal_jax.study.stages import Report
 
 UNITS = {"task": 1, "joint": 4, "adversary": 3}
 """Cost of a step of each stage, relative to a step of T: for the time left only."""
 
-_SAVE_EVERY = 5.0  # seconds, after stages that train nothing: a save costs more than they may
+_SAVE_EVERY = 5.0  # seconds, after what takes less time than a save may: see `record`
 
 
 class Recorder:
@@ -115,7 +115,8 @@ class Recorder:
         if report.stage_ended:
             if report.stage == "select":  # No picks may be ahead of the checkpoint by a cycle.
                 self._checkpoints.wait()
-            self._write_files(state)
+            # Where nothing was saved, picks are what a trial goes on from: after their diagnosis.
+            self._write_files(state, not self._seldom or state.cycle > report.cycle)
             if report.stage == "evaluate":
                 self._on_results()
         if asked or to_save:
@@ -159,7 +160,7 @@ class Recorder:
                 if not report.count:
                     raise TrialError(f"{self._name}: {name} is {where}: no figure can be that")
                 self._fail(f"{name} is {where}, step {report.step - value.size + bad}")
-        return {name: float(value.mean()) for name, value in values.items()}
+        return {name: float(value.mean(dtype=np.float64)) for name, value in values.items()}
 
     def save(self, state: LoopState, only_check: bool = False) -> None:
         """A checkpoint of this moment, or only a look whether one could be made."""
@@ -189,14 +190,16 @@ class Recorder:
                 tag = f"cycle_{report.cycle}/{report.stage}/{name}"
                 self._board.add_scalar(tag, value, report.step)
 
-    def _write_files(self, state):
+    def _write_files(self, state, with_picks=True):
         """The trial's own records, whole: functions of its state and its log."""
         setup, folder = self._setup, self._folder
-        records.write_picks(folder, state, self._about.ids)
+        if setup.config.diagnostics:
+            every = setup.config.log_every_steps
+            records.write_diagnostics(folder, self._log.records(), state.cycle, every)
         rows = records.result_rows(state, setup.method.name, self._number, setup.problem.metrics)
         records.write_results(folder, rows)
-        if setup.config.diagnostics:
-            records.write_diagnostics(folder, self._log.records(), state.cycle)
+        if with_picks:
+            records.write_picks(folder, state, self._about.ids)
 
     # After the last step
 

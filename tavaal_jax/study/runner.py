@@ -50,6 +50,7 @@ class Runner:
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
         self._told = told
+        self._setups: dict[str, setup.Setup] = {}
 
     def run_all(self, todo: Sequence[tuple[str, int]]) -> Outcomes:
         """Runs `todo`, pairs of method and trial."""
@@ -76,15 +77,18 @@ class Runner:
             def claim() -> bool:
                 """Whether there is something left to do."""
                 held.enter_context(files.claim_trial(self._folder, name, trial))
-                return not trained.is_finished(folder)
+                return not trained.is_finished(folder, self._config.cycles)
 
             if processes.by_first(claim):
                 Trial(prepared, trial, recorder, self._told.stop).run()
 
-    @functools.cache  # noqa: B019 -- it lives as long as its study
     def _setup(self, name: str) -> setup.Setup:
-        config, dataset = self._config, self._dataset
-        return setup.prepare(config, METHODS[name], dataset, self._placed, self._oracle)
+        if name not in self._setups:
+            config, dataset = self._config, self._dataset
+            self._setups[name] = setup.prepare(
+                config, METHODS[name], dataset, self._placed, self._oracle
+            )
+        return self._setups[name]
 
 
 def oracle(dataset: Dataset) -> Known:

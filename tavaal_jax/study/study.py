@@ -60,27 +60,16 @@ def run_study(
     # What looks for devices takes their memory, which then belongs to the workers.
     seen = lambda: 1 if apart else devices.device_count()
     processes.by_first(lambda: checks.check(config, seen(), dataset))
-    with _claimed(folder, config, stop) as is_first, compilation.Count() as count:
-        processes.by_first(lambda: files.check_config(folder, config, fingerprint))
-        study = _Study(config, folder, progress if processes.is_first() else lambda event: None)
-        todo = processes.by_first(study.unfinished)
-        if todo:
-            dataset = _load(config) if dataset is None else dataset
-            size = len(dataset.train_images)
-            processes.by_first(lambda: checks.check_size(config, dataset.name, size))
-            given = dataset if fingerprint else None
-            outcomes = study.prepare(todo, dataset, given, stop, is_first)
-            _stop_if_asked(stop)
-            if is_first:
-                processes.by_first(lambda: study.begin(fingerprint))
-            study.run_all(outcomes)
-            _stop_if_asked(stop)
-        else:
-            study.say(f"All trials in {folder} are finished; nothing to do.")
-        if is_first:
-            processes.by_first(lambda: study.finish(dataset))
-        else:
-            study.say("Nothing is left that nobody is at; the first process writes the results.")
+    told = progress if processes.is_first() else lambda event: None
+    with compilation.Count() as count:
+        is_done = False
+        while not is_done:
+            with _claimed(folder, config, stop) as is_first:
+                processes.by_first(lambda: files.check_config(folder, config, fingerprint))
+                study = _Study(config, folder, told, dataset, is_first)
+                study.run(stop)
+            # The process that was helped may have gone before its end.
+            is_done = is_first or not files.is_free(folder)
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
@@ -99,17 +88,16 @@ def _claimed(folder: pathlib.Path, config: Any, stop: Stop) -> Iterator[bool]:
             while True:
                 try:
                     held.enter_context(files.claim(folder))
+                    files.tell_helpers(folder, None)
                     return True
                 except Taken:
-                    if config.parallel != "trials":
+                    how = files.how_it_runs(folder)
+                    if config.parallel != "trials" or how not in ("trials", None):
                         raise
-                    running = files.read_config(folder)
-                    if running is not None:
-                        if running["config"].get("parallel") == "trials":
-                            return False
-                        raise
+                    if how is not None:
+                        return False
                 _stop_if_asked(stop)
-                time.sleep(1)  # The other one has just begun.
+                time.sleep(0.5)  # The other one has just begun.
 
         yield processes.by_first(claim)
 
@@ -140,18 +128,50 @@ def _named_after(config, dataset):
 class _Study:
     """The trials of a folder, and what has become of them."""
 
-    def __init__(self, config: Any, folder: pathlib.Path, callback: progress.Callback):
+    def __init__(
+        self,
+        config: Any,
+        folder: pathlib.Path,
+        callback: progress.Callback,
+        given: Dataset | None,
+        is_first: bool,
+    ):
+        """`given` is the data set where the config does not name it.
+
+        One that is not the first helps another process: it writes its trials' files alone.
+        """
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
-        self._writes = True
+        self._given, self._is_first = given, is_first
+
+    def run(self, stop: Stop) -> None:
+        """Runs what is left, and writes the study's files."""
+        config, dataset = self.config, self._given
+        todo = processes.by_first(self.unfinished)
+        if todo:
+            dataset = _load(config) if dataset is None else dataset
+            size = len(dataset.train_images)
+            processes.by_first(lambda: checks.check_size(config, dataset.name, size))
+            outcomes = self._prepare(todo, dataset, stop)
+            _stop_if_asked(stop)
+            if self._is_first:
+                processes.by_first(self._begin)
+            self._run_all(outcomes)
+            _stop_if_asked(stop)
+        else:
+            self.say(f"All trials in {self.folder} are finished; nothing to do.")
+        if self._is_first:
+            processes.by_first(lambda: self._finish(dataset))
+        else:
+            self.say("Nothing is left that nobody is at.")
 
     def say(self, text: str) -> None:
         """A line about the whole study."""
         self._callback(progress.Event(text))
 
-    def begin(self, fingerprint: str | None) -> None:
-        """Writes config.json; `fingerprint` is of data that were given as arrays."""
+    def _begin(self):
+        """Writes config.json, and that there is something to help with."""
         # Picks may have been brought here without the config.json they would be held to.
         brought = any(self.folder.glob("*/trial_*/picks.csv"))
         if brought and files.read_config(self.folder) is None:
@@ -159,7 +179,9 @@ class _Study:
                 f"warning: picks are in {self.folder}, but no config.json shows how they were made:"
                 " they are taken for this config's"
             )
+        fingerprint = None if self._given is None else self._given.fingerprint()
         files.write_config(self.folder, self.config, fingerprint)
+        files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Trials to do, trial by trial."""
@@ -184,33 +206,23 @@ class _Study:
             checkpoints.remove(left)
         return done and not left.exists()
 
-    def prepare(
-        self,
-        todo: list[tuple[str, int]],
-        dataset: Dataset,
-        given: Dataset | None,
-        stop: Stop,
-        is_first: bool,
-    ) -> Outcomes:
+    def _prepare(self, todo, dataset, stop) -> Outcomes:
         """What will run `todo`, and yield whenever a trial has ended, what ended it.
 
-        In this process, which loads the data to its devices now, or in worker processes; `given` is
-        the data set where the config does not name it. One that is not the first writes nothing but
-        its trials' files.
+        In this process, which loads the data to its devices now, or in worker processes.
         """
-        self._writes = is_first
         oracle = processes.together(lambda: runner.oracle(dataset))
         size = len(dataset.train_images)
         total = sum(self._units(name, size) for name, _ in todo)
         said = Told(progress.Tracker(self._callback, total), Seldom(self.write_results), stop)
         if self.config.parallel == "trials":
             methods = {name: METHODS[name] for name in self.names}
-            job = worker.Job(self.config, self.folder, given, methods, frozenset())
-            return crew.run(job, shares.shares(self.config.workers), todo, said, is_first)
+            job = worker.Job(self.config, self.folder, self._given, methods)
+            return crew.run(job, shares.shares(self.config.workers), todo, said, self._is_first)
         return runner.Runner(self.config, self.folder, dataset, oracle, said).run_all(todo)
 
-    def run_all(self, outcomes: Outcomes) -> None:
-        """Runs what `prepare` has prepared."""
+    def _run_all(self, outcomes: Outcomes) -> None:
+        """Runs what was prepared."""
         update = Seldom(self.write)
         try:
             with contextlib.closing(outcomes):
@@ -245,7 +257,7 @@ class _Study:
 
     def write_results(self) -> list[Result]:
         """The study's results.csv, from those of its trials; whenever one has new results."""
-        if not self._writes:
+        if not self._is_first:
             return []
         rows, faults = records.all_results(self.folder)
         self._faults(faults)
@@ -260,14 +272,14 @@ class _Study:
     def write(self) -> list[Result]:
         """The study's files; as often as a trial ends."""
         rows = self.write_results()
-        if not self._writes:
+        if not self._is_first:
             return []
         self._faults(records.all_diagnostics(self.folder)[1])
         if rows:
             summary.write(self.folder, rows, self.config.dataset)
         return rows
 
-    def finish(self, dataset: Dataset | None) -> None:
+    def _finish(self, dataset: Dataset | None) -> None:
         """The files, figures and page of the whole study; `dataset` where it is loaded already."""
         if not self.write():
             return

@@ -18,7 +18,7 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.study.runner import Runner, Told, oracle
 
-# What a crew sends: a Job, then Orders or Stop, one Order at a time.
+# What a crew sends: cores, a Job, then Orders or Stop, one Order at a time.
 
 
 class Job(NamedTuple):
@@ -30,7 +30,6 @@ class Job(NamedTuple):
     """None: the config's."""
     methods: dict[str, Method]
     """Some may have been defined in a notebook."""
-    cores: frozenset[int]
 
 
 class Order(NamedTuple):
@@ -110,9 +109,10 @@ class Worker:
             self._pipe.send(Bug(traceback.format_exc()))
 
     def _serve(self) -> None:
+        cores = self._pipe.recv()
+        if cores:
+            os.sched_setaffinity(0, cores)
         job: Job = pickle.loads(self._pipe.recv_bytes())
-        if job.cores:
-            os.sched_setaffinity(0, job.cores)
         METHODS.update(job.methods)
         dataset = data.load(job.config) if job.dataset is None else job.dataset
         runner = Runner(
@@ -124,7 +124,7 @@ class Worker:
         )
         self._pipe.send(Ready())
         while True:
-            order = self._pipe.recv()
+            order = self._pipe.recv() if self._asked is None else Stop(self._asked)
             if isinstance(order, Stop):
                 raise Interrupted(order.number)
             try:
@@ -149,7 +149,8 @@ def _picklable(error: BaseException | None) -> BaseException | None:
 
 def main() -> None:
     """Of a worker process, which is given the file descriptor of its pipe."""
-    # A terminal's ctrl-C is its crew's to hear.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals are for the crew, which asks its workers to stop, also where all are sent one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     logging.set_verbosity(logging.ERROR)
     Worker(Connection(int(sys.argv[1]))).serve()
