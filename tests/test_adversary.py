@@ -288,6 +288,7 @@ def test_settings_are_read_from_a_config():
     assert settings.discriminator == ("adam", 1e-3, 0.9, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(), ("decoder",), ("discriminator",)])
 def test_a_rank_can_be_hidden_from_the_decoder_or_from_d(hidden):
     names = {"decoder": "rank_to_decoder", "discriminator": "rank_to_discriminator"}

@@ -16,6 +16,7 @@ def last_line(script, *flags):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_kcenter_gives_its_ratio_on_the_last_line():
     result = last_line("kcenter.py", "--subset=200", "--labelled=10", "--picks=20", "--rounds=2")
     assert result["ratio"] > 0
@@ -26,7 +27,7 @@ def test_kcenter_gives_its_ratio_on_the_last_line():
 def test_states_its_claim(script):
     text = (FOLDER / script).read_text()
     shared = script in ("harness.py", "torch_peer.py")
-    study = script in ("ablation.py", "stop_hint.py")
+    study = script in ("ablation.py", "stop_hint.py", "scaling.py")
     assert shared or text.startswith('"""Claim: ')
     assert shared or study or "`ratio`" in text
 

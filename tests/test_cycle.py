@@ -70,7 +70,12 @@ def test_a_trial_starts_with_the_initial_labels_alone():
 # Pairing
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("random", "coreset", "tavaal")
+
+
+@pytest.mark.parametrize(
+    "name", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+)
 def test_methods_share_initial_images_weights_and_subset(name):
     (first, _), (end, _) = first_cycle("random")[0], first_cycle(name)[-1]
     mine = first_cycle(name)[0][0]
@@ -167,6 +172,7 @@ def test_a_choice_is_diagnosed(name):
 # Going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["joint", "two_phase"])
 def test_going_on_from_any_yielded_state_gives_the_same_end(schedule):
     made = prepared("tavaal", schedule)

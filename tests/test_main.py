@@ -193,6 +193,7 @@ def test_missing_data_set(call, tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(tfds.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: "installed")
     code, lines = call(
         "--config.batch_size=128", f"--config.data_dir={tmp_path}", config="configs/cifar10.py"
     )
@@ -223,6 +224,7 @@ def test_tensorboard_without_its_package(call, monkeypatch):
     assert "pip install 'tavaal_jax[tensorboard]'" in lines[0]
 
 
+@pytest.mark.slow
 def test_nan_stops_its_trial_with_cycle_and_step_and_keeps_the_last_good_checkpoint(
     run_main, tmp_path
 ):
@@ -259,6 +261,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_value_that_is_not_finite_is_not_blamed_on_the_training(run_main, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(METHOD.format(body="return jnp.log(-jnp.ones(()))"))
@@ -279,6 +282,7 @@ def test_a_fault_in_a_method_keeps_its_traceback(run_main, tmp_path):
     assert "'View' object has no attribute 'label'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_same_command_continues(call, tmp_path, monkeypatch):
     import errno
 
@@ -309,6 +313,7 @@ def test_an_error_of_ours_keeps_its_traceback(call, monkeypatch):
         call("--config.methods=random")
 
 
+@pytest.mark.slow
 def test_distributed_on_one_machine(run_main, tmp_path):
     done = run_main("smoke", tmp_path, "--distributed")
     assert done.returncode == 2

@@ -301,6 +301,7 @@ def test_another_adversary_goes_through_the_whole_template():
     check_picks(MINE, check_values(MINE, "features"))
 
 
+@pytest.mark.slow
 def test_another_adversary_steps_as_a_plain_function():
     adversary = wary(config_of("features"), None, (2,))
     images = images_of("features")
@@ -312,6 +313,7 @@ def test_another_adversary_steps_as_a_plain_function():
     assert not close(after.discriminator_params, state.discriminator_params)
 
 
+@pytest.mark.slow
 def test_another_adversary_needs_no_change_of_any_program():
     config, pool = config_of("features"), resident()
     size = len(pool.images)

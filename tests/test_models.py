@@ -157,6 +157,7 @@ def test_the_vae_starts_as_the_released_code():
     assert jnp.max(jnp.abs(params["to_image"]["bias"])) <= 3**-0.5
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_float32_parameters_and_outputs():
     config = digits.get_config()
     config.dtype = "bfloat16"

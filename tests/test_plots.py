@@ -48,6 +48,7 @@ def draw(*arguments):
 # Whole studies
 
 
+@pytest.mark.slow
 def test_a_part_has_its_trial_alone_and_all_figures(parts):
     table = read_csv(parts[1] / "results.csv")
     assert {r["trial"] for r in table} == {"1"}
@@ -55,6 +56,7 @@ def test_a_part_has_its_trial_alone_and_all_figures(parts):
         assert image.imread(parts[1] / name)[..., :3].std() > 0.01, name
 
 
+@pytest.mark.slow
 def test_parts_put_together_are_a_finished_study(parts, tmp_path):
     for part in parts:
         shutil.copytree(part, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))

@@ -64,6 +64,7 @@ def test_only_one_of_several_gets_a_parent(argument, several):
     assert guard._is_one_of_several(["main", "--config=a.py", argument]) == several
 
 
+@pytest.mark.slow
 def test_flags_of_several_processes_need_distributed(run_main, tmp_path):
     found = run_main("smoke", tmp_path / "w", "--coordinator=localhost:1")
     assert found.returncode == 2

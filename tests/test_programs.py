@@ -53,6 +53,7 @@ def test_first_ranks_are_those_of_the_examples_positions(made):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4:8]), found, whole)
 
 
+@pytest.mark.slow
 def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own_plan(monkeypatch):
     """One step with two more updates is the step, and then the adversary's own twice."""
     monkeypatch.setattr(devices, "mean", lambda tree: tree)

@@ -38,6 +38,7 @@ def points():
     return Dataset.from_arrays(features, np.where(np.arange(120) < 30, labels, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["learning_loss_v2", pytest.param("tavaal", marks=pytest.mark.slow)]
 )
@@ -61,6 +62,7 @@ def test_digits_without_a_label_are_picked_and_nothing_is_written(
     assert (digits.train_labels >= 0).sum() == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["joint", "two_phase"])
 def test_the_same_question_has_the_same_answer(points, schedule):
     config = config_of(schedule=schedule)

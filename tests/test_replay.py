@@ -56,6 +56,7 @@ def test_another_folder_goes_on_to_the_same_files(whole, tmp_path, cycles):
     }
 
 
+@pytest.mark.slow
 def test_a_trial_may_be_moved_again_and_again(whole, tmp_path):
     """Its diagnoses know of later cycles only; nothing is begun anew."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -71,6 +72,7 @@ def test_a_trial_may_be_moved_again_and_again(whole, tmp_path):
     assert (to / "diagnostics.csv").read_text().splitlines() == rows
 
 
+@pytest.mark.slow
 def test_a_cycle_with_results_but_without_picks_is_done_again(whole, tmp_path):
     to = moved(whole, tmp_path, 2, ("results.csv",))
     shutil.copy(moved(whole, tmp_path / "less", 1, ("picks.csv",)) / "picks.csv", to)
@@ -80,6 +82,7 @@ def test_a_cycle_with_results_but_without_picks_is_done_again(whole, tmp_path):
     assert (to / "picks.csv").read_bytes() == (whole / TRIAL / "picks.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_files_that_are_further_than_a_checkpoint_go_before_it(whole, tmp_path):
     folder, asked = tmp_path / "study", []
 
@@ -102,6 +105,7 @@ def test_files_that_are_further_than_a_checkpoint_go_before_it(whole, tmp_path):
         assert (to / name).read_bytes() == (whole / TRIAL / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False])
 def test_it_is_said_where_no_config_shows_how_picks_were_made(whole, tmp_path, there):
     moved(whole, tmp_path, 2)
@@ -211,6 +215,7 @@ def test_results_of_something_else_are_refused_and_picks_kept(whole, tmp_path, c
     assert (to / "picks.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_damaged_diagnostics_are_no_hindrance(whole, tmp_path):
     to = moved(whole, tmp_path, 2)
     (to / "diagnostics.csv").write_text("cycle,labelled\nx,y\n")

@@ -93,6 +93,7 @@ def go_on(run_main, folder, config, flags):
     return content(folder)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_to_the_same_files(command, run_main, tmp_path):
     expected = whole(run_main, tmp_path / "whole", "moons", QUICK)
     killed = tmp_path / "killed"

@@ -132,6 +132,7 @@ def test_without_uncertainty_and_class_d_is_trained_as_vaals():
     np.testing.assert_allclose(found, losses.discriminator(*logits), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_class_can_be_told_from_the_latent_after_some_steps():
     adversary = built(**{"vae.latent": 8, "sraal.hidden": (64,), "vae.learning_rate": 1e-2})
     state = jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)

@@ -120,6 +120,7 @@ def test_a_study_can_grow_by_trials_and_methods(finished, run_main, tmp_path):
     assert values["0"] != values["1"]
 
 
+@pytest.mark.slow
 def test_nothing_is_dropped_because_a_folder_or_a_methods_row_is_missing(
     finished, run_main, tmp_path
 ):
@@ -137,6 +138,7 @@ def test_nothing_is_dropped_because_a_folder_or_a_methods_row_is_missing(
     ]
 
 
+@pytest.mark.slow
 def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     broken = tmp_path / "coreset" / "trial_0"
@@ -155,6 +157,7 @@ def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_pa
     assert "the other trials go on" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_one_trial_leaves_the_others_alone(finished, run_main, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     trial = tmp_path / "coreset" / "trial_0"
@@ -169,6 +172,7 @@ def test_a_damaged_file_of_one_trial_leaves_the_others_alone(finished, run_main,
     assert (tmp_path / "entropy" / "trial_0" / "model" / "model.json").exists()
 
 
+@pytest.mark.slow
 def test_arrays_of_features(tmp_path):
     """No plane and no image: there are no pictures, and all the rest."""
     random = np.random.default_rng(0)

@@ -36,6 +36,8 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("needs the extra tfds")
     folder = tmp_path_factory.mktemp("data")
     archives.cifar10(folder)
     archives.cifar100(folder)
@@ -43,6 +45,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_tfds_config_runs_to_its_end(data_dir, run_main, tmp_path):
     check_a_run("svhn", ("random",), data_dir, run_main, tmp_path)
 
@@ -75,6 +78,7 @@ def check_a_run(config, methods, data_dir, run_main, tmp_path):
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "classes", "digits"),
     [(cifar10, 10, 5), pytest.param(cifar100, 100, 5, marks=pytest.mark.slow), (svhn, 10, 6)],
@@ -90,6 +94,7 @@ def test_images_come_in_upstreams_order(config, classes, digits, data_dir):
     assert data.classes == classes
 
 
+@pytest.mark.slow
 def test_training_never_imports_tensorflow(data_dir):
     script = (
         "import sys; from configs import cifar10; from tavaal_jax import data, main;"
@@ -107,11 +112,15 @@ def missing(tmp_path):
     return config
 
 
-def test_without_tensorflow_the_error_says_what_to_install(tmp_path, monkeypatch):
+def pretend(monkeypatch, tensorflow):
+    """That TensorFlow is installed, or not."""
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
-    )
+    found = lambda name: tensorflow if name == "tensorflow" else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+
+
+def test_without_tensorflow_the_error_says_what_to_install(tmp_path, monkeypatch):
+    pretend(monkeypatch, None)
     with pytest.raises(UserError, match=r"pip install 'tavaal_jax\[tfds\]'"):
         load(missing(tmp_path))
 
@@ -121,6 +130,7 @@ def test_without_a_network_the_error_says_which_file_to_place_where(tmp_path, mo
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    pretend(monkeypatch, "installed")
     with pytest.raises(UserError) as error:
         load(missing(tmp_path))
     assert tfds.URLS["cifar10"][0] in str(error.value)
@@ -128,7 +138,8 @@ def test_without_a_network_the_error_says_which_file_to_place_where(tmp_path, mo
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_file_gives_the_builders_reason(tmp_path):
+@pytest.mark.slow
+def test_a_damaged_file_gives_the_builders_reason(tmp_path, data_dir):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     (manual / "cifar-10-binary.tar.gz").write_bytes(b"not the archive")
