@@ -183,7 +183,8 @@ def test_two_runs_on_one_folder(tmp_path, run_main, start, whole):
 
 
 def test_a_terminal_that_is_closed(tmp_path, run_main, start, whole):
-    process = start(tmp_path)
+    # Whoever runs the tests may ignore it, and so would what he starts.
+    process = start(tmp_path, under=("env", "--default-signal=HUP"))
     wait_for(process, tmp_path / "random" / "trial_0" / "metrics.jsonl")
     process.send_signal(signal.SIGHUP)
     line = "stopped by SIGHUP; everything is saved, the same command continues"
@@ -232,6 +233,9 @@ def test_a_cache_of_programs_that_cannot_be_written(tmp_path, command, whole):
     assert content(tmp_path / "workdir") == whole
 
 
+# What Orbax has begun when it takes the time for up.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_a_clock_that_jumps(tmp_path, monkeypatch):
     now, calls = time.time, itertools.count()
     jumps = (0, 86_400, -86_400, 3_600, -5)

@@ -77,7 +77,7 @@ def test_flags_of_several_processes_need_distributed(run_main, tmp_path):
 # Two processes without a study
 
 SCRIPT = """
-import json, sys
+import json, sys, time
 import numpy as np
 from tavaal_jax.engine import processes
 from tavaal_jax.errors import UserError
@@ -111,6 +111,7 @@ found = {
     "several": processes.several(),
     "tell": processes.tell({"who": index, "long": "x" * 3000}),
     "chunks": len(told_in_chunks()),
+    "slow": processes.by_first(lambda: time.sleep(40)),  # Gloo is said to wait for 30 s.
     "array": processes.tell(np.arange(3) + 10 * index).tolist(),
     "by_first": told(lambda: processes.by_first(fail(1))),
     "by_first_fails": told(lambda: processes.by_first(fail(0))),
@@ -188,6 +189,7 @@ def test_what_one_process_knows_the_others_are_told(command, several):
         assert found["tell"]["who"] == 0
         assert found["array"] == [0, 1, 2]
         assert found["by_first"] == ["value", 0]
+        assert found["slow"] is None
         assert found["nobody"] is None
         assert found["second"] == 15
     assert first["by_first_fails"] == ["fault of 0", False, True]

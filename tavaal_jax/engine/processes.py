@@ -54,6 +54,9 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
     if every.min() < every.max():
         counts = ", ".join(map(str, every))
         raise UserError(f"the processes have {counts} devices: give each the same number")
+    # Gloo finds the others now, when all are here: it would wait for a slow one 30 s at most, and
+    # once they are found, for ever.
+    tell(None)
 
 
 def _check(coordinator: str, count: int, index: int) -> None:
