@@ -24,6 +24,8 @@ import jax
 import numpy as np
 import pytest
 
+import tavaal_jax
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -58,6 +60,33 @@ def results(**methods):
         for number, values in enumerate(trials)
         for row in results_of(name, number, values)
     ]
+
+
+METHOD = """
+import jax.numpy as jnp
+import tavaal_jax as tv
+from configs import moons
+
+def value(view, key):
+    {body}
+
+tv.METHODS["mine"] = tv.Method("mine", value, tv.picks.largest)
+
+def get_config():
+    config = moons.get_config()
+    config.methods = "mine"
+    config.update(trials=1, cycles=2, epochs=2)
+    return config
+"""
+"""A config file that defines a method, `.format(body=...)`: what its value does."""
+
+
+def features():
+    """A data set of 200 points in 3 classes, 5 numbers each."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 3
+    points = random.normal(size=(200, 5)) + labels[:, None]
+    return tavaal_jax.Dataset.from_arrays(points[50:], labels[50:], points[:50], labels[:50])
 
 
 @pytest.fixture(scope="session", autouse=True)

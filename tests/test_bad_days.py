@@ -233,9 +233,6 @@ def test_a_cache_of_programs_that_cannot_be_written(tmp_path, command, whole):
     assert content(tmp_path / "workdir") == whole
 
 
-# What Orbax has begun when it takes the time for up.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_a_clock_that_jumps(tmp_path, monkeypatch):
     now, calls = time.time, itertools.count()
     jumps = (0, 86_400, -86_400, 3_600, -5)

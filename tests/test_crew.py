@@ -9,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import ROOT, read_csv
+from conftest import METHOD, ROOT, features, read_csv
 
 import tavaal_jax
 from configs import moons
@@ -312,31 +311,15 @@ def call_study():
     return call
 
 
-METHOD = """
-import tavaal_jax as tv
-from configs import moons
-
-def value(view, key):
-    return {value}
-
-tv.METHODS["mine"] = tv.Method("mine", value, tv.picks.largest)
-
-def get_config():
-    config = moons.get_config()
-    config.update(methods="mine", trials=2, cycles=2, epochs=2, parallel="trials")
-    return config
-"""
-
-
 @pytest.mark.slow
 def test_workers_know_the_methods_of_a_config_file_and_tell_of_bugs(run_main, tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(METHOD.format(value="view.image.sum()"))
-    done = run_main(path, tmp_path / "study")
+    path.write_text(METHOD.format(body="return view.image.sum()"))
+    done = run_main(path, tmp_path / "study", *APART, "--config.trials=2")
     assert done.returncode == 0, done.stderr
     assert {r["trial"] for r in read_csv(tmp_path / "study" / "results.csv")} == {"0", "1"}
-    path.write_text(METHOD.format(value="view.label"))
-    done = run_main(path, tmp_path / "broken")
+    path.write_text(METHOD.format(body="return view.label"))
+    done = run_main(path, tmp_path / "broken", *APART)
     assert done.returncode == 1
     assert "in a worker process:" in done.stderr
     assert "'View' object has no attribute 'label'" in done.stderr
@@ -344,10 +327,7 @@ def test_workers_know_the_methods_of_a_config_file_and_tell_of_bugs(run_main, tm
 
 @pytest.mark.slow
 def test_arrays_are_given_to_the_workers(tmp_path):
-    random = np.random.default_rng(0)
-    labels = np.arange(200) % 3
-    features = random.normal(size=(200, 5)) + labels[:, None]
-    dataset = tavaal_jax.Dataset.from_arrays(features[50:], labels[50:], features[:50], labels[:50])
+    dataset = features()
     config = moons.get_config()
     config.update(methods="random,margin", trials=1, cycles=2, epochs=2, batch_size=16, subset=0)
     told = []

@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 from absl import flags
+from conftest import METHOD
 
 from tavaal_jax import main
 from tavaal_jax.data import tfds
@@ -241,24 +242,6 @@ def test_nan_stops_its_trial_with_cycle_and_step_and_keeps_the_last_good_checkpo
     # The other trial is finished all the same.
     assert (tmp_path / "random" / "trial_0" / "model" / "model.json").exists()
     assert "the other trials go on" in done.stdout
-
-
-METHOD = """
-import jax.numpy as jnp
-import tavaal_jax as tv
-from configs import moons
-
-def value(view, key):
-    {body}
-
-tv.METHODS["mine"] = tv.Method("mine", value, tv.picks.largest)
-
-def get_config():
-    config = moons.get_config()
-    config.methods = "mine"
-    config.update(trials=1, cycles=2, epochs=2)
-    return config
-"""
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import read_csv
+from conftest import features, read_csv
 from matplotlib import image
 
 import tavaal_jax
@@ -175,10 +175,7 @@ def test_a_damaged_file_of_one_trial_leaves_the_others_alone(finished, run_main,
 @pytest.mark.slow
 def test_arrays_of_features(tmp_path):
     """No plane and no image: there are no pictures, and all the rest."""
-    random = np.random.default_rng(0)
-    labels = np.arange(200) % 3
-    points = random.normal(size=(200, 5)) + labels[:, None]
-    dataset = tavaal_jax.Dataset.from_arrays(points[50:], labels[50:], points[:50], labels[:50])
+    dataset = features()
     config = moons.get_config()
     config.update(methods="random,margin", trials=1, cycles=2, epochs=2, batch_size=16, subset=0)
     told = []

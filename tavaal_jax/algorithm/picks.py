@@ -74,24 +74,6 @@ class Best:
         return positions[found], scores, values[found]
 
 
-def core_set(
-    values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray,
-    greedy: Callable[..., tuple[Any, Any]] | None = None,
-) -> Picks:  # fmt: skip
-    """Greedy k-center on embeddings `[M, E]`, centers `labelled [L, E]`.
-
-    A score is the pick's distance to the nearest center before it. `greedy` is `k_center`, the
-    default, or one that spreads it over devices.
-    """
-    del key
-    # The first one repeated up to a power of two changes no minimum, and saves compilations.
-    padded = 2 ** (len(labelled) - 1).bit_length()
-    fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)
-    centers = np.concatenate([labelled, fill])
-    positions, squared_distances = (greedy or k_center)(values, centers, min(count, len(values)))
-    return np.asarray(positions), np.sqrt(np.asarray(squared_distances))
-
-
 Candidate = tuple[jax.Array, jax.Array, jax.Array]
 """Of the next center: squared distance `[]`, position `[]`, embedding `[E]`."""
 
@@ -130,6 +112,24 @@ def k_center(
         start = jnp.where(positions < size, start, -1.0)
     nearest, _ = lax.scan(cover, start, labelled)
     return lax.scan(pick, nearest, length=count)[1]
+
+
+def core_set(
+    values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray,
+    greedy: Callable[..., tuple[Any, Any]] = k_center,
+) -> Picks:  # fmt: skip
+    """Greedy k-center on embeddings `[M, E]`, centers `labelled [L, E]`.
+
+    A score is the pick's distance to the nearest center before it. `greedy` is `k_center`, or
+    one that spreads it over devices.
+    """
+    del key
+    # The first one repeated up to a power of two changes no minimum, and saves compilations.
+    padded = 2 ** (len(labelled) - 1).bit_length()
+    fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)
+    centers = np.concatenate([labelled, fill])
+    positions, squared_distances = greedy(values, centers, min(count, len(values)))
+    return np.asarray(positions), np.sqrt(np.asarray(squared_distances))
 
 
 def badge(values: dict[str, np.ndarray], count: int, key: jax.Array, labelled: Any = None) -> Picks:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Pipe, wait
-from typing import Any
+from typing import Any, Self
 
 import cloudpickle
 
@@ -44,9 +44,9 @@ def run(
     Starts a worker for each of `shares`, and ends them, whatever happens. Trials that other
     processes are running are waited for, or, unless `to_the_end`, left to them.
     """
-    crew, pickled = _Crew(list(job.methods)), _pickled(job)
+    pickled = _pickled(job)
     left, later = [Order(*place) for place in todo], _Later()
-    try:
+    with _Crew(list(job.methods)) as crew:
         crew.start(pickled, shares[: len(todo)])
         while left or later or crew.is_at_work():
             asked = told.stop()
@@ -73,9 +73,6 @@ def run(
                         if had not in later.known:
                             told.tracker(f"waits for {had.method} trial {had.trial}: {fault}")
                         later.add(had)
-        crew.end(signal.SIGTERM)
-    finally:
-        crew.kill()
 
 
 class _Later:
@@ -169,6 +166,15 @@ class _Crew:
                 faults.append(TrialError(f"{member.at()} did not save within {_PATIENCE:.0f} s"))
         self.kill()
         return faults
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):  # No reason for the others to lose anything.
+            with contextlib.suppress(Exception):
+                self.end(signal.SIGTERM)
+        self.kill()
 
     def kill(self) -> None:
         """Ends all workers at once; may be called again."""

@@ -11,7 +11,7 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
 from tavaal_jax.engine import processes
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import files
+from tavaal_jax.report import checkpoints, files, records
 from tavaal_jax.study import setup, trained
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.trial import Stop, Trial
@@ -77,7 +77,9 @@ class Runner:
             def claim() -> bool:
                 """Whether there is something left to do."""
                 held.enter_context(files.claim_trial(self._folder, name, trial))
-                return not trained.is_finished(folder, self._config.cycles)
+                with contextlib.suppress(UserError):  # What is damaged is the trial's to say.
+                    return not is_finished(folder, self._config.cycles)
+                return True
 
             if processes.by_first(claim):
                 Trial(prepared, trial, recorder, self._told.stop).run()
@@ -89,6 +91,18 @@ class Runner:
                 config, METHODS[name], dataset, self._placed, self._oracle
             )
         return self._setups[name]
+
+
+def is_finished(folder: pathlib.Path, cycles: int) -> bool:
+    """Whether a trial has all its results, and nothing to go on from; UserError where damaged.
+
+    Checkpoints that were left when it ended are removed.
+    """
+    left = folder / "checkpoints"
+    done = {row["cycle"] for row in records.read_results(folder)} == set(range(cycles))
+    if done and (folder / "model" / "model.json").exists():
+        checkpoints.remove(left)
+    return done and not left.exists()
 
 
 def oracle(dataset: Dataset) -> Known:

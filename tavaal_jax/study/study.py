@@ -12,7 +12,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import compilation, devices, processes, shares
 from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
-from tavaal_jax.report import checkpoints, files, page, plots, progress, records, summary
+from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
 from tavaal_jax.study import checks, crew, cycle, runner, stages, worker
@@ -190,21 +190,16 @@ class _Study:
         return [place for place in wanted if not self._is_finished(*place)]
 
     def _is_finished(self, name, trial):
-        """Whether a trial has all its results, and nothing left to do but for its checkpoints."""
+        """Whether a trial is done, or damaged beyond what this can mend."""
         folder = files.trial_folder(self.folder, name, trial)
-        left = folder / "checkpoints"
         try:
-            rows = records.read_results(folder)
+            return runner.is_finished(folder, self.config.cycles)
         except UserError:
-            if left.exists():
+            if (folder / "checkpoints").exists():
                 return False  # It is written anew from them.
             text = f"{name} trial {trial}: {folder / 'results.csv'} is damaged, and there are no"
             self._fault(TrialError(f"{text} checkpoints: delete that folder to run it anew"))
             return True
-        done = {row["cycle"] for row in rows} == set(range(self.config.cycles))
-        if done and (folder / "model" / "model.json").exists():
-            checkpoints.remove(left)
-        return done and not left.exists()
 
     def _prepare(self, todo, dataset, stop) -> Outcomes:
         """What will run `todo`, and yield whenever a trial has ended, what ended it.

@@ -20,7 +20,7 @@ from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import LearnerState, LoopState
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import files, records
+from tavaal_jax.report import files
 from tavaal_jax.study.setup import Setup
 
 
@@ -56,17 +56,6 @@ def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> 
         "dtype": about.dtype,
     }
     files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
-
-
-def is_finished(trial: pathlib.Path, cycles: int) -> bool:
-    """Whether a trial's folder holds all results and the last model, and nothing to go on from."""
-    try:
-        done = {row["cycle"] for row in records.read_results(trial)} == set(range(cycles))
-    except UserError:
-        return False
-    return (
-        done and (trial / "model" / "model.json").exists() and not (trial / "checkpoints").exists()
-    )
 
 
 @dataclasses.dataclass(frozen=True)
