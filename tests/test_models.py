@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from configs import cifar10, digits, fashion_mnist, moons
+from configs import cifar10, digits, fashion_mnist, moons, scenes, smoke
 from tavaal_jax import models
 from tavaal_jax.models import layers
 from tavaal_jax.models.vae import stage_widths
@@ -38,6 +39,33 @@ def test_resnet_18_is_the_usual_one_for_cifar():
     ]
 
 
+@pytest.mark.parametrize(("classes", "size"), [(1000, 11_689_512), (102, 11_228_838)])
+def test_resnet_18_with_the_stem_for_imagenet(classes, size):
+    config = cifar10.get_config()
+    config.task.stem = "imagenet"
+    learner, images = models.build_learner(config, classes), jnp.zeros((2, 224, 224, 3))
+    variables = abstract(learner, images, train=False)
+    assert count(variables["params"]) == size
+    output = jax.eval_shape(lambda v: learner.apply(v, images, train=False), variables)
+    assert output.logits.shape == (2, classes)
+    assert [t.shape[1] for t in output.taps] == [56, 28, 14, 7]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 2)])
+def test_max_pool_equals_lax(size, rng):
+    images = jnp.asarray(rng.normal(size=(2, *size, 3)).astype(np.float32))
+
+    def expected(x):
+        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+    value, pull = jax.vjp(layers.max_pool, images)
+    expected_value, expected_pull = jax.vjp(expected, images)
+    np.testing.assert_array_equal(value, expected_value)
+    gradient = jnp.asarray(rng.normal(size=value.shape).astype(np.float32))
+    np.testing.assert_allclose(pull(gradient)[0], expected_pull(gradient)[0], atol=1e-6)
+
+
 def test_mlp_taps_its_middle_layer():
     learner = models.build_learner(moons.get_config(), 2)
     variables = learner.init(jax.random.key(0), jnp.ones((3, 2)), train=False)
@@ -45,6 +73,31 @@ def test_mlp_taps_its_middle_layer():
     output = learner.apply(variables, jnp.ones((3, 2)), train=False)
     assert output.logits.shape == (3, 2)
     assert [t.shape for t in output.taps] == [(3, 32)]
+
+
+@pytest.mark.parametrize("place", ["head", "stages"])
+@pytest.mark.parametrize("config", [moons, smoke, scenes], ids=lambda c: c.__name__)
+def test_the_head_alone_makes_the_logits_of_the_features(config, place, rng):
+    """So that Monte-Carlo dropout before it need not repeat what comes before."""
+    shape = {moons: (3, 2), smoke: (3, 8, 8, 1), scenes: (3, 21, 30, 3)}[config]
+    config = config.get_config()
+    config.mc_dropout.place = place
+    network = models.build_learner(config, 4)
+    images = jnp.asarray(rng.normal(size=shape).astype(np.float32))
+    first, second = jax.random.split(jax.random.key(1), (2, 3))
+
+    @jax.jit
+    def both(images):
+        variables = network.init(jax.random.key(0), images, train=False)
+        whole = network.apply(variables, images, train=False, dropout_keys=second)
+        keys = first if place == "head" else second
+        features = network.apply(variables, images, train=False, dropout_keys=keys).features
+        size = images.shape[1:3]
+        return whole, network.apply(variables, features, second, size, method="head")
+
+    whole, alone = both(images)
+    np.testing.assert_allclose(alone, whole.logits, rtol=1e-5, atol=1e-6)
+    assert alone.dtype == jnp.float32
 
 
 def test_ranker_by_hand():

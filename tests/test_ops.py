@@ -33,15 +33,19 @@ SHAPES = [
     (8, 8, 16, 24, 2, 1, 0),
     (9, 7, 16, 16, 6, 2, 2),
     (7, 7, 16, 16, 4, 2, 0),  # the last row and column are met by no window
+    # wider than two strides
+    (9, 12, 3, 5, 7, 1, 3),
+    (10, 9, 3, 5, 7, 2, 3),
 ]
 
 
-def reference(images, kernel, stride, padding):
+def reference(images, kernel, stride, padding, dilation=1):
     return lax.conv_general_dilated(
         images,
         kernel,
         (stride, stride),
         ((padding, padding),) * 2,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -91,6 +95,27 @@ def test_conv_equals_lax(shape, most_bytes, monkeypatch):
         images,
         kernel,
     )
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])  # in dilations; 1 keeps the size
+@pytest.mark.parametrize("dilation", [2, 4])
+@pytest.mark.parametrize("size", [(9, 9), (12, 16), (11, 14)])
+@pytest.mark.parametrize("channels", [(3, 5), (16, 17)])
+def test_dilated_conv_equals_lax(channels, size, dilation, padding):
+    images, kernel = normal(0, 2, *size, channels[0]), normal(1, 3, 3, *channels)
+    padding = padding * dilation
+    assert_same_value_and_gradients(
+        lambda x, w: convolution.conv(x, w, 1, padding, dilation),
+        lambda x, w: reference(x, w, 1, padding, dilation),
+        images,
+        kernel,
+    )
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(2, 2), (1, 1)])
+def test_dilation_with_a_stride_or_another_padding_is_refused(stride, padding):
+    with pytest.raises(ValueError, match="give stride 1 and a padding that is a multiple of"):
+        convolution.conv(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 3)), stride, padding, 2)
 
 
 @pytest.mark.parametrize("size", [2, 4, 5])
@@ -194,3 +219,6 @@ def test_gpu_and_tpu_get_lax_convolutions(monkeypatch):
     text = str(jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 2, 1))(images, kernel))
     assert "conv_general_dilated" in text
     assert "dot_general" not in text
+    dilated = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1, 2, 2))(images, kernel)
+    assert "rhs_dilation=(2, 2)" in str(dilated)
+    assert "reshape" not in str(dilated)

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tavaal_jax.models.drn import DRN
 from tavaal_jax.models.heads import Discriminator, LatentClassifier, Ranker
 from tavaal_jax.models.layers import Dropout, TaskOutput
 from tavaal_jax.models.mlp import MLP
@@ -12,8 +13,8 @@ from tavaal_jax.models.resnet import ResNet
 from tavaal_jax.models.vae import MLPVAE, ConvVAE, UnifiedVAE, draw, image_size
 
 __all__ = [
-    "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier", "Ranker", "ResNet",
-    "TaskOutput", "UnifiedVAE", "build_discriminator", "build_learner", "build_ranker",
+    "DRN", "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier", "Ranker",
+    "ResNet", "TaskOutput", "UnifiedVAE", "build_discriminator", "build_learner", "build_ranker",
     "build_unified_vae", "build_vae", "draw",
 ]  # fmt: skip
 
@@ -24,9 +25,12 @@ def build_learner(config: Any, classes: int, axis_name: str | None = None) -> nn
     """T for `classes` classes, any image size: returns a `TaskOutput`."""
     task, dtype = config.task, jnp.dtype(config.dtype)
     dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
+    widths, blocks = tuple(task.widths), tuple(task.blocks)
     if task.network == "resnet":
-        return ResNet(classes, tuple(task.widths), tuple(task.blocks), axis_name, dropout, dtype)
-    return MLP(classes, tuple(task.widths), dropout, dtype)
+        return ResNet(classes, widths, blocks, axis_name, dropout, dtype, task.stem)
+    if task.network == "drn":
+        return DRN(classes, widths, blocks, tuple(task.strides), axis_name, dropout, dtype)
+    return MLP(classes, widths, dropout, dtype)
 
 
 def build_ranker(config: Any) -> Ranker:

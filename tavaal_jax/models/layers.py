@@ -1,11 +1,13 @@
 """What the networks share: convolutions on `ops`, initialisers, BatchNorm, a learner's output."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from tavaal_jax.ops import convolution
 
@@ -14,7 +16,8 @@ class Dropout(NamedTuple):
     """Where a learner drops units, for calls that come with dropout keys; others drop none."""
 
     place: str = "head"
-    """"head": before the last layer; "stages": after each stage (ResNet) or hidden layer (MLP)."""
+    """"head": before the last layer; "stages": after each stage (ResNet), residual level (DRN) or
+    hidden layer (MLP)."""
     rate: float = 0.5
 
 
@@ -22,11 +25,13 @@ class TaskOutput(NamedTuple):
     """Output of a task learner T."""
 
     logits: jax.Array
-    """`[B, K]`"""
+    """`[B, K]`, or of pixels `[B, H, W, K]`"""
     taps: tuple[jax.Array, ...]
     """Input of the Ranker: feature maps `[B, H', W', C']` or features `[B, C']`."""
     embedding: jax.Array
     """Penultimate features `[B, E]`."""
+    features: jax.Array | None = None
+    """What the network's `head` makes the logits of: `[B, E]`, or a map `[B, H', W', E]`."""
 
 
 # PyTorch's default for convolutions and linear layers: uniform in +-1/sqrt(fan_in).
@@ -37,6 +42,8 @@ pytorch_uniform_transposed = nn.initializers.variance_scaling(
 )
 # The released code's choice for encoder and discriminator: normal with variance 2/fan_in.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# DRN's: normal with variance 2/fan_out.
+he_normal_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def pytorch_bias(fan_in: int) -> Callable:
@@ -47,10 +54,12 @@ def pytorch_bias(fan_in: int) -> Callable:
     )
 
 
-def dense_from(fan_in: int, features: int, dtype: Any = jnp.float32) -> nn.Dense:
+def dense_from(
+    fan_in: int, features: int, dtype: Any = jnp.float32, name: str | None = None
+) -> nn.Dense:
     """A dense layer initialised as PyTorch's, for inputs `[B, fan_in]`."""
     bias = pytorch_bias(fan_in)
-    return nn.Dense(features, dtype=dtype, kernel_init=pytorch_uniform, bias_init=bias)
+    return nn.Dense(features, dtype=dtype, kernel_init=pytorch_uniform, bias_init=bias, name=name)
 
 
 def pytorch_dense(x: jax.Array, features: int, dtype: Any = jnp.float32) -> jax.Array:
@@ -65,6 +74,7 @@ class Conv(nn.Module):
     window: int
     stride: int = 1
     padding: int = 0
+    dilation: int = 1
     use_bias: bool = False
     kernel_init: Callable = pytorch_uniform
     bias_init: Callable = nn.initializers.zeros_init()
@@ -76,8 +86,9 @@ class Conv(nn.Module):
         shape = (self.window, self.window, images.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         out = convolution.conv(
-            images.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding
-        )
+            images.astype(self.dtype), kernel.astype(self.dtype),
+            self.stride, self.padding, self.dilation,
+        )  # fmt: skip
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,))
             out = out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
@@ -99,6 +110,22 @@ class ConvTranspose(nn.Module):
         return convolution.conv_transpose(
             images.astype(self.dtype), kernel.astype(self.dtype), stride=2, padding=1
         )
+
+
+def max_pool(images: jax.Array) -> jax.Array:
+    """Largest of windows of 3x3 at stride 2, nothing beyond the edge: `[B, H, W, C] -> half`.
+
+    As maxima of slices: gradients of a `lax` window are slow on a CPU.
+    """
+
+    def along(x, axis):
+        outputs = (x.shape[axis] + 1) // 2
+        pads = [(1, 1, 0) if a == axis else (0, 0, 0) for a in range(4)]
+        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), pads)
+        first, *others = (lax.slice_in_dim(x, i, i + 2 * outputs - 1, 2, axis) for i in range(3))
+        return functools.reduce(jnp.maximum, others, first)
+
+    return along(along(images, 1), 2)
 
 
 def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> jax.Array:

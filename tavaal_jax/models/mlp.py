@@ -19,6 +19,21 @@ class MLP(nn.Module):
     dropout: Dropout = Dropout()
     dtype: Any = jnp.float32
 
+    def setup(self):
+        """The last layer, on which `head` calls alone."""
+        number = len(self.widths)
+        self.last = layers.dense_from(self.widths[-1], self.classes, name=f"Dense_{number}")
+
+    def head(
+        self, features: jax.Array, dropout_keys: jax.Array | None, size: tuple[int, ...] = ()
+    ) -> jax.Array:
+        """What follows the features of a `TaskOutput`: `[B, E] -> logits [B, K]`."""
+        del size
+        if self.dropout.place == "head":
+            rate, number = self.dropout.rate, len(self.widths)
+            features = layers.dropout(features, dropout_keys, rate, number)
+        return self.last(features)
+
     @nn.compact
     def __call__(
         self, features: jax.Array, train: bool, dropout_keys: jax.Array | None = None
@@ -32,8 +47,6 @@ class MLP(nn.Module):
             if self.dropout.place == "stages":
                 x = layers.dropout(x, dropout_keys, self.dropout.rate, number)
             hidden.append(x)
-        out = x
-        if self.dropout.place == "head":
-            out = layers.dropout(x, dropout_keys, self.dropout.rate, len(self.widths))
-        logits = layers.pytorch_dense(out, self.classes, jnp.float32)
-        return TaskOutput(logits, (hidden[len(hidden) // 2],), x.astype(jnp.float32))
+        logits = self.head(x, dropout_keys)
+        tap = hidden[len(hidden) // 2]
+        return TaskOutput(logits, (tap,), x.astype(jnp.float32), x)

@@ -1,6 +1,6 @@
-"""ResNet with basic blocks and the CIFAR stem: "Deep residual learning" (He et al., CVPR 2016)."""
+"""ResNet with basic blocks: "Deep residual learning" (He et al., CVPR 2016)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ class BasicBlock(nn.Module):
     stride: int
     axis_name: str | None
     dtype: Any
+    dilation: int = 1
+    kernel_init: Callable = layers.pytorch_uniform
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -26,20 +28,26 @@ class BasicBlock(nn.Module):
         def norm(x):
             return layers.batch_norm(train, self.axis_name, self.dtype)(x)
 
-        out = layers.Conv(self.features, 3, self.stride, 1, dtype=self.dtype)(images)
+        def conv(window, stride, padding, dilation=1):
+            return layers.Conv(
+                self.features, window, stride, padding, dilation,
+                kernel_init=self.kernel_init, dtype=self.dtype,
+            )  # fmt: skip
+
+        out = conv(3, self.stride, self.dilation, self.dilation)(images)
         out = nn.relu(norm(out))
-        out = norm(layers.Conv(self.features, 3, 1, 1, dtype=self.dtype)(out))
+        out = norm(conv(3, 1, self.dilation, self.dilation)(out))
         if images.shape != out.shape:
-            shortcut = layers.Conv(self.features, 1, self.stride, dtype=self.dtype)(images)
-            images = norm(shortcut)
+            images = norm(conv(1, self.stride, 0)(images))
         return nn.relu(out + images)
 
 
 class ResNet(nn.Module):
-    """ResNet-18 with widths (64, 128, 256, 512) and two blocks per stage, 3x3 stem, no max-pool.
+    """ResNet-18 with widths (64, 128, 256, 512) and two blocks per stage.
 
-    Kernels and biases start as PyTorch's defaults (uniform in +-1/sqrt(fan_in)), as in the released
-    code. Taps are the outputs of the stages, the embedding is the pooled last one.
+    Its stem is "cifar", a 3x3 convolution, or "imagenet", a 7x7 one and a max-pool, both of stride
+    2. Kernels and biases start as PyTorch's defaults (uniform in +-1/sqrt(fan_in)), as in the
+    released code. Taps are the outputs of the stages, the embedding is the pooled last one.
     """
 
     classes: int
@@ -48,14 +56,32 @@ class ResNet(nn.Module):
     axis_name: str | None = None
     dropout: Dropout = Dropout()
     dtype: Any = jnp.float32
+    stem: str = "cifar"
+
+    def setup(self):
+        """The last layer, on which `head` calls alone."""
+        self.last = layers.dense_from(self.widths[-1], self.classes, name="Dense_0")
+
+    def head(
+        self, features: jax.Array, dropout_keys: jax.Array | None, size: tuple[int, ...] = ()
+    ) -> jax.Array:
+        """What follows the features of a `TaskOutput`: `[B, E] -> logits [B, K]`."""
+        del size
+        if self.dropout.place == "head":
+            rate, number = self.dropout.rate, len(self.widths)
+            features = layers.dropout(features, dropout_keys, rate, number)
+        return self.last(features)
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool, dropout_keys: jax.Array | None = None
     ) -> TaskOutput:
         """`images [B, H, W, C] -> logits [B, K], taps, embedding [B, E]`."""
-        x = layers.Conv(self.widths[0], 3, 1, 1, dtype=self.dtype)(images)
+        window, stride, padding = (7, 2, 3) if self.stem == "imagenet" else (3, 1, 1)
+        x = layers.Conv(self.widths[0], window, stride, padding, dtype=self.dtype)(images)
         x = nn.relu(layers.batch_norm(train, self.axis_name, self.dtype)(x))
+        if self.stem == "imagenet":
+            x = layers.max_pool(x)
         taps = []
         for stage, (features, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for block in range(blocks):
@@ -64,8 +90,5 @@ class ResNet(nn.Module):
             if self.dropout.place == "stages":
                 x = layers.dropout(x, dropout_keys, self.dropout.rate, stage)
             taps.append(x)
-        embedding = out = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        if self.dropout.place == "head":
-            out = layers.dropout(out, dropout_keys, self.dropout.rate, len(self.widths))
-        logits = layers.pytorch_dense(out, self.classes)
-        return TaskOutput(logits, tuple(taps), embedding)
+        embedding = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return TaskOutput(self.head(embedding, dropout_keys), tuple(taps), embedding, embedding)

@@ -17,15 +17,25 @@ from tavaal_jax.ops import patches, winograd
 _LEAST_CHANNELS = 16  # with fewer, transforming the tiles costs more than it saves
 
 
-def conv(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def conv(
+    images: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int = 1
+) -> jax.Array:
     """Cross-correlates `images [B, H, W, C]` with `kernel [k, k, C, F]`, zero padding on all sides.
 
-    Returns `[B, H', W', F]` with `H' = (H + 2 padding - k) // stride + 1`.
+    Returns `[B, H', W', F]` with `H' = (H + 2 padding - dilation (k - 1) - 1) // stride + 1`.
     """
     chex.assert_rank([images, kernel], 4)
+    if dilation > 1 and (stride > 1 or padding % dilation):
+        raise ValueError(
+            f"dilation is {dilation} with stride {stride} and padding {padding}:"
+            " give stride 1 and a padding that is a multiple of the dilation"
+        )
     if not _on_cpu():
-        return _lax_conv(images, kernel, stride, padding)
+        return _lax_conv(images, kernel, stride, padding, dilation)
     room = winograd if _by_winograd(kernel, stride) else patches
+    if dilation > 1:
+        plain = lambda x: room.conv(x, kernel, 1, padding // dilation)
+        return _by_phases(plain, images, dilation)
     return room.conv(images, kernel, stride, padding)
 
 
@@ -51,11 +61,34 @@ def _by_winograd(kernel, stride):
     return winograd.covers(window, stride) and min(channels, features) >= _LEAST_CHANNELS
 
 
-def _lax_conv(images, kernel, stride, padding):
+def _by_phases(function, images, dilation):
+    """A convolution dilated, given the plain one: that of every phase of rows and columns.
+
+    An output pixel sees only pixels whose distances from it are multiples of the dilation.
+    """
+    batch, height, width, channels = images.shape
+    images = jnp.pad(images, ((0, 0), (0, -height % dilation), (0, -width % dilation), (0, 0)))
+    rows, columns = (n // dilation for n in images.shape[1:3])
+    phases = images.reshape(batch, rows, dilation, columns, dilation, channels)
+    phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, channels)
+    out = function(phases)
+    _, out_rows, out_columns, features = out.shape
+    out = out.reshape(batch, dilation, dilation, out_rows, out_columns, features)
+    out = out.transpose(0, 3, 1, 4, 2, 5)
+    out = out.reshape(batch, out_rows * dilation, out_columns * dilation, features)
+    height, width = (
+        height + dilation * (out_rows - rows),
+        width + dilation * (out_columns - columns),
+    )
+    return out[:, :height, :width]
+
+
+def _lax_conv(images, kernel, stride, padding, dilation=1):
     pads = ((padding, padding),) * 2
     return lax.conv_general_dilated(
-        images, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+        images, kernel, (stride, stride), pads, rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
 
 
 def _lax_conv_transpose(images, kernel, stride, padding):

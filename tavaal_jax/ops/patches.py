@@ -65,10 +65,10 @@ conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _output(images, kernel, stride, padding):
     """Convolution `[B, H, W, C], [k, k, C, F] -> [B, H', W', F]`."""
-    size, _, _, features = kernel.shape
-    if stride == 1 and size > 1:
-        return _lax_conv(images, kernel, padding)
-    return _dot(_patches(images, size, stride, padding), kernel.reshape(-1, features))
+    window, _, _, features = kernel.shape
+    if window > 2 * stride:  # Patches hold a pixel (window / stride)^2 times.
+        return _lax_conv(images, kernel, padding, stride)
+    return _dot(_patches(images, window, stride, padding), kernel.reshape(-1, features))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -102,10 +102,10 @@ def _kernel_gradient(images, gradient, window, stride, padding):
     return total.reshape(window, window, channels, features).astype(images.dtype)
 
 
-def _lax_conv(images, kernel, padding):
+def _lax_conv(images, kernel, padding, stride=1):
     wide = matrix.factor_type(images.dtype)
     out = lax.conv_general_dilated(
-        images.astype(wide), kernel.astype(wide), (1, 1), ((padding, padding),) * 2,
+        images.astype(wide), kernel.astype(wide), (stride, stride), ((padding, padding),) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"), preferred_element_type=jnp.float32,
     )  # fmt: skip
     return out.astype(images.dtype)
