@@ -4,13 +4,15 @@ import io
 import json
 import pathlib
 import tarfile
+import zipfile
 
 import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core.download import checksums, resource
 
-from tavaal_jax.data.tfds import URLS
+from tavaal_jax.data.tfds import MANUAL, URLS
 
 CIFAR_TRAIN, CIFAR_TEST = 400, 40
 
@@ -44,6 +46,22 @@ def tar(files: dict[str, bytes]) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """A zip of `files`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def encoded(pixels: np.ndarray, format: str = "png") -> bytes:
+    """A picture file; `[H, W]` is grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format)
     return buffer.getvalue()
 
 
@@ -100,3 +118,75 @@ def svhn_cropped(data_dir: pathlib.Path) -> None:
         }
         scipy.io.savemat(buffer, content)
         place(data_dir, "svhn_cropped", url, buffer.getvalue())
+
+
+CALTECH = {"Faces": 31, "accordion": 32, "BACKGROUND_Google": 30}
+CALTECH_GREY, CALTECH_PANORAMA = "accordion/image_0001", "faces/image_0002"
+
+
+def caltech_picture(name: str) -> np.ndarray:
+    """The image of an id, `[H, W, 3]` or `[H, W]`: of a colour that stands for class and number."""
+    folder, _, number = name.partition("/image_")
+    colour = np.uint8([60 * (1 + len(folder) % 3), 7 * int(number), 128])
+    if name == CALTECH_GREY:
+        return np.full((40, 30), 77, np.uint8)
+    if name == CALTECH_PANORAMA:
+        return np.repeat(np.uint8([0, 255]), 200)[None, :, None].repeat(100, 0).repeat(3, 2)
+    return np.broadcast_to(colour, (30 + int(number), 50, 3))
+
+
+def caltech101(data_dir: pathlib.Path) -> None:
+    """`caltech-101.zip`: a tar.gz in it, a folder for each class; one file is no image."""
+    files = {"101_ObjectCategories/BACKGROUND_Google/tmp": b"no image"}
+    for folder, count in CALTECH.items():
+        for number in range(count, 0, -1):
+            picture = caltech_picture(f"{folder.lower()}/image_{number:04d}")
+            name = f"101_ObjectCategories/{folder}/image_{number:04d}.jpg"
+            files[name] = encoded(picture, "jpeg")
+    content = zipped({"caltech-101/101_ObjectCategories.tar.gz": tar(files)})
+    place(data_dir, "caltech101", URLS["caltech101"][0], content)
+
+
+FRAMES = {
+    "train": ("zurich_000001_000019", "bonn_000002_000019", "bonn_000001_000020"),
+    "val": ("frank-furt_000000_000294", "ulm_000000_000019"),
+    "test": ("berlin_000000_000019",),
+}
+FRAMES_IGNORED = "bonn_000002_000019"
+
+
+def frame(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image `[64, 128, 3]` and raw ids `[64, 128]` of a frame."""
+    random = np.random.default_rng(list(name.encode()))
+    image = random.integers(0, 256, (64, 128, 3), np.uint8)
+    return image, random.integers(0, 7 if name == FRAMES_IGNORED else 34, (64, 128), np.uint8)
+
+
+def cityscapes_files() -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What is in the two zips."""
+    images, labels = {}, {}
+    for split, frames in FRAMES.items():
+        for name in frames:
+            place = f"{split}/{name.partition('_')[0]}/{name}"
+            image, raw = frame(name)
+            images[f"leftImg8bit/{place}_leftImg8bit.png"] = encoded(image)
+            labels[f"gtFine/{place}_gtFine_labelIds.png"] = encoded(raw)
+            labels[f"gtFine/{place}_gtFine_color.png"] = encoded(image)
+    return images, labels
+
+
+def cityscapes(data_dir: pathlib.Path) -> None:
+    """`leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip`, where TFDS wants them."""
+    manual = data_dir / "downloads" / "manual"
+    manual.mkdir(parents=True, exist_ok=True)
+    for name, files in zip(MANUAL["cityscapes"].files, cityscapes_files(), strict=True):
+        (manual / name).write_bytes(zipped(files))
+
+
+def cityscapes_folder(folder: pathlib.Path) -> None:
+    """Both, unpacked."""
+    for files in cityscapes_files():
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)

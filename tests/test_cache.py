@@ -44,6 +44,12 @@ def test_images_stay_on_the_disk(tmp_path):
         arrays["train_images"][0] = 1
 
 
+def test_label_maps_stay_there_too(tmp_path):
+    make = lambda new: cache.fill(new, {"train_labels": np.zeros((3, 4, 5), np.uint8)})
+    arrays = cache.load_or_make(tmp_path / "set", make)
+    assert isinstance(arrays["train_labels"], np.memmap)
+
+
 def test_an_embedded_set_is_stored_nowhere():
     arrays = cache.in_memory(three)
     np.testing.assert_array_equal(arrays["x"], [0, 1, 2])

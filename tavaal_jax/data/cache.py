@@ -28,8 +28,8 @@ New = Callable[[str, tuple[int, ...], Any], np.ndarray]
 def load_or_make(path: pathlib.Path, make: Callable[[New], None]) -> dict[str, np.ndarray]:
     """The arrays stored at `path`; made and stored first if there are none.
 
-    Images stay on the disk and are mapped. `make(new)` fills arrays that it has asked for, which
-    lie on the disk, too: no data set need fit into memory.
+    Images and label maps stay on the disk and are mapped. `make(new)` fills arrays that it has
+    asked for, which lie on the disk, too: no data set need fit into memory.
 
     A lock lets one of several processes make them while the others wait; the folder appears under
     its name only when it is complete.
@@ -47,14 +47,16 @@ def load_or_make(path: pathlib.Path, make: Callable[[New], None]) -> dict[str, n
                 shutil.rmtree(leftover)  # of a process that was killed while it held the lock
             _store(path, make)
     try:
-        return {
-            file.stem: np.load(file, "r" if "images" in file.stem else None)
-            for file in sorted(path.glob("*.npy"))
-        }
+        return {file.stem: _load(file) for file in sorted(path.glob("*.npy"))}
     except (OSError, EOFError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete that folder, and it is made anew"
         ) from error
+
+
+def _load(file):
+    array = np.load(file, "r")
+    return array if array.ndim > 1 or "images" in file.stem else np.array(array)
 
 
 def _store(path, make):

@@ -1,0 +1,298 @@
+"""Cityscapes from folders and from TFDS, and pictures that are decoded when asked for."""
+
+import concurrent.futures
+import importlib.util
+import pathlib
+import shutil
+
+import archives
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tavaal_jax.data import cache, cityscapes, decode, sources, tfds
+from tavaal_jax.errors import UserError
+
+TRAIN, TEST = (sorted(archives.FRAMES[split]) for split in ("train", "val"))
+
+
+def settings(folder, through="folder", data_dir=""):
+    keys = {"folder": str(folder), "cache": True, "through": through}
+    return ConfigDict({"dataset": "cityscapes", "data_dir": str(data_dir), "cityscapes": keys})
+
+
+def read(config):
+    return cache.in_memory(lambda new: cityscapes.read(config, new))
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cityscapes")
+    archives.cityscapes_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(unpacked, tmp_path):
+    """A folder to damage."""
+    return shutil.copytree(unpacked, tmp_path / "copy")
+
+
+def image_file(folder, name, split="train"):
+    city = name.partition("_")[0]
+    return folder / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
+
+
+def label_file(folder, name, split="train"):
+    city = name.partition("_")[0]
+    return folder / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"
+
+
+def line(call, *arguments):
+    """The one line of the UserError that a call raises."""
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# What is read
+
+
+def check(arrays):
+    for split, frames in (("train", TRAIN), ("test", TEST)):
+        images, raw = map(np.stack, zip(*map(archives.frame, frames), strict=True))
+        np.testing.assert_array_equal(arrays[f"{split}_images"], images)
+        labels = np.asarray(arrays[f"{split}_labels"])
+        assert labels.dtype == np.uint8
+        assert labels.shape == (len(frames), 64, 128)
+        for train_id, raw_id in enumerate(cityscapes.RAW_IDS):
+            np.testing.assert_array_equal(labels == train_id, raw == raw_id)
+        others = ~np.isin(raw, cityscapes.RAW_IDS)
+        np.testing.assert_array_equal(labels == cityscapes.IGNORED, others)
+    assert list(arrays["train_ids"]) == TRAIN
+    assert tuple(arrays["class_names"]) == cityscapes.CLASS_NAMES
+
+
+def test_folders_are_read_by_frame(unpacked, capsys):
+    arrays = read(settings(unpacked))
+    check(arrays)
+    assert (arrays["train_labels"][TRAIN.index(archives.FRAMES_IGNORED)] == 255).all()
+    assert "once: 0.0 GB" in capsys.readouterr().err
+
+
+def test_without_a_cache_pictures_stand_for_the_same_arrays(unpacked):
+    arrays = cityscapes.lazily(settings(unpacked))
+    assert {name for name, array in arrays.items() if isinstance(array, decode.Pictures)} == {
+        f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")
+    }
+    check(arrays)
+
+
+def test_the_folder_is_below_data_dir_where_none_is_given(tmp_path, unpacked):
+    (tmp_path / "cityscapes").symlink_to(unpacked)
+    assert cityscapes.folder(settings("", data_dir=tmp_path)) == unpacked.resolve()
+
+
+def test_classes_are_upstreams():
+    assert len(cityscapes.CLASS_NAMES) == len(set(cityscapes.CLASS_NAMES)) == 19
+    assert sorted(cityscapes.RAW_IDS) == list(cityscapes.RAW_IDS)
+    assert cityscapes.COLOURS.shape == (19, 3)
+    assert (cityscapes.TRAIN_IDS != cityscapes.IGNORED).sum() == 19
+    assert cityscapes.TRAIN_IDS[[7, 33, 0, 255]].tolist() == [0, 18, 255, 255]
+
+
+def test_each_folder_has_a_decoded_cache_of_its_own(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    configs = [settings(tmp_path / name) for name in ("a", "b")]
+    configs.append(settings(tmp_path / "a", through="tfds"))
+    assert len({sources.cache_folder(config) for config in configs}) == 3
+    assert cityscapes.cache_name(settings(tmp_path / "link")) == cityscapes.cache_name(configs[0])
+    assert sources.cache_folder(ConfigDict({"dataset": "cifar10", "data_dir": "/data"})) == (
+        cache.folder("/data", "cifar10")
+    )
+
+
+# What is wrong with the files
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    (tmp_path / "leftImg8bit").mkdir()
+    message = line(cityscapes.lazily, settings(tmp_path))
+    for part in (tmp_path, "gtFine", "cityscapes-dataset.com", *tfds.MANUAL["cityscapes"].files):
+        assert str(part) in message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_images(copy, split):
+    shutil.rmtree(copy / "leftImg8bit" / split)
+    message = line(cityscapes.lazily, settings(copy))
+    assert str(copy / "leftImg8bit" / split) in message
+    assert "unpack leftImg8bit_trainvaltest.zip" in message
+
+
+def test_images_without_a_label(copy):
+    missing = [label_file(copy, name) for name in TRAIN[1:]]
+    for path in missing:
+        path.unlink()
+    message = line(cityscapes.lazily, settings(copy))
+    assert "2 of 3 images" in message
+    assert str(missing[0]) in message
+    assert "unpack gtFine_trainvaltest.zip" in message
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "reason"),
+    [
+        (image_file, archives.encoded(NOISE)[:9000], "cannot be decoded (image file is truncated"),
+        (image_file, archives.encoded(NOISE)[:20], "cannot be decoded"),
+        (image_file, b"", "cannot be decoded (no picture)"),
+        (image_file, archives.encoded(NOISE[:, :100]), "100x64 pixels where 128x64 are expected"),
+        (image_file, archives.encoded(NOISE[..., 0].astype(np.uint16)), "mode I;16"),
+        (label_file, archives.encoded(NOISE[..., 0])[:4000], "cannot be decoded"),
+        (label_file, archives.encoded(NOISE[:32, :, 0]), "128x32 pixels where 128x64 are expected"),
+        (label_file, archives.encoded(NOISE[..., 0].astype(np.uint16)), "8-bit grey (L)"),
+        (label_file, archives.encoded(NOISE), "mode RGB where 8-bit grey (L) is expected"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be(copy, tmp_path, place, content, reason):
+    path = place(copy, TRAIN[1])
+    path.write_bytes(content)
+    arrays = cityscapes.lazily(settings(copy))  # Nothing is decoded yet.
+    name = "train_images" if place is image_file else "train_labels"
+    assert arrays[name][0].shape[:2] == (64, 128)
+    for call in (
+        lambda: arrays[name][:, :4],
+        lambda: cache.load_or_make(tmp_path / "made", lambda n: cityscapes.read(settings(copy), n)),
+    ):
+        message = line(call)
+        assert str(path) in message
+        assert reason in message
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_file_that_has_gone(copy):
+    arrays = cityscapes.lazily(settings(copy))
+    image_file(copy, TRAIN[1]).unlink()
+    assert "(No such file or directory)" in line(lambda: arrays["train_images"][1])
+
+
+def test_a_first_image_that_is_none(copy):
+    image_file(copy, TRAIN[0]).write_bytes(b"")
+    assert "(no picture)" in line(cityscapes.lazily, settings(copy))
+
+
+# Pictures
+
+
+@pytest.fixture(params=["images", "labels"])
+def both(request, unpacked):
+    """Pictures, and the array that they stand for."""
+    pictures = cityscapes.lazily(settings(unpacked))[f"train_{request.param}"]
+    return pictures, np.asarray(pictures)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        1, -1, np.int32(2), slice(None), slice(1, None), slice(2, None, -2), slice(5, 9), [2, 0, 0],
+        [], np.array([[1, 2], [0, -1]]), np.array([True, False, True]), ...,
+        (0, slice(3, 9)), (0, slice(3, 9), slice(100, 200)), ([2, 0], slice(None, None, -1)),
+        (slice(2), slice(1), slice(-3, None)), (np.array([[1], [2]]), slice(0), slice(4)),
+    ],
+)  # fmt: skip
+def test_pictures_are_indexed_like_an_array(both, key):
+    pictures, array = both
+    found = pictures[key]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, array[key], strict=True)
+
+
+def test_pictures_look_like_an_array(both):
+    pictures, array = both
+    for name in ("shape", "dtype", "ndim", "nbytes"):
+        assert getattr(pictures, name) == getattr(array, name)
+    assert len(pictures) == len(list(pictures)) == 3
+    assert np.asarray(pictures, np.float32).dtype == np.float32
+    with pytest.raises(ValueError, match="without a copy"):
+        np.asarray(pictures, copy=False)
+    with pytest.raises(IndexError, match="out of bounds"):
+        pictures[3]
+    for key in ((0, 1), (0, [1, 2]), (0, *[slice(None)] * array.ndim)):
+        with pytest.raises(IndexError, match="cut by slices"):
+            pictures[key]
+    with pytest.raises(TypeError, match="item assignment"):
+        pictures[0] = 0
+
+
+def test_only_what_is_asked_for_is_decoded(both, monkeypatch):
+    pictures, _ = both
+    asked, original = [], decode.pixels
+    monkeypatch.setattr(
+        decode, "pixels", lambda file, *rest: asked.append(file) or original(file, *rest)
+    )
+    pictures.nbytes, pictures.shape, len(pictures)
+    pictures[[2, 0], :4]
+    assert [file.name.partition("_0")[0] for file in asked] == ["zurich", "bonn"]
+
+
+def test_threads_share_pictures(both):
+    pictures, array = both
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(pictures.__getitem__, [0, 1, 2] * 20))
+    np.testing.assert_array_equal(found, np.concatenate([array] * 20))
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+def test_grey_pictures_have_the_colours_of_grey(tmp_path, format):
+    files = []
+    for number, pixels in enumerate((np.full((8, 16), 9, np.uint8), NOISE[:8, :16])):
+        files.append(tmp_path / f"{number}.{format}")
+        files[-1].write_bytes(archives.encoded(pixels, format))
+    pictures = decode.Pictures(files, list(map(str, files)), (8, 16, 3))
+    assert (pictures[0] == 9).all()
+    assert pictures[:].shape == (2, 8, 16, 3)
+
+
+# Through TFDS
+
+
+def test_without_a_cache_nothing_is_read_through_tfds(tmp_path):
+    assert "cityscapes.through=folder" in line(
+        cityscapes.lazily, settings("", through="tfds", data_dir=tmp_path)
+    )
+
+
+def test_missing_zips_are_named_with_their_place(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    found = lambda name: "installed" if name == "tensorflow" else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    config = settings("", through="tfds", data_dir=tmp_path)
+    manual = pathlib.Path(tmp_path, "downloads", "manual")
+    message = line(read, config)
+    for part in (*tfds.MANUAL["cityscapes"].files, "cityscapes-dataset.com", manual):
+        assert str(part) in message
+    manual.mkdir(parents=True)
+    (manual / "gtFine_trainvaltest.zip").touch()
+    message = line(read, config)
+    assert "leftImg8bit_trainvaltest.zip" in message
+    assert "gtFine" not in message
+
+
+@pytest.mark.slow
+def test_tfds_gives_what_the_folders_give(tmp_path):
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("needs the extra tfds")
+    archives.cityscapes(tmp_path)
+    archives.cityscapes_folder(tmp_path / "cityscapes")  # Where TFDS prepares it, too.
+    folder = read(settings("", data_dir=tmp_path))
+    for _ in range(2):  # Prepared by the first.
+        prepared = read(settings("", through="tfds", data_dir=tmp_path))
+        check(prepared)
+        assert folder.keys() == prepared.keys()
+        for name, array in folder.items():
+            np.testing.assert_array_equal(array, prepared[name], strict=True)
