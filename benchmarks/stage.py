@@ -16,7 +16,7 @@ default flags takes half an hour on two cores.
 import harness
 import jax
 
-from tavaal_jax.study import cycle, stages
+from tavaal_jax.study import cycle, training
 
 
 def main():
@@ -40,7 +40,7 @@ def main():
     programs.train("adversary", 1)
     programs.scores(range(128))
     programs.accuracy()
-    vae_steps = stages.stage_steps(config, programs.setup.size, config.initial, "adversary")
+    vae_steps = training.stage_steps(config, programs.setup.size, config.initial, "adversary")
 
     def ours():
         key = jax.random.key(1)
@@ -64,7 +64,7 @@ def main():
         {"ours": ours, "PyTorch, released work": lambda: peer(untimed=0)}, arguments.rounds
     )
     peer.close()
-    steps = stages.stage_steps(config, programs.setup.size, config.initial, "task")
+    steps = training.stage_steps(config, programs.setup.size, config.initial, "task")
     title = f"cycle of {steps} steps of T, {vae_steps} of the VAE, {arguments.subset} scores"
     harness.report(title, times, None, arguments, peers=peer.about)
 

@@ -66,6 +66,11 @@ def _widths(value):
     return _whole(value) or (None if min(value, default=0) > 0 else "one or more positive widths")
 
 
+def _strides(value):
+    fits = len(value) == 4 and all(stride in (1, 2) for stride in value)
+    return None if fits else "four strides, each of them 1 or 2"
+
+
 def _numbers(value):
     return None if all(isinstance(number, int | float) for number in value) else "numbers"
 
@@ -123,11 +128,32 @@ KEYS: dict[str, Key] = {
         2, "pixels of zeros on each side before the random crop", _at_least(0)
     ),
     "augmentation.flip": Key(True, "horizontally, half of the time"),
-    "task.network": Key("resnet", 'or "mlp", for feature vectors', _one_of("resnet", "mlp")),
-    "task.widths": Key(
-        (64, 128, 256, 512), "channels of each stage; units of each hidden layer", _widths
+    "augmentation.crop": Key(
+        0, "maps only: side of the random window that T is trained on; 0: all", _at_least(0)
     ),
-    "task.blocks": Key((2, 2, 2, 2), "basic blocks in each stage", _widths),
+    "cityscapes.folder": Key(
+        "", "with leftImg8bit/ and gtFine/ unpacked; empty: cityscapes/ in data_dir", neutral=True
+    ),
+    "cityscapes.through": Key(
+        "folder", 'or "tfds": from the zips, through TensorFlow Datasets',
+        _one_of("folder", "tfds"), True,
+    ),
+    "cityscapes.cache": Key(
+        False, "decode all pictures once, to 29 GB in data_dir; else whenever they are read",
+        neutral=True,
+    ),
+    "task.network": Key(
+        "resnet", 'or "drn", for label maps, or "mlp", for feature vectors',
+        _one_of("resnet", "drn", "mlp"),
+    ),
+    "task.stem": Key(
+        "cifar", 'of resnet; or "imagenet": stride 2 and a max-pool', _one_of("cifar", "imagenet")
+    ),
+    "task.widths": Key(
+        (64, 128, 256, 512), "channels of each stage or level; units of each hidden layer", _widths
+    ),
+    "task.blocks": Key((2, 2, 2, 2), "in each stage of resnet, or level of drn", _widths),
+    "task.strides": Key((1, 2, 2, 2), "of the first four levels of drn", _strides),
     "task.optimiser": Key("sgd", 'or "adam"', _OPTIMISER),
     "task.learning_rate": Key(0.1, "of T and R", _positive),
     "task.momentum": Key(0.9, "of SGD", _fraction),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from tavaal_jax.algorithm.adversary import Rank, rank_of, tavaal, vaal
 from tavaal_jax.algorithm.learner import Said
 from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import Half, Schedule, derive, example_keys
-from tavaal_jax.data.plans import Plan
+from tavaal_jax.data.plans import Given, Plan
+from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.engine import steps
 
 KEY = derive(jax.random.key(0), 0)
@@ -141,19 +143,21 @@ def test_noise_depends_on_the_position_and_differs_between_pools():
     plan = Plan(None, None, positions)
     schedule = Schedule(jnp.int32(5), None, None, None)
     labels = jnp.arange(4)
-    both = steps.halves_of((IMAGES[:4], IMAGES[4:8]), (None, None), labels, KEY, schedule, plan)
+    made = SimpleNamespace(learner=SimpleNamespace(problem=Classification(4)))
+
+    def halves(first, count, plan):
+        given = lambda begin: Given(IMAGES[begin : begin + count], labels[:count], None)
+        examples = steps.Gathered(given(first), given(4 + first))
+        normalise = Normaliser(np.float32(0), np.float32(1))
+        return steps.halves_of(made, examples, (None, None), normalise, KEY, schedule, plan)
+
+    both = halves(0, 4, plan)
+    np.testing.assert_array_equal(both[1].images, IMAGES[4:8])
     np.testing.assert_array_equal(both[0].labels, labels)
     np.testing.assert_array_equal(both[1].labels, -1)
     bits = [np.asarray(jax.random.key_data(half.keys)) for half in both]
     assert len(np.unique(np.concatenate(bits), axis=0)) == 8
-    again = steps.halves_of(
-        (IMAGES[:2], IMAGES[4:6]),
-        (None, None),
-        labels[:2],
-        KEY,
-        schedule,
-        plan._replace(positions=positions[2:]),
-    )
+    again = halves(0, 2, plan._replace(positions=positions[2:]))
     for whole, half in zip(bits, again, strict=True):
         np.testing.assert_array_equal(whole[2:], jax.random.key_data(half.keys))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import moons, smoke
+from configs import moons, scenes, smoke
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import UserError
@@ -11,6 +11,16 @@ from tavaal_jax.study import checks
 
 IMAGES = Dataset.from_arrays(np.zeros((80, 6, 6, 3), np.uint8), np.arange(80) % 4, name="mine")
 POINTS = Dataset.from_arrays(np.zeros((80, 3)), np.arange(80) % 2, name="mine")
+MAPS = Dataset.from_arrays(
+    np.zeros((40, 8, 12, 3), np.uint8), np.full((40, 8, 12), 2, np.uint8), name="mine"
+)
+
+
+def maps(**changes):
+    config = scenes.get_config()
+    config.update(cycles=2, initial=16, budget=8, subset=0)
+    config.update_from_flattened_dict(changes)
+    return config
 
 
 def images(**changes):
@@ -41,7 +51,8 @@ def test_a_data_set_of_ones_own_needs_no_name_that_is_known():
 
 
 def test_facts_are_those_of_the_loaded_data_set():
-    assert checks.Facts.of(IMAGES) == ("mine", 80, 4, (6, 6, 3))
+    assert checks.Facts.of(IMAGES) == ("mine", 80, 4, (6, 6, 3), False)
+    assert checks.Facts.of(MAPS) == ("mine", 40, 3, (8, 12, 3), True)
 
 
 def test_a_method_is_registered_under_its_own_name(monkeypatch):
@@ -53,6 +64,38 @@ def test_a_method_is_registered_under_its_own_name(monkeypatch):
 
 
 WRONG = {
+    "a class for a map": (
+        maps(**{"task.network": "resnet"}), MAPS,
+        "task.network is 'resnet', and mine has label maps: give task.network = 'drn'",
+    ),
+    "a map for a class": (
+        images(**{"task.network": "drn"}), IMAGES,
+        "task.network is 'drn', and mine has no label maps: give",
+    ),
+    "levels": (
+        maps(**{"task.blocks": (1, 1, 1, 1)}), MAPS,
+        "task.widths has 8 levels and task.blocks 4: give drn eight of both",
+    ),
+    "strides": (
+        maps(**{"task.strides": (1, 2, 4, 1)}), MAPS,
+        "task.strides is (1, 2, 4, 1): give four strides, each of them 1 or 2",
+    ),
+    "a stem": (
+        images(**{"task.stem": "resnet"}), IMAGES, "one of cifar, imagenet",
+    ),
+    "maps of points": (
+        points(**{"task.network": "drn"}, batch_size=16), POINTS, "task.network is 'drn', and mine",
+    ),
+    "padded maps": (
+        maps(**{"augmentation.pad": 2}), MAPS, "augmentation.pad is 2, and mine has label maps",
+    ),
+    "windows of classes": (
+        images(**{"augmentation.crop": 4}), IMAGES, "augmentation.crop is 4, and mine has no label",
+    ),
+    "thinned maps": (
+        maps(dataset="scenes", **{"imbalance.ratio": 10}), None,
+        "imbalance.ratio is 10, and scenes has label maps: give 1",
+    ),
     "more than the images": (images(budget=70), IMAGES, "= 86 is more than the 80 training images"),
     "devices": (images(batch_size=4), IMAGES, "give a multiple of 8, twice the 4 devices"),
     "means": (

@@ -17,15 +17,16 @@ SAME_WEIGHTS = """
 import functools, jax, numpy as np
 from configs import digits
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.engine import compilation, parts, programs
-shape, classes = (8, 8, 1), 10
-made = parts.build(digits.get_config(), METHODS["tavaal"], shape, classes)
+shape, problem = (8, 8, 1), Classification(10)
+made = parts.build(digits.get_config(), METHODS["tavaal"], shape, problem)
 init = functools.partial(programs._init, made, shape)
 draw = lambda options: jax.jit(init, compiler_options=options)(jax.random.key(0), 0)
 assert compilation.quickly()
 quick, usual = draw(compilation.quickly()), draw({})
 jax.tree.map(np.testing.assert_array_equal, quick, usual)
-built = programs.build(digits.get_config(), METHODS["tavaal"], shape, classes)
+built = programs.build(digits.get_config(), METHODS["tavaal"], shape, problem)
 jax.tree.map(np.testing.assert_array_equal, built.init(jax.random.key(0), 0), usual)
 assert quick[1] is not None
 """

@@ -222,7 +222,7 @@ def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
     assert {name for name, key in KEYS.items() if key.neutral} == {
         "data_dir", "methods", "trials", "first_trial", "feed", "parallel", "workers",
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
-        "tensorboard",
+        "tensorboard", "cityscapes.folder", "cityscapes.through", "cityscapes.cache",
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.report import diagnostics
-from tavaal_jax.study import cycle, stages
+from tavaal_jax.study import cycle, training
 
 
 def test_stages_of_each_method_and_schedule():
@@ -101,7 +101,7 @@ def test_methods_without_a_ranking_loss_train_the_same_learner(name):
     made = without_dropout() if name == "mc_dropout" else prepared(name)
     seen, random = cycle_of(made), first_cycle("random")
     losses = task_losses(random)
-    assert len(losses) == stages.stage_steps(made.config, made.size, 20, "task")
+    assert len(losses) == training.stage_steps(made.config, made.size, 20, "task")
     # Another program around the same steps may round differently: XLA fuses them as it sees fit.
     np.testing.assert_allclose(task_losses(seen), losses, rtol=1e-5, atol=1e-6)
     trained = [

@@ -19,12 +19,12 @@ def choice(**changes):
     return diagnostics.Choice(**{**given, **changes})
 
 
-LABELS = np.array([0, 1, 1, 0])  # of the subset
-LABELLED = np.array([0, 1, 0, 0])  # of L
+COUNTS = np.eye(2, dtype=np.int32)[[0, 1, 1, 0]]  # of the subset
+LABELLED = np.eye(2, dtype=np.int32)[[0, 1, 0, 0]]  # of L
 
 
 def test_a_choice():
-    found = diagnostics.of_choice(choice(), LABELS, LABELLED)
+    found = diagnostics.of_choice(choice(), COUNTS, LABELLED)
     expected = {
         "subset_loss": 2.5,
         "picks_loss": 3.0,
@@ -44,14 +44,14 @@ def test_a_choice():
 
 def test_what_a_method_lacks_is_left_out():
     found = diagnostics.of_choice(
-        choice(predicted=None, logits=None, labelled_logits=None), LABELS, LABELLED
+        choice(predicted=None, logits=None, labelled_logits=None), COUNTS, LABELLED
     )
     assert not {name for name in found if "discriminator" in name or "predicted" in name}
     assert "spearman" not in found
 
 
 def test_a_constant_prediction_has_no_correlation():
-    found = diagnostics.of_choice(choice(predicted=np.ones(4)), LABELS, LABELLED)
+    found = diagnostics.of_choice(choice(predicted=np.ones(4)), COUNTS, LABELLED)
     assert "spearman" not in found
 
 
@@ -137,8 +137,11 @@ def test_every_diagnosed_cycle_has_its_own_times():
 
 
 def test_the_entropy_of_class_counts():
-    assert diagnostics.class_entropy(np.array([3, 3, 3])) == 0
-    assert diagnostics.class_entropy(np.arange(10)) == pytest.approx(np.log(10))
+    assert diagnostics.class_entropy(np.eye(4)[[3, 3, 3]]) == 0
+    assert diagnostics.class_entropy(np.eye(10)) == pytest.approx(np.log(10))
+    pixels = np.array([[10, 0, 5], [20, 0, 25]])  # Two maps: as many pixels of 0 and of 2.
+    assert diagnostics.class_entropy(pixels) == pytest.approx(np.log(2))
+    assert diagnostics.class_entropy(np.zeros((3, 4))) == 0
 
 
 def test_a_single_pick_has_no_spread():

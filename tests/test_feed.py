@@ -3,16 +3,18 @@
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import read_csv
 from trials import config_of, dataset
 
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data.feed import Ahead, feed
+from tavaal_jax.algorithm.problems import Segmentation
+from tavaal_jax.data.feed import Ahead, Reads, feed
 from tavaal_jax.data.plans import Given, More, Plan
-from tavaal_jax.data.pool import Normaliser, Resident, Streamed
-from tavaal_jax.engine import devices
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
+from tavaal_jax.engine import devices, steps
 from tavaal_jax.study import setup
 from tavaal_jax.study.study import run_study
 
@@ -44,13 +46,14 @@ def test_the_examples_of_a_plan_are_given_in_its_order(pool, first):
     at = first
     for count in (1, 2, 4, 3):  # As a pace changes.
         wanted, found = plan(at, count), ahead(at, count)
-        pairs = [(wanted.labelled, found.labelled), (wanted.unlabelled, found.unlabelled)]
-        pairs += zip(wanted.more, found.more, strict=True)
-        for rows, given in pairs:
-            assert isinstance(given, Given)
-            np.testing.assert_array_equal(given.image, pool.images[rows])
-            np.testing.assert_array_equal(given.label, rows)
-            np.testing.assert_array_equal(given.told["rank"], told["rank"][rows])
+        for rows, given in ((wanted, found), (wanted.more, found.more)):
+            pools = (rows.labelled, given.labelled), (rows.unlabelled, given.unlabelled)
+            for indices, examples in pools:
+                assert isinstance(examples, Given)
+                np.testing.assert_array_equal(examples.image, pool.images[indices])
+                np.testing.assert_array_equal(examples.told["rank"], told["rank"][indices])
+            np.testing.assert_array_equal(given.labelled.label, rows.labelled)
+            assert given.unlabelled.label is None
         np.testing.assert_array_equal(found.positions, wanted.positions)
         at += count
     ahead.close()
@@ -91,6 +94,52 @@ def test_waiting_is_counted_and_forgotten(pool):
     assert ahead.take_waited() > 0.1
     assert ahead.take_waited() == 0
     ahead.close()
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (5, 12), (4, 3)])
+def test_a_host_cuts_the_windows_that_the_devices_would(rng, shape):
+    """The same keys, the same corners, the same pixels; smaller images are filled up."""
+    problem = Segmentation(7, crop=6)
+    images = rng.integers(0, 256, (SIZE, *shape, 3), np.uint8)
+    maps = rng.integers(0, 7, (SIZE, *shape)).astype(np.uint8)
+    labels = LabelMaps(maps, np.zeros((SIZE, 7), np.int32), np.arange(SIZE) % 2 == 0)
+    there = Streamed(images, labels, Normaliser.of(images))
+    key, rows = jax.random.key(3), plan(4, 2)
+    now, more = steps.corners(
+        problem, images.shape[1:], key, np.arange(4, 6, dtype=np.int32), rows.positions, 2
+    )
+    more = jax.tree.map(lambda x: None if x is None else np.asarray(x)[:, :, None], more)
+    rows = rows._replace(
+        corners=jax.device_get(now),
+        more=More(*(r[..., :1] for r in rows.more[:2]), more),
+    )
+    wanted = Reads(frozenset({"image", "label", "view"}), frozenset({"view"}), window=6)
+    ahead = Ahead(lambda first, count: jax.tree.map(lambda x: x[first : first + count], rows),
+                  there, None, 2, 1, wanted)  # fmt: skip
+    found = ahead(0, 2)
+    ahead.close()
+
+    def expected(arrays, indices, corners):
+        cut = [
+            [problem._window(jnp.asarray(arrays[i]), jnp.asarray(c), fill)
+             for i, c in zip(row, at, strict=True)]
+            for row, at in zip(indices, corners, strict=True)
+        ]  # fmt: skip
+        return np.array(cut)
+
+    fill = 0
+    at = rows.corners
+    same = np.testing.assert_array_equal
+    same(found.labelled.image, expected(images, rows.labelled, at.trained))
+    same(found.labelled.view, expected(images, rows.labelled, at.labelled))
+    same(found.unlabelled.view, expected(images, rows.unlabelled, at.unlabelled))
+    assert found.unlabelled.image is None
+    later = found.more.unlabelled.view[:, :, 0]
+    same(later, expected(images, rows.more.unlabelled[..., 0], more.unlabelled[:, :, 0]))
+    fill = 255
+    same(found.labelled.label.maps, expected(maps, rows.labelled, at.trained))
+    same(found.labelled.label.known, rows.labelled % 2 == 0)
+    assert (at.trained != at.labelled).any() == (shape != (4, 3))
 
 
 def test_what_cannot_be_read_is_raised_where_it_is_needed(pool):

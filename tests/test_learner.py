@@ -81,7 +81,7 @@ def test_total_loss_is_equation_2():
 
     def total(params):
         variables = {"params": params["learner"]}
-        logits, taps, _ = learner.network.apply(variables, BATCH.images, train=True)
+        logits, taps, *_ = learner.network.apply(variables, BATCH.images, train=True)
         each = losses.cross_entropy(logits, BATCH.labels)
         r = learner.ranker.apply({"params": params["ranker"]}, taps)
         return each.mean() + 0.5 * losses.ranking(r, each)

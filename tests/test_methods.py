@@ -185,7 +185,7 @@ def test_a_value_that_wants_labels_fails_when_it_is_mapped_over_a_pool():
     peeking = Method("peeking", lambda view, key: view.label, picks.largest)
     with pytest.raises(AttributeError, match="label"):
         program(peeking, "features")(images_of("features"), keys(0, POOL + LABELLED))
-    made = programs.build(config_of("features"), peeking, (2,), CLASSES)
+    made = programs.build(config_of("features"), peeking, (2,), Classification(CLASSES))
     pool = resident()
     state, _ = made.init(KEY, 0)
     variables = (*devices.place((state, None)), pool.normalise, KEY)
@@ -317,7 +317,7 @@ def test_another_adversary_steps_as_a_plain_function():
 def test_another_adversary_needs_no_change_of_any_program():
     config, pool = config_of("features"), resident()
     size = len(pool.images)
-    made = programs.build(config, MINE, (2,), CLASSES)
+    made = programs.build(config, MINE, (2,), Classification(CLASSES))
     assert made.asks
     state = devices.place(made.init(KEY, 0))
 

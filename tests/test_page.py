@@ -167,7 +167,7 @@ def test_what_comes_from_files_stays_text(tmp_path, dataset):
     assert any(
         t.startswith(f"{EVIL}, score 0, number 1 of 30, ") for t in found.attributes("title")
     )
-    assert f"30 picks by class: {EVIL} (30)" in shown
+    assert f"30 picks by class: {EVIL} (" in shown
 
 
 def test_tables_hold_the_figures_of_the_summary(study):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tavaal_jax.data import pool
-from tavaal_jax.data.pool import Normaliser, Resident
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
 
 
 def test_the_statistics_are_those_of_each_channel(rng):
@@ -19,6 +19,20 @@ def test_the_statistics_are_those_of_each_channel(rng):
     one = np.asarray(normalise(jnp.asarray(images[7])))
     assert one.dtype == np.float32
     np.testing.assert_allclose(one, (images[7] - pixels.mean(0)) / pixels.std(0), rtol=1e-4)
+
+
+def test_nothing_is_seen_of_a_map_that_is_not_known(rng):
+    maps, known = rng.integers(0, 4, (5, 3, 2)).astype(np.uint8), np.array([1, 0, 1, 0, 0], bool)
+    pixels = rng.integers(1, 9, (5, 4)).astype(np.int32)
+    none = Streamed(maps, LabelMaps(maps, pixels, np.zeros(5, bool)), None)
+    labels = pool.with_labels(none, np.where(known, 0, -1)).labels
+    seen, counts = labels.visible()
+    np.testing.assert_array_equal(seen[known], maps[known])
+    np.testing.assert_array_equal(counts[known], pixels[known])
+    assert (np.asarray(seen)[~known] == 255).all()
+    assert not np.asarray(counts)[~known].any()
+    poisoned = labels.replace(maps=np.where(known[:, None, None], maps, 77).astype(np.uint8))
+    np.testing.assert_array_equal(poisoned.visible()[0], seen)
 
 
 def test_features_have_statistics_of_their_own(rng):

@@ -8,15 +8,18 @@ from trials import KEY, config_of, prepared, setup_of
 
 from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import Example, Schedule, Stream, derive
 from tavaal_jax.data.plans import More, Plan
 from tavaal_jax.engine import devices, parts, programs, steps
 from tavaal_jax.study import cycle
 
+PROBLEM = Classification(2)
+
 
 @pytest.fixture(scope="module")
 def made():
-    return parts.build(config_of(), METHODS["tavaal"], (2,), 2)
+    return parts.build(config_of(), METHODS["tavaal"], (2,), PROBLEM)
 
 
 def schedule(first_epoch):
@@ -30,7 +33,10 @@ def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers(made):
     setup = prepared("tavaal")
     state, train = cycle.start(setup, KEY).learner, setup.train
     images = tuple(train.plain(rows) for rows in (PLAN.labelled, PLAN.unlabelled))
-    ranks = lambda first: steps.joint_told(made, state, images, KEY, schedule(first), PLAN)
+    examples = steps.gather((train, None), PLAN)
+    ranks = lambda first: steps.joint_told(
+        made, state, examples, train.normalise, KEY, schedule(first), PLAN
+    )
     first = np.concatenate([rank.decoder for rank in ranks(True)])
     assert first.shape == (32, 1)
     assert len(np.unique(first)) == 32
@@ -44,12 +50,16 @@ def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers(made):
 
 def test_first_ranks_are_those_of_the_examples_positions(made):
     """Whatever devices they are on: a device's part has the same as the whole batch there."""
-    images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
-    state = cycle.start(prepared("tavaal"), KEY).learner
-    whole = steps.joint_told(made, state, images, KEY, schedule(True), PLAN)
-    part = Plan(*(rows[4:8] for rows in PLAN[:3]))
-    images = tuple(half[4:8] for half in images)
-    found = steps.joint_told(made, state, images, KEY, schedule(True), part)
+    setup = prepared("tavaal")
+    state = cycle.start(setup, KEY).learner
+
+    def told(plan):
+        examples = steps.gather((setup.train, None), plan)
+        return steps.joint_told(
+            made, state, examples, setup.train.normalise, KEY, schedule(True), plan
+        )
+
+    whole, found = told(PLAN), told(Plan(*(rows[4:8] for rows in PLAN[:3])))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4:8]), found, whole)
 
 
@@ -58,7 +68,7 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
     """One step with two more updates is the step, and then the adversary's own twice."""
     monkeypatch.setattr(devices, "mean", lambda tree: tree)
     setup = prepared("tavaal")
-    made = parts.build(config_of(), METHODS["tavaal"], (2,), 2)
+    made = parts.build(config_of(), METHODS["tavaal"], (2,), PROBLEM)
     begun = cycle.start(setup, KEY)
     state, data = (begun.learner, begun.adversary), (setup.train, None)
     data[0].labels.block_until_ready()
@@ -75,11 +85,13 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
         plan = PLAN._replace(
             labelled=more.labelled[:, number], unlabelled=more.unlabelled[:, number]
         )
-        images = tuple(data[0].plain(rows) for rows in (plan.labelled, plan.unlabelled))
+        examples, of_plan = (
+            steps.gather(data, plan),
+            (setup.train.normalise, key, schedule(False), plan),
+        )
         # The ranks are of the Ranker before the step, as for the first update.
-        told = steps.joint_told(made, state[0], images, key, schedule(False), plan)
-        labels = data[0].labels[plan.labelled]
-        halves = steps.halves_of(images, told, labels, key, schedule(False), plan)
+        told = steps.joint_told(made, state[0], examples, *of_plan)
+        halves = steps.halves_of(made, examples, told, *of_plan)
         expected, found = jax.jit(made.adversary.step)(expected, *halves)
         every.append(found)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -89,16 +101,15 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
 
 
 def test_an_adversary_that_is_told_nothing_gets_no_ranks():
-    made = parts.build(config_of(), METHODS["vaal"], (2,), 2)
-    images = (jnp.zeros((16, 2)), jnp.zeros((16, 2)))
-    assert steps.joint_told(made, None, images, KEY, schedule(True), PLAN) == (None, None)
+    made = parts.build(config_of(), METHODS["vaal"], (2,), PROBLEM)
+    assert steps.joint_told(made, None, None, None, KEY, schedule(True), PLAN) == (None, None)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_method_is_made_of(name):
     method = METHODS[name]
-    made = parts.build(config_of(), method, (2,), 2)
-    built = programs.build(config_of(), method, (2,), 2)
+    made = parts.build(config_of(), method, (2,), PROBLEM)
+    built = programs.build(config_of(), method, (2,), PROBLEM)
     assert (made.learner.ranker is None) == (method.ranking_loss is None)
     assert (made.adversary is None) == (method.adversary is None)
     told = made.adversary is not None and made.adversary.tell is not None
@@ -114,18 +125,18 @@ def test_a_step_gathers_image_label_and_what_is_told_of_it():
     found = steps.gather((train, told), Plan(*rows, np.arange(3)))
     np.testing.assert_array_equal(found.labelled.label, rows[0])
     np.testing.assert_array_equal(found.labelled.image, train.images[rows[0]])
-    np.testing.assert_array_equal(found.unlabelled, train.images[rows[1]])
-    for pool, wanted in zip(found.told, rows, strict=True):
-        np.testing.assert_array_equal(pool["rank"], 2 * wanted)
+    np.testing.assert_array_equal(found.unlabelled.image, train.images[rows[1]])
+    for given, wanted in zip(found, rows, strict=True):
+        np.testing.assert_array_equal(given.told["rank"], 2 * wanted)
     alone = steps.gather((train, None), Plan(rows[0], None, np.arange(3)))
     assert alone.unlabelled is None
-    assert alone.told == (None, None)
+    assert alone.labelled.told is None
 
 
 def test_every_program_says_of_an_image_what_the_learner_says():
     setup = setup_of(config_of(), METHODS["tavaal"])  # Nobody else has traced its programs.
     state, train = cycle.start(setup, KEY).learner, setup.train
-    learner = parts.build(setup.config, setup.method, (2,), 2).learner
+    learner = parts.build(setup.config, setup.method, (2,), PROBLEM).learner
     variables, indices = (state, train.normalise), np.array([3, 500, 7, 41, 8])
     said = learner.say(state, train.plain(indices))
     (inspected,) = setup.programs.inspect(variables, train.images, indices)

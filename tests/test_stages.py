@@ -13,14 +13,14 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import parts, programs
-from tavaal_jax.study import stages
+from tavaal_jax.study import training
 from tavaal_jax.study.call import Report
 from tavaal_jax.study.stages import ValueFault
 
 
 def test_steps_of_each_stage():
     config = cifar10.get_config()
-    steps = lambda size, labelled, stage: stages.stage_steps(config, size, labelled, stage)
+    steps = lambda size, labelled, stage: training.stage_steps(config, size, labelled, stage)
     assert steps(50_000, 1000, "joint") == 200 * 7  # 1000 // 128
     assert steps(50_000, 5000, "task") == 200 * 39  # 5000 // 128
     # The released code: (labels + M) * 100 / B.
@@ -47,7 +47,7 @@ def test_a_report_has_the_steps_that_were_run():
 def calls(made, stage, steps_per_call, state=None):
     """Counts and places of the training calls of a stage."""
     cycle, state = begun(made, state)
-    cycle._steps_per_call = lambda stage: steps_per_call
+    cycle.steps_per_call = lambda stage: steps_per_call
     return [(r.count, r.step) for _, r in cycle.run(stage, state) if r.count]
 
 
@@ -82,7 +82,7 @@ def test_schedules_change_at_the_papers_epochs(make, changes, last_active, decay
 def test_the_adversary_trains_on_the_pool_that_the_config_says(unlabelled):
     made = prepared("tavaal", "two_phase", unlabelled)
     cycle, _ = begun(made)
-    labelled, other, more = cycle._streams("adversary")
+    labelled, other, more = training._streams(cycle, "adversary")
     assert more(0, 1) is None
     met = set(other.rows(0, 100).ravel())
     assert set(labelled.rows(0, 100).ravel()) == set(np.flatnonzero(cycle.labelled))
@@ -90,13 +90,13 @@ def test_the_adversary_trains_on_the_pool_that_the_config_says(unlabelled):
         assert met == set(cycle.subset)
     else:
         assert met == set(np.flatnonzero(~cycle.labelled))
-    assert cycle._streams("task")[1] is None
+    assert training._streams(cycle, "task")[1] is None
 
 
 def test_further_updates_see_other_batches_of_the_same_pools():
     made = setup_of(config_of(**{"vae.updates": 3}), METHODS["tavaal"])
     cycle, _ = begun(made)
-    labelled, unlabelled, more = cycle._streams("joint")
+    labelled, unlabelled, more = training._streams(cycle, "joint")
     found = more(2, 4)
     assert found.labelled.shape == found.unlabelled.shape == (4, 16, 2)
     assert set(more(0, 50).labelled.ravel()) == set(np.flatnonzero(cycle.labelled))
@@ -109,7 +109,7 @@ def test_further_updates_see_other_batches_of_the_same_pools():
 
 def test_training_sees_the_labels_of_l_alone():
     cycle, state = begun(prepared("random"))
-    labels = np.asarray(cycle._train.labels)
+    labels = np.asarray(cycle.train.labels)
     np.testing.assert_array_equal(labels >= 0, state.labelled)
     np.testing.assert_array_equal(labels[state.labelled], state.labels[state.labelled])
     np.testing.assert_array_equal(prepared("random").train.labels, -1)
@@ -119,7 +119,7 @@ def test_training_sees_the_labels_of_l_alone():
 def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     made = prepared("tavaal", "two_phase", pool)
     cycle, state = begun(made)
-    learner = parts.build(made.config, made.method, (2,), 2).learner
+    learner = parts.build(made.config, made.method, (2,), made.problem).learner
     said = learner.say(state.learner, made.train.plain(np.arange(made.size)))
     for _, report in cycle.run("adversary", state):
         if report.count:
@@ -333,7 +333,7 @@ def test_losses_of_a_diagnosis_are_those_of_the_true_labels():
     for stage in ("select", "label"):
         state = finish(cycle.run(stage, state))[0]
     _, _, arrays = finish(cycle.run("diagnose", state))
-    learner = parts.build(made.config, made.method, (2,), 2).learner
+    learner = parts.build(made.config, made.method, (2,), made.problem).learner
     said = learner.say(state.learner, made.train.plain(cycle.subset))
     truth = made.oracle.reveal(cycle.subset)
     losses = learner.problem.image_losses(said.logits, truth)

@@ -53,6 +53,7 @@ def test_streams_keep_their_numbers():
         "DROPOUT": 13,
         "PICKS": 14,
         "UPDATES": 15,
+        "WINDOWS": 16,
     }
 
 

@@ -50,7 +50,7 @@ def digits(tmp_path_factory):
 def said(made, state, count):
     """What the state in memory says of the first test images."""
     shape = made.test.images.shape[1:]
-    learner = parts.build(made.config, made.method, shape, 10 if len(shape) == 3 else 2).learner
+    learner = parts.build(made.config, made.method, shape, made.problem).learner
     return learner.say(state.learner, made.test.plain(np.arange(count)))
 
 

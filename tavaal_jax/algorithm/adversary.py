@@ -16,7 +16,7 @@ from flax import linen as nn
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.learner import Said
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import AdversaryState, Half, Params, Stream, derive
 
 Metrics = dict[str, jax.Array]
@@ -245,7 +245,7 @@ def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
 
 
 def vaal(
-    config: Any, problem: Classification, shape: tuple[int, ...], axis_name: str | None = None
+    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
     del problem
@@ -256,7 +256,7 @@ def vaal(
 
 
 def tavaal(
-    config: Any, problem: Classification, shape: tuple[int, ...], axis_name: str | None = None
+    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """The paper's: decoder and D are told the rank, unless the config hides it from one."""
     raw = config.rank_to_discriminator == "raw"

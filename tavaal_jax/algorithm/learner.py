@@ -10,20 +10,23 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from tavaal_jax.algorithm import optim
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm import losses, optim
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Batch, LearnerState, Params, Schedule, Stream, derive
 from tavaal_jax.models import TaskOutput
 
-RankingLoss = Callable[[jax.Array, jax.Array], jax.Array]
-"""Loss of the Ranker from R(x) `[B]` and task losses `[B]`: `-> []`."""
+RankingLoss = Callable[..., jax.Array]
+"""Loss of the Ranker from R(x) `[B]` and task losses `[B]`: `-> []`.
+
+Where some images have no loss, there are weights of the pairs, too, see `losses.ranking`.
+"""
 
 
 class Said(NamedTuple):
     """What T and R say of images, in evaluation mode."""
 
     logits: jax.Array
-    """`[B, K]`"""
+    """`[B, K]`, or of pixels `[B, H, W, K]`."""
     embedding: jax.Array
     """T's penultimate features `[B, E]`."""
     predicted: jax.Array | None
@@ -54,7 +57,7 @@ class Learner:
     """None: T is trained as a plain classifier."""
     ranking_loss: RankingLoss | None
     """The Ranker's, which cannot be trained without one."""
-    problem: Classification
+    problem: Problem
     settings: Settings
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> LearnerState:
@@ -88,7 +91,7 @@ class Learner:
         params, optimiser, stats, metrics = optim.step(
             self.settings.optimiser,
             schedule.learning_rate,
-            lambda params: self._total_loss(params, state.stats, batch, schedule),
+            lambda params: self._total_loss(params, state.stats, batch, schedule, mean),
             state.params,
             state.optimiser,
             mean,
@@ -100,7 +103,7 @@ class Learner:
         return LearnerState(params, stats, optimiser), metrics
 
     def _total_loss(
-        self, params: Params, stats: Params, batch: Batch, schedule: Schedule
+        self, params: Params, stats: Params, batch: Batch, schedule: Schedule, mean: optim.Mean
     ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
         """Equation (2), T's new BatchNorm statistics, and the losses it is made of."""
         output, updated = self.network.apply(
@@ -108,16 +111,32 @@ class Learner:
             batch.images, train=True, dropout_keys=batch.keys, mutable=["batch_stats"],
         )  # fmt: skip
         image_losses = self.problem.image_losses(output.logits, batch.labels)
-        loss = jnp.mean(image_losses)
+        weights, of_pairs = self._weights(batch.labels, mean)
+        loss = jnp.mean(image_losses if weights is None else weights * image_losses)
         metrics = {"task_loss": loss}
         if self.ranker is not None and self.ranking_loss is not None:
             taps = output.taps
             if self.settings.after == "detach":
                 taps = tuple(_connected_if(schedule.ranker_active, tap) for tap in taps)
             predicted: Any = self.ranker.apply({"params": params["ranker"]}, taps)
-            metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses)
+            metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses, *of_pairs)
             loss = loss + self.settings.eta * metrics["ranking_loss"]
         return loss, (updated.get("batch_stats", {}), metrics)
+
+    def _weights(
+        self, labels: jax.Array, mean: optim.Mean
+    ) -> tuple[jax.Array | None, tuple[jax.Array, ...]]:
+        """Of images and of pairs, of mean 1 over all devices' parts of the batch; None if equal."""
+        weights = self.problem.weights(labels)
+        if weights is None:
+            return None, ()
+        both = weights, losses.pair_weights(weights)
+        shares = mean(tuple(map(jnp.mean, both)))
+        of_images, of_pairs = (
+            weights / jnp.where(share > 0, share, 1)
+            for weights, share in zip(both, shares, strict=True)
+        )
+        return of_images, (of_pairs,)
 
     def predict(
         self, state: LearnerState, images: jax.Array, keys: jax.Array | None = None
@@ -126,6 +145,22 @@ class Learner:
         variables = {"params": state.params["learner"], "batch_stats": state.stats}
         output: Any = self.network.apply(variables, images, train=False, dropout_keys=keys)
         return TaskOutput(*output)
+
+    def dropper(self, state: LearnerState, images: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        """A function `keys [B] -> logits` of T for `images [B, ...]`, with units dropped.
+
+        Where they are dropped before T's last layer alone, all before it is done once.
+        """
+        dropout = getattr(self.network, "dropout", None)
+        if dropout is None or dropout.place != "head":
+            return lambda keys: self.predict(state, images, keys).logits
+        variables = {"params": state.params["learner"], "batch_stats": state.stats}
+        features, size = self.predict(state, images).features, images.shape[1:3]
+
+        def logits(keys: jax.Array) -> jax.Array:
+            return jnp.asarray(self.network.apply(variables, features, keys, size, method="head"))
+
+        return logits
 
     def say(self, state: LearnerState, images: jax.Array) -> Said:
         """What T and R say of `images [B, ...]`."""

@@ -8,11 +8,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
+IGNORED = 255
+"""A label map's number for pixels of no class, and where nobody has said one."""
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`l_i` of classification: `logits [B, K], labels [B] -> [B]`, in nats."""
     chex.assert_rank([logits, labels], [2, 1])
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`l_i` of segmentation: `logits [B, H, W, K], maps [B, H, W] -> [B]`, in nats.
+
+    The mean over an image's labelled pixels; 0 where it has none.
+    """
+    chex.assert_rank([logits, labels], [4, 3])
+    labelled = labels != IGNORED
+    of_pixels = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.where(labelled, labels, 0).astype(jnp.int32)
+    )
+    weights = labelled.astype(of_pixels.dtype)
+    return jnp.sum(of_pixels * weights, (1, 2)) / jnp.maximum(jnp.sum(weights, (1, 2)), 1)
+
+
+def share_cross_entropy(logits: jax.Array, counts: jax.Array) -> jax.Array:
+    """Of one prediction for all pixels: `logits [B, K], pixels per class [B, K] -> [B]`, nats."""
+    chex.assert_equal_shape([logits, counts])
+    shares = counts / jnp.maximum(jnp.sum(counts, -1, keepdims=True), 1)
+    return optax.softmax_cross_entropy(logits, shares)
 
 
 def _pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -23,22 +47,38 @@ def _pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     return values[:half], jnp.flip(values)[:half]
 
 
-def ranking(predicted: jax.Array, losses: jax.Array) -> jax.Array:
-    """Equation (1): `predicted R(x) [B], losses l [B] -> []`; no gradient through `losses`."""
+def pair_weights(weights: jax.Array) -> jax.Array:
+    """Of the pairs that equation (1) compares, from those of the images: `[B] -> [B/2]`."""
+    first, second = _pairs(weights)
+    return first * second
+
+
+def ranking(predicted: jax.Array, losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Equation (1): `predicted R(x) [B], losses l [B] -> []`; no gradient through `losses`.
+
+    `weights [B/2]` are those of the pairs, of mean 1.
+    """
     chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
     truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
     larger = (truth_first > truth_second).astype(predicted.dtype)
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(first - second, larger))
+    return _mean(optax.sigmoid_binary_cross_entropy(first - second, larger), weights)
 
 
-def margin(predicted: jax.Array, losses: jax.Array, epsilon: float = 1.0) -> jax.Array:
+def margin(
+    predicted: jax.Array, losses: jax.Array, weights: jax.Array | None = None,
+    epsilon: float = 1.0,
+) -> jax.Array:  # fmt: skip
     """Margin loss of "Learning loss" (Yoo and Kweon, CVPR 2019): `[B], [B] -> []`."""
     chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
     truth_first, truth_second = _pairs(jax.lax.stop_gradient(losses))
     sign = jnp.where(truth_first > truth_second, 1.0, -1.0)
-    return jnp.mean(jnp.maximum(0.0, -sign * (first - second) + epsilon))
+    return _mean(jnp.maximum(0.0, -sign * (first - second) + epsilon), weights)
+
+
+def _mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
+    return jnp.mean(values if weights is None else weights * values)
 
 
 def normalised_rank(predicted: jax.Array) -> jax.Array:

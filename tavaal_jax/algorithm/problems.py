@@ -1,6 +1,7 @@
 """What a problem is: how its examples are augmented, its loss, its metrics, its uncertainties."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import chex
@@ -20,6 +21,7 @@ class Classification:
     """One label per image; metric: test accuracy."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    crop: ClassVar[int] = 0
     classes: int
     """K"""
     pad: int = 0
@@ -44,9 +46,31 @@ class Classification:
             image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
         return example._replace(image=image)
 
+    def corner(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """Where the window begins that is seen of an image of `shape`: `-> [2]`; here all is."""
+        del shape, key
+        return jnp.zeros(2, jnp.int32)
+
+    def window(self, image: jax.Array, corner: jax.Array) -> jax.Array:
+        """What R sees of an image in training: all of it."""
+        del corner
+        return image
+
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """`l_i`: `logits [B, K], labels [B] -> [B]`, nats."""
         return losses.cross_entropy(logits, labels)
+
+    def weights(self, labels: jax.Array) -> None:
+        """Of the images in a mean: all count alike."""
+        del labels
+
+    def latent_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Of a classifier on latents: `logits [B, K], labels [B] -> [B]`, nats."""
+        return losses.cross_entropy(logits, labels)
+
+    def unknown(self, labels: jax.Array) -> jax.Array:
+        """What `Half.labels` are of images that nobody has labelled."""
+        return jnp.full_like(labels, -1)
 
     def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """What one example adds to the metrics' counts: `logits [K], label [] -> [2]`."""
@@ -57,6 +81,11 @@ class Classification:
         """Sum of the counts over a test set -> value of each metric, float32 `[metrics]`."""
         correct, total = counts
         return np.array([correct / total], np.float32)
+
+    def by_class(self, counts: np.ndarray) -> np.ndarray | None:
+        """A figure for each class from the same sum, `[K]`; here none."""
+        del counts
+        return None
 
     # Uncertainties of one image
 
@@ -117,6 +146,158 @@ class Classification:
             return 1.0 - jnp.max(votes["choice"])
         total = _entropy(votes["probability"])
         return total - votes["entropy"] if measure == "bald" else total
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """A class per pixel; metrics: mean intersection over union, and the share of right pixels.
+
+    Both are those of the whole test set, as Cityscapes defines them; pixels without a label count
+    nowhere. An uncertainty is the mean over all pixels of an image, since nobody knows which of
+    them will have a label.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
+    classes: int
+    """K"""
+    crop: int = 0
+    """Side of the window that T is trained on; 0: the whole image."""
+    flip: bool = False
+    """Horizontally, half of the time."""
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> "Segmentation":
+        """That of a config, for `classes` classes."""
+        return cls(classes, config.augmentation.crop, config.augmentation.flip)
+
+    def augment(self, example: Example, key: jax.Array) -> Example:
+        """The same random window of image and map, both flipped or neither."""
+        crop_key, flip_key = jax.random.split(key)
+        image, label = example
+        corner = self.corner(image.shape, crop_key)
+        image, label = self.window(image, corner), self._window(label, corner, losses.IGNORED)
+        if self.flip:
+            flip = jax.random.bernoulli(flip_key)
+            image, label = (jnp.where(flip, x[:, ::-1], x) for x in (image, label))
+        return Example(image, label)
+
+    def corner(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """Where the window begins that is seen of an image of `shape`: `-> [2]`."""
+        most = jnp.array([max(0, side - (self.crop or side)) for side in shape[:2]])
+        return jax.random.randint(key, (2,), 0, most + 1)
+
+    def window(self, image: jax.Array, corner: jax.Array) -> jax.Array:
+        """What R sees of an image in training: `[H, W, C], [2] -> [crop, crop, C]`."""
+        return self._window(image, corner, 0)
+
+    def _window(self, array: jax.Array, corner: jax.Array, fill: int) -> jax.Array:
+        """Filled up below and to the right where the image is smaller; a window stays as it is."""
+        size = (self.crop, self.crop)
+        if not self.crop or array.shape[:2] == size:
+            return array
+        missing = [(0, max(0, self.crop - side)) for side in array.shape[:2]]
+        rest = array.ndim - 2
+        array = jnp.pad(array, (*missing, *((0, 0),) * rest), constant_values=fill)
+        return lax.dynamic_slice(array, (*corner, *(0,) * rest), (*size, *array.shape[2:]))
+
+    def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """`l_i`: `logits [B, H, W, K], maps [B, H, W] -> [B]`, nats; 0 where no pixel has one."""
+        return losses.pixel_cross_entropy(logits, labels)
+
+    def weights(self, labels: jax.Array) -> jax.Array:
+        """1 for an image with a labelled pixel, else 0: its loss is not known, `-> [B]`."""
+        return jnp.any(labels != losses.IGNORED, (1, 2)).astype(jnp.float32)
+
+    def latent_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Of a classifier on latents, which tells the classes' shares of an image (ours).
+
+        `logits [B, K], pixels per class [B, K] -> [B]`, nats
+        """
+        return losses.share_cross_entropy(logits, labels.astype(logits.dtype))
+
+    def unknown(self, labels: jax.Array) -> jax.Array:
+        """What `Half.labels` are of images that nobody has labelled."""
+        return jnp.zeros_like(labels)
+
+    def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Pixels by class (rows) and prediction: `logits [H, W, K], map [H, W] -> int32 [K, K]`.
+
+        As products of indicators, block by block: sums stay exact in float32, memory small.
+        """
+        chex.assert_rank([logits, label], [3, 2])
+        predicted = jnp.argmax(logits, -1).ravel()
+        pixels = jnp.stack([label.ravel().astype(jnp.int32), predicted.astype(jnp.int32)])
+        block = min(_BLOCK, pixels.shape[1])
+        missing = -pixels.shape[1] % block
+        pixels = jnp.pad(pixels, ((0, 0), (0, missing)), constant_values=losses.IGNORED)
+        blocks = jnp.moveaxis(pixels.reshape(2, -1, block), 1, 0)
+
+        def add(total: jax.Array, pixels: jax.Array) -> tuple[jax.Array, None]:
+            true, predicted = jax.nn.one_hot(pixels, self.classes)
+            return total + (true.T @ predicted).astype(jnp.int32), None
+
+        return lax.scan(add, jnp.zeros((self.classes, self.classes), jnp.int32), blocks)[0]
+
+    def summarise(self, counts: np.ndarray) -> np.ndarray:
+        """Sum of the counts over a test set -> value of each metric, float32 `[metrics]`.
+
+        A class that is neither there nor predicted has no part in the mean; 0 where there is none.
+        """
+        by_class, total = self.by_class(counts), counts.sum()
+        known = by_class[np.isfinite(by_class)]
+        accuracy = np.trace(counts) / max(total, 1)
+        return np.array([known.mean() if len(known) else 0.0, accuracy], np.float32)
+
+    def by_class(self, counts: np.ndarray) -> np.ndarray:
+        """Intersection over union of each class, float64 `[K]`; nan where it is nowhere."""
+        both = np.diagonal(counts)
+        union = counts.sum(0) + counts.sum(1) - both
+        return np.where(union > 0, both / np.maximum(union, 1), np.nan)
+
+    # Uncertainties of one image
+
+    def _of_pixels(self, function: Callable[..., Any], logits: jax.Array) -> Any:
+        """Mean of a classification's figure over all pixels: `logits [H, W, K]`."""
+        of_each = jax.vmap(function)(logits.reshape(-1, logits.shape[-1]))
+        return jax.tree.map(lambda x: jnp.mean(x, 0), of_each)
+
+    def confidence(self, logits: jax.Array) -> jax.Array:
+        """See `Classification`: `[H, W, K] -> []`."""
+        return jnp.asarray(self._of_pixels(Classification(self.classes).confidence, logits))
+
+    def margin(self, logits: jax.Array) -> jax.Array:
+        """See `Classification`: `[H, W, K] -> []`."""
+        return jnp.asarray(self._of_pixels(Classification(self.classes).margin, logits))
+
+    def entropy(self, logits: jax.Array) -> jax.Array:
+        """See `Classification`: `[H, W, K] -> []`."""
+        return jnp.asarray(self._of_pixels(Classification(self.classes).entropy, logits))
+
+    def indicator(self, logits: jax.Array) -> jax.Array:
+        """See `Classification`: `[H, W, K] -> []`."""
+        return jnp.asarray(self._of_pixels(Classification(self.classes).indicator, logits))
+
+    def error(self, logits: jax.Array) -> jax.Array:
+        """The mean over pixels, as if all had the pooled features (ours): `[H, W, K] -> [K]`."""
+        return jnp.asarray(self._of_pixels(Classification(self.classes).error, logits))
+
+    def vote(self, logits: jax.Array) -> Votes:
+        """What one pass with dropout says of each pixel, to be averaged over passes."""
+        return jax.vmap(jax.vmap(Classification(self.classes).vote))(logits)
+
+    def disagreement(self, measure: str, votes: Votes) -> jax.Array:
+        """Mean over pixels of `Classification.disagreement`: `-> []`."""
+        of_one = lambda votes: Classification(self.classes).disagreement(measure, votes)
+        return jnp.mean(jax.vmap(jax.vmap(of_one))(votes))
+
+
+Problem = Classification | Segmentation
+_BLOCK = 2**16  # pixels whose indicators are in memory together
+
+
+def of(config: Any, classes: int, has_maps: bool) -> Problem:
+    """The problem of a config for a data set whose labels are maps or not."""
+    return (Segmentation if has_maps else Classification).of(config, classes)
 
 
 MEASURES = ("max_entropy", "bald", "variation_ratios")

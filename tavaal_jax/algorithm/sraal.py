@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.adversary import Adversary, Metrics, Rank, Settings
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Half, Params
 
 
@@ -34,7 +34,7 @@ from tavaal_jax.algorithm.state import Half, Params
 class Relabelling(Adversary):
     """VAE and D of SRAAL; it is told T's uncertainties `[B]`."""
 
-    problem: Classification
+    problem: Problem
     eta: float = 1.0
     """Weight of the classifier's loss."""
 
@@ -50,10 +50,10 @@ class Relabelling(Adversary):
     def annotation_loss(
         self, params: Params, latent: jax.Array, labelled: Half
     ) -> tuple[jax.Array, Metrics]:
-        """The class told from L's latents `[B, Z]`."""
+        """The class, or the classes' shares of a map, told from L's latents `[B, Z]`."""
         assert labelled.labels is not None
         logits: Any = self.vae.apply({"params": params}, latent, method="classify")
-        loss = jnp.mean(self.problem.image_losses(logits, labelled.labels))
+        loss = jnp.mean(self.problem.latent_losses(logits, labelled.labels))
         return self.eta * loss, {"latent_task_loss": loss}
 
     def state_loss(
@@ -64,7 +64,7 @@ class Relabelling(Adversary):
 
 
 def sraal(
-    config: Any, problem: Classification, shape: tuple[int, ...], axis_name: str | None = None
+    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """SRAAL's: told how uncertain T is of an image."""
     return Relabelling(

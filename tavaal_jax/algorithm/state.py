@@ -43,7 +43,7 @@ class LoopState(struct.PyTreeNode):
     step: int
     """Finished steps of this stage."""
     labels: np.ndarray
-    """int32 `[N]`: what an oracle has said of each image, -1 where nobody has."""
+    """int32 `[N]`: class that an oracle has named, 0 where it has given a map; -1 for no answer."""
     labelled_in: np.ndarray
     """int32 `[N]`: cycle from which on an image is in L, -1 while it is not."""
     picked_in: np.ndarray
@@ -73,7 +73,7 @@ class Example(NamedTuple):
     image: Array
     """`[H, W, C]` in stored units, or features `[F]`."""
     label: Array
-    """`[]`, or a label map `[H, W]`."""
+    """`[]`, or a label map `[H, W]` uint8."""
 
 
 class Batch(NamedTuple):
@@ -82,7 +82,7 @@ class Batch(NamedTuple):
     images: jax.Array
     """`[B, ...]`, augmented and normalised."""
     labels: jax.Array
-    """`[B]`"""
+    """`[B]`, or maps `[B, H, W]`."""
     keys: jax.Array | None = None
     """A key per example `[B]`, by which T drops units; None: it drops none."""
 
@@ -97,7 +97,7 @@ class Half(NamedTuple):
     keys: jax.Array
     """A key per example `[B]`, for the latents' noise."""
     labels: jax.Array | None = None
-    """`[B]`, -1 where nobody has said: everywhere in U."""
+    """`[B]`, -1 where nobody has said: everywhere in U; of maps the pixels per class `[B, K]`."""
 
 
 class Schedule(NamedTuple):
@@ -132,6 +132,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 13
     PICKS = 14
     UPDATES = 15
+    WINDOWS = 16
 
 
 def derive(key: jax.Array, *numbers: ArrayLike) -> jax.Array:

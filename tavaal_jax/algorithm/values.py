@@ -6,6 +6,7 @@ value never depends on which images share its batch.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import Learner, Said
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import LearnerState
 
 
@@ -36,9 +37,11 @@ class View:
     """Of Monte-Carlo dropout."""
     measure: str = "max_entropy"
     """Its uncertainty."""
+    thumbnail: jax.Array | None = None
+    """Normalised, what the VAE sees of a larger image, `[S, S, C]`."""
 
     @property
-    def problem(self) -> Classification:
+    def problem(self) -> Problem:
         """What T is trained for."""
         return self.learner.problem
 
@@ -48,7 +51,7 @@ class View:
 
     @property
     def logits(self) -> jax.Array:
-        """T's `[K]`."""
+        """T's `[K]`, or of pixels `[H, W, K]`."""
         return self._said.logits[0]
 
     @property
@@ -57,8 +60,13 @@ class View:
         return self._said.embedding[0]
 
     def dropped(self, key: jax.Array) -> jax.Array:
-        """T's logits `[K]` with units dropped by `key`."""
-        return self.learner.predict(self.learner_state, self.image[None], key[None]).logits[0]
+        """T's logits `[K]`, or of pixels `[H, W, K]`, with units dropped by `key`."""
+        return self.dropper()(key)
+
+    def dropper(self) -> Callable[[jax.Array], jax.Array]:
+        """The same for many keys: what does not depend on them is done once."""
+        drop = self.learner.dropper(self.learner_state, self.image[None])
+        return lambda key: drop(key[None])[0]
 
     @functools.cached_property
     def score(self) -> jax.Array:
@@ -66,7 +74,8 @@ class View:
         if self.adversary is None:
             raise AttributeError("this method has no adversary: give it one, or another value")
         told = jax.tree.map(lambda x: x[None], self.told)
-        return self.adversary.score(self.adversary_state, self.image[None], told)[0]
+        image = self.image if self.thumbnail is None else self.thumbnail
+        return self.adversary.score(self.adversary_state, image[None], told)[0]
 
 
 def uniform(view: View | None, key: jax.Array) -> jax.Array:
@@ -136,8 +145,10 @@ def mc_dropout(view: View, key: jax.Array) -> jax.Array:
     The passes are scanned: memory does not grow with their number.
     """
 
+    drop = view.dropper()
+
     def vote(number: jax.Array) -> dict[str, jax.Array]:
-        return view.problem.vote(view.dropped(jax.random.fold_in(key, number)))
+        return view.problem.vote(drop(jax.random.fold_in(key, number)))
 
     def add(votes: Any, number: jax.Array) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, votes, vote(number)), None

@@ -1,14 +1,17 @@
 """The one form in which every data set reaches a study, and what an imbalance leaves of it."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tavaal_jax.data import cache, sources
-from tavaal_jax.data.pool import Normaliser, Resident
+from tavaal_jax.data import cache, overview, sources
+from tavaal_jax.data.decode import Pictures
+from tavaal_jax.data.overview import Overview, thumbnail
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, parts
 from tavaal_jax.errors import UserError
 
 
@@ -20,12 +23,17 @@ class Dataset:
     train_images: np.ndarray
     """uint8 `[N, H, W, C]`, or features float32 `[N, F]`."""
     train_labels: np.ndarray
-    """int32 `[N]`, -1 where nobody knows; oracles and figures read them, methods do not."""
+    """int32 `[N]`, -1 where nobody knows; oracles and figures read them, methods do not.
+
+    Or maps of a class per pixel, uint8 `[N, H, W]`, 255 for none.
+    """
     train_ids: np.ndarray
     """str `[N]`: what an image is called upstream; the same everywhere."""
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+    overview: Overview | None = None
+    """Of pictures that are decoded when they are asked for."""
 
     @classmethod
     def from_arrays(
@@ -41,12 +49,13 @@ class Dataset:
     ) -> "Dataset":
         """A data set from arrays: `images [N, H, W, C]`, `[N, H, W]` or `[N, F]`, `labels [N]`.
 
-        Labels are 0 to K - 1, -1 where unknown (for `query`). Images are uint8, features any
-        numbers. `class_names` (K of them) default to the numbers. Raises UserError for what does
-        not fit.
+        Labels are 0 to K - 1, -1 where unknown (for `query`); or maps uint8 `[N, H, W]` with 255
+        for pixels of no class, and everywhere in a map that is unknown. Images are uint8, features
+        any numbers. `class_names` (K of them) default to the numbers. Raises UserError for what
+        does not fit.
         """
         train, test = _images(images, "images"), None
-        labels = _labels(labels, len(train), "labels", least=-1)
+        labels = _labels(labels, train, "labels", least=-1)
         if (test_images is None) != (test_labels is None):
             raise UserError("test_images and test_labels go together: give both or neither")
         if test_images is None:
@@ -58,8 +67,13 @@ class Dataset:
                     f"test_images are {test.dtype} {test.shape[1:]} and images {train.dtype}"
                     f" {train.shape[1:]}: give both alike"
                 )
-            answers = _labels(test_labels, len(test), "test_labels", least=0)
-        highest = max(np.max(labels, initial=-1), np.max(answers, initial=-1))
+            answers = _labels(test_labels, test, "test_labels", least=0)
+            if answers.ndim != labels.ndim:
+                raise UserError(
+                    f"test_labels are {answers.shape} and labels {labels.shape}: give maps for both"
+                    " or for none"
+                )
+        highest = max(_highest(labels), _highest(answers))
         names = tuple(map(str, class_names if class_names is not None else range(highest + 1)))
         if len(names) < 2 or highest >= len(names):
             raise UserError(
@@ -87,6 +101,51 @@ class Dataset:
         """Whether the examples are points of the plane, `[N, 2]`."""
         return self.shape == (2,)
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether a label is a map."""
+        return self.train_labels.ndim == 3
+
+    @functools.cached_property
+    def pixels(self) -> np.ndarray:
+        """Of each class in the training maps, int32 `[N, K]`; they are read once."""
+        if self.overview is not None:
+            return self.overview.pixels
+        found = [
+            np.bincount(one.ravel(), minlength=256)[: self.classes]
+            for some in parts(self.train_labels)
+            for one in some
+        ]
+        return np.array(found, np.int32)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which training images have a label, bool `[N]`."""
+        return np.asarray(self.pixels.any(1) if self.has_maps else self.train_labels >= 0)
+
+    def counts_of(self, indices: np.ndarray) -> np.ndarray:
+        """1 for the class of each training image, or pixels of each class: `[n, K]`."""
+        if self.has_maps:
+            return self.pixels[indices]
+        return np.equal.outer(self.train_labels[indices], np.arange(self.classes)).astype(np.int32)
+
+    def titles_of(self, indices: np.ndarray) -> list[str]:
+        """What there is in each training image: its class, or the most frequent three of a map."""
+        titles = []
+        for counts in self.counts_of(indices):
+            order = [k for k in np.argsort(-counts, kind="stable")[:3] if counts[k]]
+            titles.append(", ".join(self.class_names[k] for k in order) or "unknown")
+        return titles
+
+    def _thumbnails(self, size):
+        """Of the training images, uint8 `[N, size, size, C]`; None for a size of 0."""
+        if not size:
+            return None
+        if self.overview is not None and self.overview.thumbnails.shape[1] == size:
+            return self.overview.thumbnails
+        shrunk = (thumbnail(one, size) for some in parts(self.train_images) for one in some)
+        return np.stack(list(shrunk))
+
     def fingerprint(self) -> str:
         """Stands for the arrays, where a study must not be continued on others."""
         digest = hashlib.sha256()
@@ -95,20 +154,26 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def resident(self, normalise: Normaliser) -> tuple[Resident, Resident]:
-        """Training and test set for the devices; no training image has a label yet."""
-        unknown = np.full(len(self.train_images), -1, np.int32)
+    def resident(self, normalise: Normaliser, size: int = 0) -> tuple[Resident, Resident]:
+        """Training and test set for the devices; no training image has a label yet.
+
+        With a `size` there are thumbnails of that side of the training images.
+        """
+        count = len(self.train_images)
+        unknown: Any = np.full(count, -1, np.int32)
+        if self.has_maps:
+            unknown = LabelMaps(self.train_labels, self.pixels, np.zeros(count, bool))
         return (
-            Resident(self.train_images, unknown, normalise),
+            Resident(self.train_images, unknown, normalise, self._thumbnails(size)),
             Resident(self.test_images, self.test_labels, normalise),
         )
 
 
-def normaliser(config: Any, images: np.ndarray) -> Normaliser:
+def normaliser(config: Any, images: np.ndarray, known: Overview | None = None) -> Normaliser:
     """Constants of the config where it has them, else the statistics of `images`."""
     settings = config.normalisation
     if not settings.mean:
-        return Normaliser.of(images)
+        return Normaliser.of(images) if known is None else Normaliser.of_histogram(known.histogram)
     channels = images.shape[-1]
     if images.ndim != 4 or images.dtype != np.uint8 or len(settings.mean) not in (1, channels):
         raise UserError(
@@ -143,8 +208,15 @@ def _images(images, name):
     return images.astype(np.float32) if images.ndim == 2 else images
 
 
-def _labels(labels, count, name, least):
-    labels = _array(labels, name)
+def _labels(labels, images, name, least):
+    labels, count = _array(labels, name), len(images)
+    if labels.ndim == 3 and images.ndim == 4:
+        if labels.shape != images.shape[:3] or labels.dtype != np.uint8:
+            raise UserError(
+                f"{name} are {labels.dtype} {labels.shape}: give maps of the images' size, uint8"
+                f" {list(images.shape[:3])}"
+            )
+        return labels
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(f"{name} are {labels.dtype} {labels.shape}: give whole numbers [{count}]")
     if labels.size and labels.min() < least:
@@ -154,12 +226,22 @@ def _labels(labels, count, name, least):
     return labels.astype(np.int32)
 
 
+def _highest(labels):
+    """The highest class, -1 where there is none."""
+    if labels.ndim == 3:
+        labels = np.where(labels == 255, -1, labels.astype(np.int32))
+    return int(np.max(labels, initial=-1))
+
+
 def is_at_hand(config) -> bool:
     """Whether `load` reads what is there: an embedded data set, or one decoded before."""
     source = sources.SOURCES.get(config.dataset)
     if source is None:
         return False
-    return source.embedded or cache.folder(config.data_dir, config.dataset).exists()
+    return source.embedded or sources.cache_folder(config).exists()
+
+
+_LARGEST_SEEN = 64  # Side of what a VAE sees of images that are larger, by default.
 
 
 def load(config) -> Dataset:
@@ -170,11 +252,19 @@ def load(config) -> Dataset:
     source = sources.SOURCES[config.dataset]
     if source.embedded:
         arrays = cache.in_memory(lambda new: source.read(config, new))
+    elif source.lazily is not None and not config.cityscapes.cache:
+        arrays = source.lazily(config)
     else:
-        folder = cache.folder(config.data_dir, config.dataset)
+        folder = sources.cache_folder(config)
         arrays = cache.load_or_make(folder, lambda new: source.read(config, new))
     names = tuple(str(name) for name in arrays.pop("class_names"))
-    dataset = Dataset(config.dataset, class_names=names, **arrays)
+    dataset = Dataset(config.dataset, class_names=names, **arrays)  # type: ignore[arg-type]
+    if isinstance(dataset.train_images, Pictures):
+        size = config.vae.image_size or _LARGEST_SEEN
+        found = overview.of(
+            dataset.train_images, dataset.train_labels, len(names), size, config.data_dir
+        )
+        dataset = dataclasses.replace(dataset, overview=found)
     if config.imbalance.ratio > 1:
         dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))
     return dataset

@@ -5,15 +5,51 @@ Both follow the same plans, so a step sees the same examples either way.
 
 import concurrent.futures
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tavaal_jax.data.plans import Given, More, Plan
-from tavaal_jax.data.pool import Resident, Streamed
+from tavaal_jax.data.plans import Corners, Given, More, Plan
+from tavaal_jax.data.pool import LabelMaps, Resident, Streamed, take_rows
+
+
+class Reads(NamedTuple):
+    """What a training stage reads of its examples: fields of `Given`, by pool."""
+
+    labelled: frozenset[str] = frozenset({"image", "label"})
+    unlabelled: frozenset[str] = frozenset({"image"})
+    window: int = 0
+    """Side of the windows that are cut from images and maps; 0: they are read whole."""
+
+    def bytes_of(self, pool: Streamed) -> int:
+        """Of one image, about."""
+        height, width, *rest = pool.images.shape[1:] if pool.images.ndim == 4 else (1, 1)
+        pixels = min(height, self.window or height) * min(width, self.window or width)
+        return max(1, pixels * math.prod(rest or pool.images.shape[1:]))
+
+
+WHOLE = Reads()
+"""All of both pools' examples."""
+
+
+def windows(
+    array: Any, rows: np.ndarray, corners: np.ndarray | None, size: int, fill: int
+) -> np.ndarray:
+    """Square windows of images or maps: `rows [...], corners [..., 2] -> [..., size, size, ...]`.
+
+    Filled up below and to the right where images are smaller; whole ones if `size` is 0.
+    """
+    if corners is None or not size:
+        return take_rows(array, rows)
+    cut = np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype)
+    for window, row, (y, x) in zip(cut, rows.ravel(), corners.reshape(-1, 2), strict=True):
+        part = array[int(row), int(y) : int(y) + size, int(x) : int(x) + size]
+        window[: part.shape[0], : part.shape[1]] = part
+    return cut.reshape(*rows.shape, *cut.shape[1:])
 
 
 class Ahead:
@@ -24,13 +60,19 @@ class Ahead:
     """
 
     def __init__(
-        self, plan: Callable[[int, int], Plan], pool: Streamed, told: Any, last: int, steps: int
+        self,
+        plan: Callable[[int, int], Plan],
+        pool: Streamed,
+        told: Any,
+        last: int,
+        steps: int,
+        reads: Reads = WHOLE,
     ):
         """`plan(first, count)` names the examples of steps before `last`; `steps` are read ahead.
 
         `told` holds arrays `[N, ...]` in host memory, or is None.
         """
-        self._plan, self._pool, self._told = plan, pool, told
+        self._plan, self._pool, self._told, self._reads = plan, pool, told, reads
         self._last, self._steps = last, steps
         self._threads = concurrent.futures.ThreadPoolExecutor(2, "read")
         self._reading: dict[int, concurrent.futures.Future[Plan]] = {}
@@ -58,16 +100,42 @@ class Ahead:
 
     def _read(self, plan: Plan) -> Plan:
         """One step's: leaves `[1, B, ...]`."""
-        given = lambda rows: None if rows is None else self._given(rows)
-        more = None if plan.more is None else More(*map(given, plan.more))
         return plan._replace(
-            labelled=given(plan.labelled), unlabelled=given(plan.unlabelled), more=more
+            **self._pools(plan),
+            more=None if plan.more is None else More(**self._pools(plan.more)),
+            corners=None,
         )
 
-    def _given(self, rows: np.ndarray) -> Given:
-        take = lambda array: np.take(array, rows, axis=0)
+    def _pools(self, rows: Plan | More) -> dict[str, Any]:
+        """Examples of both pools."""
+        corners = rows.corners or Corners(None, None, None)
+        labelled = self._given(
+            rows.labelled, self._reads.labelled, corners.trained, corners.labelled
+        )
+        unlabelled = None
+        if rows.unlabelled is not None:
+            wanted = self._reads.unlabelled
+            unlabelled = self._given(rows.unlabelled, wanted, None, corners.unlabelled)
+        return {"labelled": labelled, "unlabelled": unlabelled}
+
+    def _given(self, rows: np.ndarray, wanted: frozenset[str], trained: Any, seen: Any) -> Given:
+        """Examples `rows`; windows begin at `trained` and, where R looks, at `seen`."""
+        pool, size = self._pool, self._reads.window
+        take = lambda array: take_rows(array, rows)
+        pictures = pool.images if pool.thumbnails is None else pool.thumbnails
+        image = label = None
+        if "image" in wanted:
+            image = windows(pool.images, rows, trained, size, 0)
+        if "label" in wanted:
+            label = jax.tree.map(take, pool.labels)
+            if isinstance(pool.labels, LabelMaps):
+                label = label.replace(maps=windows(pool.labels.maps, rows, trained, size, 255))
         return Given(
-            take(self._pool.images), take(self._pool.labels), jax.tree.map(take, self._told)
+            image,
+            label,
+            jax.tree.map(take, self._told),
+            take(pictures) if "thumbnail" in wanted else None,
+            windows(pool.images, rows, seen, size, 0) if "view" in wanted else None,
         )
 
     def take_waited(self) -> float:
@@ -85,7 +153,11 @@ _BYTES_AHEAD = 2**28  # of images that are read before they are needed
 
 @contextlib.contextmanager
 def feed(
-    pool: Resident | Streamed, told: Any, plan: Callable[[int, int], Plan], steps: tuple[int, int]
+    pool: Resident | Streamed,
+    told: Any,
+    plan: Callable[[int, int], Plan],
+    steps: tuple[int, int],
+    reads: Reads = WHOLE,
 ) -> Iterator[tuple[tuple[Resident, Any], Callable[[int, int], Plan], Callable[[], float]]]:
     """What a training stage gives its program: `data, plan, waited`.
 
@@ -96,8 +168,8 @@ def feed(
         yield (pool, told), plan, lambda: 0.0
         return
     last, most = steps
-    one = sum(leaf.size for leaf in jax.tree.leaves(plan(0, 1))) * pool.images[:1].nbytes
-    ahead = Ahead(plan, pool, told, last, max(1, min(2 * most, _BYTES_AHEAD // one)))
+    one = sum(leaf.size for leaf in jax.tree.leaves(plan(0, 1))) * reads.bytes_of(pool)
+    ahead = Ahead(plan, pool, told, last, max(1, min(2 * most, _BYTES_AHEAD // one)), reads)
     try:
         yield (Resident(None, None, pool.normalise), None), ahead, ahead.take_waited
     finally:

@@ -4,6 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
+from tavaal_jax.data.dataset import Dataset
+
 
 class Oracle(Protocol):
     """Answers for images that were picked."""
@@ -13,18 +15,31 @@ class Oracle(Protocol):
         ...
 
     def reveal(self, indices: np.ndarray) -> np.ndarray | None:
-        """True labels for diagnostics alone, int32 `[n]`; None where nobody knows them."""
+        """True labels for diagnostics alone, int32 `[n]`; None where nobody knows them.
+
+        Of a map only 0, that it is known: the pool has it.
+        """
+        ...
+
+    def class_counts(self, indices: np.ndarray) -> np.ndarray:
+        """For diagnostics alone: 1 for an image's class, or pixels of each, `[n, K]`."""
         ...
 
 
 class Known:
     """A simulation's oracle: the data set has the labels, and it answers at once."""
 
-    def __init__(self, labels: np.ndarray):
-        """`labels` int32 `[N]`, all known."""
+    def __init__(self, labels: np.ndarray, pixels: np.ndarray | None = None):
+        """`labels` int32 `[N]`, all known, or 0 for maps with `pixels [N, K]` of each class."""
         if (np.asarray(labels) < 0).any():
             raise ValueError("Known knows every label: -1 is not one")
-        self._labels = np.asarray(labels, np.int32)
+        self._labels, self._pixels = np.asarray(labels, np.int32), pixels
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Known":
+        """Who knows all labels of a data set."""
+        labels = dataset.train_labels
+        return cls(np.zeros(len(labels)), dataset.pixels) if dataset.has_maps else cls(labels)
 
     def answer(self, indices: np.ndarray) -> np.ndarray:
         """See `Oracle`."""
@@ -33,3 +48,9 @@ class Known:
     def reveal(self, indices: np.ndarray) -> np.ndarray:
         """See `Oracle`."""
         return self._labels[indices]
+
+    def class_counts(self, indices: np.ndarray) -> np.ndarray:
+        """See `Oracle`."""
+        if self._pixels is not None:
+            return self._pixels[indices]
+        return np.equal.outer(self._labels[indices], np.arange(self._labels.max() + 1))

@@ -8,12 +8,30 @@ import numpy as np
 
 
 class Given(NamedTuple):
-    """Examples themselves, where a plan of resident data has their indices: `[n, B, ...]`."""
+    """Examples themselves, where a plan of resident data has their indices: `[n, B, ...]`.
+
+    None: what is not there, or was not asked for.
+    """
 
     image: Any
+    """Whole, or the window that T is trained on."""
     label: Any
     told: Any
-    """What an adversary is told of them, or None."""
+    """What an adversary is told of them."""
+    thumbnail: Any = None
+    """What the VAE sees of larger images."""
+    view: Any = None
+    """The window that R sees; None: it is to be cut from the image."""
+
+
+class Corners(NamedTuple):
+    """Where windows of images begin: int32 `[n, B, 2]`, for further updates `[n, B, k, 2]`."""
+
+    trained: Any
+    """Those of L that T is trained on; None where it is not."""
+    labelled: Any
+    """Those of both pools that R sees."""
+    unlabelled: Any
 
 
 class More(NamedTuple):
@@ -21,6 +39,7 @@ class More(NamedTuple):
 
     labelled: Any
     unlabelled: Any
+    corners: Corners | None = None
 
 
 class Plan(NamedTuple):
@@ -32,6 +51,8 @@ class Plan(NamedTuple):
     """Each example's position in the whole batch, from which its keys come."""
     more: More | None = None
     """None: the adversary is updated once in a step."""
+    corners: Corners | None = None
+    """Of what is read from a disk; None: all of an image is, or the devices cut it."""
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -1,6 +1,7 @@
 """Examples, on the devices or beside them, and what makes network input of stored images."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,6 +34,12 @@ class Normaliser(struct.PyTreeNode):
         return cls._shaped(mean, deviation, images.ndim)
 
     @classmethod
+    def of_histogram(cls, counts: np.ndarray) -> "Normaliser":
+        """The statistics of uint8 images with `counts [C, 256]` of their values."""
+        mean, deviation = _moments(counts)
+        return cls._shaped(mean, deviation, 4)
+
+    @classmethod
     def constant(cls, mean: Any, deviation: Any) -> "Normaliser":
         """Given constants `[C]` for images scaled to [0, 1]; stored images are uint8."""
         scale = lambda values: 255 * np.asarray(values, np.float64)
@@ -45,13 +52,26 @@ class Normaliser(struct.PyTreeNode):
         return cls(*(x.reshape(shape).astype(np.float32) for x in (mean, deviation)))
 
 
-_ROWS = 4096  # images, or feature vectors, that are looked at together
+def take_rows(array: Any, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]` of an array, or of pictures that are decoded when they are asked for."""
+    return np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
+
+
+_ROWS = 4096  # images, or feature vectors, that are looked at together ...
+_BYTES = 2**28  # ... if they take no more than this
+
+
+def parts(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Some images at a time, `[n, ...]`: a data set need not be in memory."""
+    rows = max(1, min(_ROWS, _BYTES * len(images) // max(1, images.nbytes)))
+    for first in range(0, len(images), rows):
+        yield np.asarray(images[first : first + rows])
 
 
 def _parts(images):
     """`[n, C]` of some images at a time."""
-    for first in range(0, len(images), _ROWS):
-        yield np.asarray(images[first : first + _ROWS]).reshape(-1, images.shape[-1])
+    for part in parts(images):
+        yield part.reshape(-1, images.shape[-1])
 
 
 def _of_bytes(images):
@@ -60,6 +80,11 @@ def _of_bytes(images):
     for part in _parts(images):
         for channel, values in enumerate(part.T):
             counts[channel] += np.bincount(values, minlength=256)
+    return _moments(counts)
+
+
+def _moments(counts):
+    """Mean and deviation `[C]` of values that occur `counts [C, 256]` times."""
     values, total = np.arange(256.0), counts.sum(1)
     mean = counts @ values / total
     square = np.sum(counts * (values - mean[:, None]) ** 2, axis=1)
@@ -74,14 +99,43 @@ def _of_floats(images):
     return mean, np.sqrt(square / count)
 
 
+class LabelMaps(struct.PyTreeNode):
+    """Label maps, of which nobody sees those that are not known."""
+
+    maps: Array
+    """uint8 `[N, H, W]`, see `losses.IGNORED`."""
+    pixels: Array
+    """Of each class, int32 `[N, K]`."""
+    known: Array
+    """bool `[N]`"""
+
+    def visible(self) -> tuple[jax.Array, jax.Array]:
+        """Maps and pixels per class, with nothing in them where they are not known."""
+        known = self.known.reshape(-1, 1)
+        maps = jnp.where(known[..., None], self.maps, np.uint8(255))
+        return maps, jnp.where(known, self.pixels, 0)
+
+
+Labels = Any
+"""int32 `[N]`, -1 where nobody has said; or `LabelMaps`."""
+
+
+def with_labels(pool: "Resident | Streamed", labels: Array) -> "Resident | Streamed":
+    """A pool with what has been said of its images, int32 `[N]`; of maps only that it was."""
+    if isinstance(pool.labels, LabelMaps):
+        return pool.replace(labels=pool.labels.replace(known=labels >= 0))
+    return pool.replace(labels=labels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Streamed:
     """A training or test set that stays in host memory or on a disk, and is read when needed."""
 
     images: np.ndarray
     """As `Resident` has them; memory-mapped where they are on a disk."""
-    labels: np.ndarray
+    labels: Labels
     normalise: Normaliser
+    thumbnails: np.ndarray | None = None
 
     def replace(self, **changes: Any) -> "Streamed":
         """The same with other fields."""
@@ -93,9 +147,10 @@ class Resident(struct.PyTreeNode):
 
     images: Array
     """`[N, H, W, C]` uint8, or features `[N, F]` float32."""
-    labels: Array
-    """int32 `[N]`, -1 where nobody has said."""
+    labels: Labels
     normalise: Normaliser
+    thumbnails: Array | None = None
+    """What a VAE sees of larger images, `[N, S, S, C]` uint8; None: it sees the images."""
 
     def plain(self, indices: jax.Array) -> jax.Array:
         """Normalised images without augmentation: `[B] -> [B, ...]`."""

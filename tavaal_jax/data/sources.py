@@ -1,11 +1,12 @@
-"""Where data sets come from: scikit-learn (embedded) and TFDS, each fills arrays."""
+"""Where data sets come from: scikit-learn (embedded), TFDS and folders, each fills arrays."""
 
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from tavaal_jax.data import cache, tfds
+from tavaal_jax.data import cache, cityscapes, tfds
 
 
 class Source(NamedTuple):
@@ -17,8 +18,14 @@ class Source(NamedTuple):
     """N before any imbalance, known before anything is loaded."""
     classes: int
     image_shape: tuple[int, ...]
+    has_maps: bool = False
+    """Whether a label is a map."""
     embedded: bool = False
     """Comes with an installed package: no download, no cache."""
+    lazily: Callable | None = None
+    """`(config) -> arrays` by name, where images can be decoded when they are asked for instead."""
+    cache_name: Callable | None = None
+    """`(config) -> str`, where the decoded cache depends on more than the data set's name."""
 
 
 def _moons(config, new):
@@ -50,6 +57,14 @@ def _digits(config, new):
     cache.fill(new, {**arrays, "train_ids": np.array([f"digit_{i}" for i in train])})
 
 
+def _scenes(config, new):
+    """Drawn street scenes, see `scenes`; the same for every seed."""
+    del config
+    from tavaal_jax.data import scenes  # It is also a command, and would be imported twice.
+
+    cache.fill(new, scenes.arrays())
+
+
 def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_names):
     return {
         "train_images": train_images.astype(dtype),
@@ -68,4 +83,16 @@ SOURCES = {
     "cifar10": Source(tfds.read, 50_000, 10, (32, 32, 3)),
     "cifar100": Source(tfds.read, 50_000, 100, (32, 32, 3)),
     "svhn_cropped": Source(tfds.read, 73_257, 10, (32, 32, 3)),
-}
+    "scenes": Source(_scenes, 600, 11, (48, 96, 3), has_maps=True),
+    "caltech101": Source(tfds.caltech101, 8125, 102, (224, 224, 3)),
+    "cityscapes": Source(
+        cityscapes.read, 2975, 19, (1024, 2048, 3), has_maps=True,
+        lazily=cityscapes.lazily, cache_name=cityscapes.cache_name,
+    ),
+}  # fmt: skip
+
+
+def cache_folder(config) -> pathlib.Path:
+    """Where the decoded arrays of a config's data set lie."""
+    name = SOURCES[config.dataset].cache_name
+    return cache.folder(config.data_dir, name(config) if name else config.dataset)

@@ -18,6 +18,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tavaal_jax.data.pool import take_rows
+
 AXIS = "batch"
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
 """Variable of the environment: how many processes of a study share this machine's memory."""
@@ -149,12 +151,12 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
     compiled_given = _pmap(mapped_given, name, in_axes=(None, 0, 0))
 
     def program(variables: Any, data: Any, indices: np.ndarray) -> Iterator[Any]:
-        given = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(data))
+        given = not all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
         call = compiled_given if given else compiled
 
         def read(call: tuple[np.ndarray, np.ndarray]) -> tuple[Any, ...]:
             wanted, rows = call
-            take = lambda x: np.take(x, rows, axis=0)
+            take = lambda x: take_rows(x, rows)
             return wanted, jax.tree.map(take, data) if given else data, rows
 
         before = None  # Results are fetched one call late, so that devices never wait.

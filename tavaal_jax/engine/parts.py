@@ -8,7 +8,7 @@ from tavaal_jax.algorithm import learner as learners
 from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import Learner
 from tavaal_jax.algorithm.methods import Method
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.engine import devices
 
 
@@ -23,11 +23,10 @@ class Parts:
     measure: str
 
 
-def build(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> Parts:
-    """T and R, and the adversary, of a method for images of `shape` and `classes` classes."""
-    problem = Classification.of(config, classes)
+def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Parts:
+    """T and R, and the adversary, of a method for a problem with images of `shape`."""
     learner = Learner(
-        models.build_learner(config, classes, devices.AXIS),
+        models.build_learner(config, problem.classes, devices.AXIS),
         None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
         problem,

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import Said
 from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Array, Example, LearnerState
 from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.pool import Normaliser
@@ -36,6 +38,8 @@ class Programs(NamedTuple):
     """`((learner state, normaliser), Example, indices) -> [n]`: for diagnostics, sees labels."""
     values: devices.Map
     """`((learner, adversary state, normaliser, key), Candidate, indices) -> Valued [n]`."""
+    adversary: Adversary | None
+    """The method's."""
     classify: Callable[..., jax.Array]
     """`(learner state, normaliser, stored images [n, ...]) -> classes [n]`."""
 
@@ -55,6 +59,7 @@ class Candidate(NamedTuple):
     image: Array
     number: Array
     inspected: Inspected
+    thumbnail: Array | None = None
 
 
 class Valued(NamedTuple):
@@ -64,9 +69,9 @@ class Valued(NamedTuple):
     score: jax.Array | None
 
 
-def build(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> Programs:
+def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Programs:
     """The programs of a method; each is compiled when it is first called."""
-    made = parts.build(config, method, shape, classes)
+    made = parts.build(config, method, shape, problem)
 
     def bind(function: Callable[..., Any]) -> Callable[..., Any]:
         return functools.partial(function, made)
@@ -92,6 +97,7 @@ def build(config: Any, method: Method, shape: tuple[int, ...], classes: int) -> 
         inspect=map_over(_inspect_one, "inspect"),
         losses=map_over(_loss_of_one, "losses"),
         values=map_over(_value_of_one, "value"),
+        adversary=made.adversary,
         classify=jax.jit(bind(_classify)),
     )
 
@@ -119,7 +125,8 @@ def _evaluate_one(made: Parts, variables: Any, example: Example) -> jax.Array:
 def _loss_of_one(made: Parts, variables: Any, example: Example) -> jax.Array:
     state, normalise = variables
     logits = made.learner.predict(state, normalise(example.image)[None]).logits
-    return made.learner.problem.image_losses(logits, example.label[None])[0]
+    label = jax.tree.map(lambda x: x[None], example.label)
+    return made.learner.problem.image_losses(logits, steps.visible(label)[0])[0]
 
 
 def _inspect_one(made: Parts, variables: Any, image: jax.Array) -> Inspected:
@@ -139,6 +146,7 @@ def _value_of_one(made: Parts, variables: Any, candidate: Candidate) -> Valued:
     view = View(
         normalise(candidate.image), made.learner, learner_state, made.adversary, adversary_state,
         *candidate.inspected, made.passes, made.measure,
+        None if candidate.thumbnail is None else normalise(candidate.thumbnail),
     )  # fmt: skip
     value = made.method.value(view, jax.random.fold_in(key, candidate.number))
     return Valued(value, None if made.adversary is None else view.score)

@@ -3,12 +3,14 @@
 `key` is that of the cycle's training.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import (
     Batch,
     Example,
@@ -19,8 +21,8 @@ from tavaal_jax.algorithm.state import (
     derive,
     example_keys,
 )
-from tavaal_jax.data.plans import Given, Plan
-from tavaal_jax.data.pool import Normaliser, Resident
+from tavaal_jax.data.plans import Corners, Given, Plan
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident
 from tavaal_jax.engine import devices
 from tavaal_jax.engine.parts import Parts
 
@@ -30,10 +32,8 @@ Metrics = dict[str, jax.Array]
 class Gathered(NamedTuple):
     """A step's examples."""
 
-    labelled: Example
-    unlabelled: jax.Array | None
-    told: tuple[Any, Any]
-    """Constant for both pools, or None."""
+    labelled: Given
+    unlabelled: Given | None
 
 
 def gather(data: tuple[Resident, Any], plan: Plan) -> Gathered:
@@ -46,31 +46,69 @@ def gather(data: tuple[Resident, Any], plan: Plan) -> Gathered:
     def at(rows: Any) -> Given:
         if isinstance(rows, Given):
             return rows
-        return jax.tree.map(lambda x: x[rows], Given(pool.images, pool.labels, told))
+        everything = Given(pool.images, pool.labels, told, pool.thumbnails)
+        return jax.tree.map(lambda x: x[rows], everything)
 
-    labelled = at(plan.labelled)
-    examples = Example(labelled.image, labelled.label)
-    if plan.unlabelled is None:
-        return Gathered(examples, None, (None, None))
-    unlabelled = at(plan.unlabelled)
-    return Gathered(examples, unlabelled.image, (labelled.told, unlabelled.told))
+    return Gathered(at(plan.labelled), None if plan.unlabelled is None else at(plan.unlabelled))
+
+
+def visible(label: Any) -> tuple[jax.Array, jax.Array]:
+    """What T, and what an adversary, is given for labels: of maps the map, and pixels per class."""
+    return label.visible() if isinstance(label, LabelMaps) else (label, label)
+
+
+# Where windows begin: drawn from these keys here, or beforehand where a host cuts them.
+
+
+def _augmentation_keys(key: jax.Array, step: jax.Array, positions: Any) -> jax.Array:
+    return example_keys(derive(key, Stream.AUGMENTATION, step), positions)
+
+
+def _window_keys(key: jax.Array, step: jax.Array, number: int, positions: Any) -> jax.Array:
+    """Of what R sees of L (`number` 0) and U (1)."""
+    return example_keys(derive(key, Stream.WINDOWS, step, number), positions)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+def corners(
+    problem: Problem, shape: tuple[int, ...], key: jax.Array, steps: jax.Array,
+    positions: jax.Array, updates: int,
+) -> list[Corners]:  # fmt: skip
+    """Of the windows of `steps [n]`, `positions [n, B]`, for each of the adversary's updates.
+
+    `shape` is that of the stored images.
+    """
+
+    def of_step(key: jax.Array, step: jax.Array, positions: jax.Array, first: bool) -> Corners:
+        at = jax.vmap(lambda key: problem.corner(shape, key))
+        seen = [at(_window_keys(key, step, number, positions)) for number in range(2)]
+        crop_keys = lambda key: jax.random.split(key)[0]
+        trained = jax.vmap(crop_keys)(_augmentation_keys(key, step, positions))
+        return Corners(at(trained) if first else None, *seen)
+
+    return [
+        jax.vmap(functools.partial(of_step, derive(key, Stream.UPDATES, number - 1) if number
+                                   else key, first=not number))(steps, positions)
+        for number in range(updates)
+    ]  # fmt: skip
 
 
 def task_step(
     made: Parts, state: Any, data: Any, key: jax.Array, schedule: Schedule, plan: Plan
 ) -> tuple[Any, Metrics]:
     """T and R."""
-    examples = gather(data, plan).labelled
-    batch = batch_of(made, examples, data[0].normalise, key, schedule, plan)
+    labelled = gather(data, plan).labelled
+    batch = batch_of(made, labelled, data[0].normalise, key, schedule, plan)
     return made.learner.step(state, batch, schedule, devices.mean)
 
 
 def batch_of(
-    made: Parts, examples: Example, normalise: Normaliser, key: jax.Array, schedule: Schedule,
+    made: Parts, labelled: Given, normalise: Normaliser, key: jax.Array, schedule: Schedule,
     plan: Plan,
 ) -> Batch:  # fmt: skip
     """Augmented and normalised examples, every one with keys of its own."""
-    keys = example_keys(derive(key, Stream.AUGMENTATION, schedule.step), plan.positions)
+    keys = _augmentation_keys(key, schedule.step, plan.positions)
+    examples = Example(labelled.image, visible(labelled.label)[0])
     augmented = jax.vmap(made.learner.problem.augment)(examples, keys)
     drop = None
     if made.method.dropout:
@@ -88,9 +126,8 @@ def joint_step(
     learned, task_metrics = made.learner.step(learner_state, batch, schedule, devices.mean)
 
     def update(state: Any, examples: Gathered, key: jax.Array) -> tuple[Any, Metrics]:
-        images = tuple(map(jax.vmap(normalise), (examples.labelled.image, examples.unlabelled)))
-        told = joint_told(made, learner_state, images, key, schedule, plan)
-        halves = halves_of(images, told, examples.labelled.label, key, schedule, plan)
+        told = joint_told(made, learner_state, examples, normalise, key, schedule, plan)
+        halves = halves_of(made, examples, told, normalise, key, schedule, plan)
         assert made.adversary is not None
         return made.adversary.step(state, *halves, devices.mean)
 
@@ -111,10 +148,13 @@ def joint_step(
 
 
 def joint_told(
-    made: Parts, state: LearnerState, images: tuple[jax.Array, ...], key: jax.Array,
+    made: Parts, state: LearnerState, examples: Gathered, normalise: Normaliser, key: jax.Array,
     schedule: Schedule, plan: Plan,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images."""
+    """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images.
+
+    Of images that T sees in windows R has one, too, drawn anew.
+    """
     adversary = made.adversary
     assert adversary is not None
     if adversary.tell is None:
@@ -126,11 +166,22 @@ def joint_told(
         told = [adversary.first_told(example_keys(k, plan.positions)) for k in keys]
         return jax.tree.map(lambda *halves: jnp.concatenate(halves), *told)
 
+    def view(given: Given | None, number: int) -> jax.Array:
+        assert given is not None
+        if given.view is not None:
+            return jax.vmap(normalise)(given.view)
+        problem, shape = made.learner.problem, given.image.shape[1:]
+        keys = _window_keys(key, schedule.step, number, plan.positions)
+        cut = lambda image, key: normalise(problem.window(image, problem.corner(shape, key)))
+        return jax.vmap(cut)(given.image, keys)
+
+    images = [view(given, number) for number, given in enumerate(examples)]
+
     def later() -> Any:
         return tell(made.learner.say(state, jnp.concatenate(images)))
 
     told = lax.cond(schedule.first_epoch, first, later)
-    half = len(images[0])
+    half = len(plan.positions)
     return jax.tree.map(lambda x: x[:half], told), jax.tree.map(lambda x: x[half:], told)
 
 
@@ -139,20 +190,30 @@ def adversary_step(
 ) -> tuple[Any, Metrics]:
     """Second phase of the released code: the VAE, then D, with constant ranks."""
     examples = gather(data, plan)
-    normalise = jax.vmap(data[0].normalise)
-    images = (normalise(examples.labelled.image), normalise(examples.unlabelled))
     assert made.adversary is not None
-    labels = examples.labelled.label
-    labelled, unlabelled = halves_of(images, examples.told, labels, key, schedule, plan)
-    return made.adversary.step(state, labelled, unlabelled, devices.mean)
+    assert examples.unlabelled is not None
+    told = examples.labelled.told, examples.unlabelled.told
+    halves = halves_of(made, examples, told, data[0].normalise, key, schedule, plan)
+    return made.adversary.step(state, *halves, devices.mean)
 
 
 def halves_of(
-    images: tuple[jax.Array, ...], told: tuple[Any, Any], labels: jax.Array, key: jax.Array,
+    made: Parts, examples: Gathered, told: tuple[Any, Any], normalise: Normaliser, key: jax.Array,
     schedule: Schedule, plan: Plan,
 ) -> tuple[Half, Half]:  # fmt: skip
     """L's and U's halves of a batch, in this order."""
     latent_key = derive(key, Stream.LATENT, schedule.step)
     keys = [example_keys(derive(latent_key, number), plan.positions) for number in range(2)]
-    unknown = jnp.full_like(labels, -1)
-    return Half(images[0], told[0], keys[0], labels), Half(images[1], told[1], keys[1], unknown)
+    known = visible(examples.labelled.label)[1]
+    labels = known, made.learner.problem.unknown(known)
+
+    def picture(given: Given | None) -> jax.Array:
+        assert given is not None
+        images = given.image if given.thumbnail is None else given.thumbnail
+        return jax.vmap(normalise)(images)
+
+    labelled, unlabelled = (
+        Half(picture(given), *rest)
+        for given, *rest in zip(examples, told, keys, labels, strict=True)
+    )
+    return labelled, unlabelled

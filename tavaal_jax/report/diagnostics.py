@@ -60,15 +60,15 @@ class Choice(NamedTuple):
     """Uniform values of the subset `[M]`: `random` picks the smallest."""
 
 
-def of_choice(choice: Choice, labels: np.ndarray, labelled_labels: np.ndarray) -> dict[str, float]:
-    """Figures named in `FIELDS`; `labels [M]` are the subset's true ones, then those of L."""
+def of_choice(choice: Choice, counts: np.ndarray, labelled_counts: np.ndarray) -> dict[str, float]:
+    """Figures named in `FIELDS`; images or pixels per class of the subset `[M, K]`, and of L."""
     picked, count = choice.picked, int(choice.picked.sum())
     share = lambda values: float(picked[np.argsort(-values, kind="stable")[:count]].mean())
     values = {
         "subset_loss": choice.losses.mean(),
         "picks_loss": choice.losses[picked].mean(),
-        "picks_class_entropy": class_entropy(labels[picked]),
-        "labelled_class_entropy": class_entropy(labelled_labels),
+        "picks_class_entropy": class_entropy(counts[picked]),
+        "labelled_class_entropy": class_entropy(labelled_counts),
         "overlap_highest_loss": share(choice.losses),
         "overlap_random": share(-choice.random),
     }
@@ -87,10 +87,13 @@ def of_choice(choice: Choice, labels: np.ndarray, labelled_labels: np.ndarray) -
     return {name: float(value) for name, value in values.items()}
 
 
-def class_entropy(labels: np.ndarray) -> float:
-    """Entropy of the class counts of `labels [n]`, nats; log K where all classes are alike."""
-    counts = np.unique(labels, return_counts=True)[1]
-    return float(stats.entropy(counts))
+def class_entropy(counts: np.ndarray) -> float:
+    """Entropy of the classes of images, or pixels per class, `[n, K]`, nats.
+
+    log K where all classes are alike; 0 where no pixel has one.
+    """
+    by_class = counts.sum(0, dtype=np.int64)
+    return float(stats.entropy(by_class[by_class > 0])) if by_class.any() else 0.0
 
 
 class Plane(NamedTuple):

@@ -91,6 +91,35 @@ def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
     return [row for key in sorted(found, key=files.order) for row in found[key]], faults
 
 
+_IOU_FIELDS = ("cycle", "labelled", "class", "iou")
+
+
+def write_class_iou(
+    folder: pathlib.Path, cycle: int, labelled: int, values: dict[str, float]
+) -> None:
+    """Puts a cycle's rows into class_iou.csv of a trial; an empty cell where a class is absent."""
+    text = lambda value: f"{value:.6f}" if np.isfinite(value) else ""
+    mine = [
+        {"cycle": cycle, "labelled": labelled, "class": name, "iou": text(value)}
+        for name, value in values.items()
+    ]
+    before = [row for row in _class_iou(folder) if int(row["cycle"]) < cycle]
+    files.write(folder / "class_iou.csv", files.as_csv(_IOU_FIELDS, [*before, *mine]))
+
+
+def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of class_iou.csv of a trial, nan where a class is absent; none without that file."""
+    kinds = {"cycle": int, "labelled": int, "class": str}
+    return [
+        {**{k: kind(row[k]) for k, kind in kinds.items()}, "iou": float(row["iou"] or "nan")}
+        for row in _class_iou(folder)
+    ]
+
+
+def _class_iou(folder):
+    return files.read_csv(folder / "class_iou.csv", "delete that file: it is not needed to go on")
+
+
 # Picks and diagnostics
 
 

@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -91,20 +90,30 @@ def show(chosen: Sequence[Choice], dataset: Dataset, rows: Sequence[Mapping[str,
 
 def _figure(choice, dataset, strip, most, title):
     """One choice: its strip is cut by CSS, so that each image has a tooltip of its own."""
-    classes = [dataset.class_names[label] for label in dataset.train_labels[choice.indices]]
-    common = ", ".join(f"{name} ({number})" for name, number in Counter(classes).most_common(10))
+    titles = dataset.titles_of(choice.indices[:most])
+    common = markup.text(common_classes(dataset, choice.indices, 10))
     spans = "".join(
         f'<span role="img" style="--at:{place}" title="{markup.text(name)}, score {score:.4g},'
-        f' number {place + 1} of {len(classes)}, {markup.text(example)}"></span>'
+        f' number {place + 1} of {len(choice.indices)}, {markup.text(example)}"></span>'
         for place, (name, score, example) in enumerate(
-            zip(classes[:most], choice.scores, choice.ids, strict=False)
+            zip(titles, choice.scores, choice.ids, strict=False)
         )
     )
     return (
-        f"<figure>\n<figcaption>{title}; {len(classes)} picks by class: {markup.text(common)}"
+        f"<figure>\n<figcaption>{title}; {len(choice.indices)} picks by class: {common}"
         f'</figcaption>\n<div class="thumbs" style="--strip:url({markup.uri(strip)})">{spans}</div>'
         "\n</figure>\n"
     )
+
+
+def common_classes(dataset: Dataset, indices: np.ndarray, most: int) -> str:
+    """The most frequent classes of some training images, with how many images, or pixels, each."""
+    counts = dataset.counts_of(indices).sum(0, dtype=np.int64)
+    order = [k for k in np.argsort(-counts, kind="stable")[:most] if counts[k]]
+    if dataset.has_maps:
+        share = 100 / max(1, counts.sum())
+        return ", ".join(f"{dataset.class_names[k]} ({share * counts[k]:.2g} %)" for k in order)
+    return ", ".join(f"{dataset.class_names[k]} ({counts[k]})" for k in order)
 
 
 def count(chosen: Sequence[Choice], shape: tuple[int, ...]) -> int:

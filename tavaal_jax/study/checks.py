@@ -19,11 +19,14 @@ class Facts(NamedTuple):
     """N before any imbalance."""
     classes: int
     shape: tuple[int, ...]
+    has_maps: bool = False
+    """Whether a label is a map."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Facts":
         """Those of a data set that is loaded."""
-        return cls(dataset.name, len(dataset.train_images), dataset.classes, dataset.shape)
+        size = len(dataset.train_images)
+        return cls(dataset.name, size, dataset.classes, dataset.shape, dataset.has_maps)
 
 
 def method_names(config: Any) -> list[str]:
@@ -39,7 +42,9 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     if dataset is None:
         check_name("dataset", config.dataset, tuple(SOURCES))
         source = SOURCES[config.dataset]
-        facts = Facts(config.dataset, source.train_size, source.classes, source.image_shape)
+        facts = Facts(
+            config.dataset, source.train_size, source.classes, source.image_shape, source.has_maps
+        )
     else:
         facts = Facts.of(dataset)
         if config.imbalance.ratio > 1:
@@ -54,6 +59,7 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
         )
     _check_batch(config, devices)
     _check_pool(config, facts)
+    _check_maps(config, facts)
     _check_networks(config, facts)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
@@ -140,6 +146,32 @@ def _check_pool(config, facts):
         )
 
 
+def _check_maps(config, facts):
+    """What goes with a class per pixel only, and what with a class per image."""
+    if facts.has_maps != (config.task.network == "drn"):
+        has, give = ("label maps", "'drn'") if facts.has_maps else ("no label maps", "another one")
+        raise UserError(
+            f"task.network is {config.task.network!r}, and {facts.name} has {has}:"
+            f" give task.network = {give}"
+        )
+    pad, crop = config.augmentation.pad, config.augmentation.crop
+    if facts.has_maps and pad:
+        raise UserError(
+            f"augmentation.pad is {pad}, and {facts.name} has label maps: give pad = 0, and the"
+            " side of a random window as augmentation.crop"
+        )
+    if not facts.has_maps and crop:
+        raise UserError(
+            f"augmentation.crop is {crop}, and {facts.name} has no label maps: give crop = 0, and"
+            " augmentation.pad for a random crop from the padded image"
+        )
+    if facts.has_maps and config.imbalance.ratio > 1:
+        raise UserError(
+            f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} has label maps:"
+            " give 1, images of many classes cannot be thinned by class"
+        )
+
+
 def _check_networks(config, facts):
     task, vae = config.task, config.vae
     if len(facts.shape) == 1:
@@ -169,4 +201,9 @@ def _check_networks(config, facts):
         raise UserError(
             f"task.widths has {len(task.widths)} stages and task.blocks {len(task.blocks)}:"
             " give as many of one as of the other"
+        )
+    if task.network == "drn" and not len(task.widths) == len(task.blocks) == 8:
+        raise UserError(
+            f"task.widths has {len(task.widths)} levels and task.blocks {len(task.blocks)}:"
+            " give drn eight of both, of levels 1 to 8"
         )

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tavaal_jax.algorithm import values
+from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
+from tavaal_jax.data.pool import take_rows
 from tavaal_jax.report import diagnostics
 
 if TYPE_CHECKING:
@@ -41,9 +43,14 @@ def diagnose(cycle: "Cycle", state: LoopState):
         subset, picked, losses, arrays.get("predicted"), arrays.get("logit"), labelled_logits,
         np.asarray(values.uniform_pool(key, setup.size))[subset],
     )  # fmt: skip
-    metrics = diagnostics.of_choice(choice, true, state.labels[labelled])
+    metrics = diagnostics.of_choice(
+        choice, setup.oracle.class_counts(subset), setup.oracle.class_counts(labelled)
+    )
     metrics |= {"labelled": len(labelled), "picks": int(picked.sum())}
     details = {**arrays, "labelled": labelled}
+    if isinstance(setup.problem, Segmentation):
+        order = np.argsort(state.pick_rank[subset[picked]])
+        details["prediction"] = yield from _maps(cycle, state, subset[picked][order][:_MOST_MAPS])
     if setup.plane is not None:
         plane, figures = _plane(setup, state, subset[picked])
         metrics, details = metrics | figures, {**details, **plane._asdict()}
@@ -55,12 +62,26 @@ def _losses(cycle, state, true):
     setup = cycle.setup
     labels = np.full(setup.size, -1, np.int32)
     labels[cycle.subset] = true
-    examples = Example(setup.train.images, setup.hold(labels))
+    examples = Example(setup.train.images, setup.with_labels(labels).labels)
     variables, parts = (state.learner, setup.train.normalise), []
     for part in setup.programs.losses(variables, examples, cycle.subset):
         parts.append(part)
         yield state, cycle.passed(STAGE)
     return np.concatenate(parts)
+
+
+_MOST_MAPS = 6  # picks whose predictions are kept for a figure
+
+
+def _maps(cycle, state, indices):
+    """Classes that T chooses of the pixels of images `[n]`, uint8 `[n, H, W]`, one at a time."""
+    setup, found = cycle.setup, []
+    for index in indices:
+        image = take_rows(setup.train.images, np.array([index]))
+        chosen = setup.programs.classify(state.learner, setup.train.normalise, image)
+        found.append(np.asarray(chosen, np.uint8))
+        yield state, cycle.passed(STAGE)
+    return np.concatenate(found)
 
 
 def _plane(setup, state, picks):

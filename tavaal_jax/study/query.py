@@ -32,6 +32,9 @@ class _Silent:
     def reveal(self, indices: np.ndarray) -> None:
         del indices
 
+    def class_counts(self, indices: np.ndarray) -> np.ndarray:
+        raise NotImplementedError  # Nothing is diagnosed.
+
 
 def query(
     config: Any, dataset: Dataset, method: str = "tavaal", budget: int | None = None
@@ -46,7 +49,7 @@ def query(
         budget = None if budget is None else operator.index(budget)
     except TypeError as error:
         raise UserError(f"budget is {budget!r}: give a whole number") from error
-    labelled = dataset.train_labels >= 0
+    labelled = dataset.known
     count, rest = int(labelled.sum()), int((~labelled).sum())
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -75,7 +78,8 @@ def query(
     made = setup.prepare(config, METHODS[method], dataset, placed, _Silent())
     key = derive(jax.random.key(config.seed), 0)
     known_from = np.where(labelled, 0, -1).astype(np.int32)
-    state = cycle.fresh(made, key, cycle.with_labels(made, dataset.train_labels, known_from))
+    labels = known_from if dataset.has_maps else dataset.train_labels
+    state = cycle.fresh(made, key, cycle.with_labels(made, labels, known_from))
     stage = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
     for name in cycle.names(config, METHODS[method], 0):
         if name == "evaluate":

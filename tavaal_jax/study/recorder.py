@@ -16,7 +16,7 @@ from tavaal_jax.engine import devices
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report import files, progress, records
 from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
-from tavaal_jax.study import cycle, replay, stages, trained
+from tavaal_jax.study import cycle, replay, trained, training
 from tavaal_jax.study.call import Report
 from tavaal_jax.study.setup import Setup
 
@@ -145,7 +145,13 @@ class Recorder:
             )  # fmt: skip
         if values:
             self._write_log(report, values)
-        if report.details is not None:
+        if report.details is None:
+            return
+        if report.stage == "evaluate":
+            names, values = self._about.class_names, report.details["by_class"]
+            place = report.cycle, report.labelled
+            records.write_class_iou(self._folder, *place, dict(zip(names, values, strict=True)))
+        else:
             path = self._folder / "diagnostics" / f"cycle_{report.cycle}.npz"
             files.write_arrays(path, report.details)
 
@@ -225,7 +231,7 @@ class Recorder:
             evaluated = int(state.counts[number])
             labelled = evaluated if evaluated >= 0 else int(state.labelled.sum())
             for stage in names:
-                steps = stages.stage_steps(setup.config, setup.size, labelled, stage)
+                steps = training.stage_steps(setup.config, setup.size, labelled, stage)
                 if number == state.cycle:
                     before = names.index(stage) < names.index(state.stage)
                     steps = steps if before else state.step * (stage == state.stage)

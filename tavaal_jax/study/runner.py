@@ -110,7 +110,7 @@ def oracle(dataset: Dataset) -> Known:
 
     A study simulates people.
     """
-    unknown = int((dataset.train_labels < 0).sum())
+    unknown = 0 if dataset.has_maps else int((dataset.train_labels < 0).sum())
     if unknown:
         raise UserError(
             f"{unknown} of {len(dataset.train_labels)} labels of {dataset.name} are -1: a study"
@@ -118,4 +118,4 @@ def oracle(dataset: Dataset) -> Known:
         )
     if not len(dataset.test_images):
         raise UserError(f"{dataset.name} has no test images: a study is measured on some")
-    return Known(dataset.train_labels)
+    return Known.of(dataset)

@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.methods import Method
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.data import dataset as datasets
+from tavaal_jax.data import pool
 from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.labels import Oracle
 from tavaal_jax.data.pool import Resident, Streamed
 from tavaal_jax.engine import devices, programs
 from tavaal_jax.engine.programs import Programs
+from tavaal_jax.models import vae
 from tavaal_jax.report import diagnostics
 
 
@@ -21,7 +24,7 @@ class Setup(NamedTuple):
 
     config: Any
     method: Method
-    problem: Classification
+    problem: Problem
     programs: Programs
     train: Resident | Streamed
     """Without labels: they are in the state."""
@@ -40,9 +43,21 @@ class Setup(NamedTuple):
         streamed = isinstance(self.train, Streamed)
         return jax.tree.map(np.asarray, tree) if streamed else devices.place(tree)
 
+    def with_labels(self, labels: np.ndarray) -> Resident | Streamed:
+        """The training set with what has been said of its images, int32 `[N]`, -1 for nothing."""
+        return pool.with_labels(self.train, self.hold(labels))
+
 
 Placed = tuple[Resident | Streamed, Resident | Streamed]
 """Training and test set."""
+
+
+def thumbnail_size(config: Any, shape: tuple[int, ...]) -> int:
+    """Side of what a VAE sees of images of `shape`, where that is smaller; else 0."""
+    if len(shape) == 1:
+        return 0
+    size: int = config.vae.image_size or vae.image_size(*shape[:2])
+    return size if size < max(shape[:2]) else 0
 
 
 def place(config: Any, dataset: Dataset) -> Placed:
@@ -51,14 +66,14 @@ def place(config: Any, dataset: Dataset) -> Placed:
     They lie on the devices where the config says so, or, left to itself, where they take less than
     half of a device's memory; else they stay where they are.
     """
-    normalise = datasets.normaliser(config, dataset.train_images)
-    sets = dataset.resident(normalise)
-    size = sum(one.images.nbytes for one in sets)
+    normalise = datasets.normaliser(config, dataset.train_images, dataset.overview)
+    sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
+    size = sum(x.nbytes for one in sets for x in jax.tree.leaves(one))
     if config.feed == "resident" or (config.feed == "auto" and size < devices.memory() / 2):
-        placed: Placed = devices.place(sets)
+        placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)
-    train, test = (Streamed(one.images, one.labels, normalise) for one in sets)
+    train, test = (Streamed(one.images, one.labels, normalise, one.thumbnails) for one in sets)
     return train, test
 
 
@@ -71,11 +86,12 @@ def prepare(
 ) -> Setup:
     """A method's set-up on a data set that :func:`place` has put on the devices."""
     plane = diagnostics.Plane.around(dataset.train_images) if dataset.is_plane else None
+    problem = problems.of(config, dataset.classes, dataset.has_maps)
     return Setup(
         config,
         method,
-        Classification.of(config, dataset.classes),
-        programs.build(config, method, dataset.shape, dataset.classes),
+        problem,
+        programs.build(config, method, dataset.shape, problem),
         *placed,
         oracle,
         plane,

@@ -10,30 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from tavaal_jax.algorithm import optim
 from tavaal_jax.algorithm import picks as picking
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.data.feed import feed
 from tavaal_jax.engine import spread
 from tavaal_jax.engine.programs import Candidate, Inspected, Valued
-from tavaal_jax.study import diagnosis
+from tavaal_jax.study import diagnosis, training
 from tavaal_jax.study.call import Report
 from tavaal_jax.study.setup import Setup
 
 
 class ValueFault(Exception):
     """A method's values or picks are not what they must be."""
-
-
-def stage_steps(config: Any, size: int, labelled: int, stage: str) -> int:
-    """Training steps of a stage with `labelled` of `size` images in L; 0 for other stages."""
-    if stage in ("task", "joint"):
-        return config.epochs * (labelled // config.batch_size)
-    if stage == "adversary":
-        subset = min(config.subset or size, size - labelled)
-        return max(1, (labelled + subset) * config.vae.epochs // config.batch_size)
-    return 0
 
 
 class Cycle:
@@ -44,11 +32,11 @@ class Cycle:
     ):
         """`state` is any of this cycle; `key` is the trial's."""
         self.setup, self.key, self.number = setup, key, state.cycle
-        self._steps_per_call = steps_per_call
+        self.steps_per_call = steps_per_call
         # L and its labels stay as they are until the next cycle, whatever is labelled meanwhile.
         self.labelled = state.labelled
         labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
-        self._train = setup.train.replace(labels=setup.hold(labels))
+        self.train = setup.with_labels(labels)
         self._met = np.zeros(setup.size, bool)
         self.inspected = Inspected(None, None)
 
@@ -58,7 +46,7 @@ class Cycle:
             "evaluate": self._evaluate, "select": self._select, "label": self._label,
             "diagnose": functools.partial(diagnosis.diagnose, self),
         }  # fmt: skip
-        return stages.get(stage, functools.partial(self._fit, stage))(state)
+        return stages.get(stage, functools.partial(training.train, self, stage))(state)
 
     def report(self, stage: str, metrics: dict[str, Any], details: Any) -> Report:
         """Of the end of a stage."""
@@ -83,87 +71,6 @@ class Cycle:
         mask[indices] = True
         return mask
 
-    # Train
-
-    def _fit(self, stage, state):
-        """Runs the steps that a training stage still lacks."""
-        config, told = self.setup.config, None
-        if stage == "adversary":
-            yield from self.inspect(state, stage, self.labelled | self._adversary_pool())
-            told = self.inspected.told
-        plan_of, per_pass = self._plans(stage)
-        total = stage_steps(config, self.setup.size, int(self.labelled.sum()), stage)
-        key = derive(self.key, Stream.TRAINING, self.number)
-        networks = _networks(stage, state)
-        steps = total, config.steps_per_call
-        with feed(self._train, told, plan_of, steps) as (data, plan_of, waited):
-            while state.step < total:
-                first = state.step
-                count = min(
-                    self._steps_per_call(stage),
-                    config.steps_per_call,
-                    total - first,
-                    config.log_every_steps - first % config.log_every_steps,
-                    config.checkpoint_every_steps - first % config.checkpoint_every_steps,
-                )
-                schedule = optim.schedule(config, first, count, per_pass)
-                fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
-                schedule, plan = jax.tree.map(fill, (schedule, plan_of(first, count)))
-                networks, metrics, agree = self.setup.programs.train[stage](
-                    networks, data, key, schedule, plan, count
-                )
-                state = state.replace(step=first + count, **_as_fields(stage, networks))
-                yield (
-                    state,
-                    Report(
-                        self.number, stage, state.step, metrics, count, agree=agree, waited=waited()
-                    ),
-                )
-        return state, {}, None
-
-    def _plans(self, stage):
-        """`(first step, count) -> Plan`, and the steps that a pass over L has."""
-        labelled, unlabelled, more = self._streams(stage)
-        size = self.setup.config.batch_size
-
-        def plan(first, count):
-            return plans.Plan(
-                labelled.rows(first, count),
-                None if unlabelled is None else unlabelled.rows(first, count),
-                np.tile(np.arange(size, dtype=np.int32), (count, 1)),
-                more(first, count),
-            )
-
-        return plan, labelled.steps_per_pass
-
-    def _streams(self, stage):
-        """Batches of L, of U where the stage sees it, and of both for further updates."""
-        size, updates = self.setup.config.batch_size, self.setup.config.vae.updates
-        once = lambda first, count: None
-
-        def of_pool(stream, pool, *numbers):
-            key = derive(self.key, stream, self.number, *numbers)
-            return plans.IndexStream(key, pool, size)
-
-        labelled = of_pool(Stream.LABELLED_ORDER, self.labelled)
-        if stage == "task":
-            return labelled, None, once
-        pool = self._adversary_pool()
-        unlabelled = of_pool(Stream.UNLABELLED_ORDER, pool)
-        if stage == "adversary" or updates == 1:
-            return labelled, unlabelled, once
-        others = of_pool(Stream.UPDATES, self.labelled, 0), of_pool(Stream.UPDATES, pool, 1)
-        more = lambda first, count: plans.More(
-            *(stream.groups(first, count, updates - 1) for stream in others)
-        )
-        return labelled, unlabelled, more
-
-    def _adversary_pool(self):
-        """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
-        if self.setup.config.vae.unlabelled == "all":
-            return ~self.labelled
-        return self.mask(self.subset)
-
     # Evaluate
 
     def _evaluate(self, state):
@@ -180,7 +87,9 @@ class Cycle:
         results, sizes = state.results.copy(), state.counts.copy()
         results[self.number], sizes[self.number] = figures, self.labelled.sum()
         metrics = dict(zip(problem.metrics, figures.tolist(), strict=True))
-        return state.replace(results=results, counts=sizes), metrics, None
+        by_class = problem.by_class(np.sum(counts, axis=0))
+        details = None if by_class is None else {"by_class": by_class}
+        return state.replace(results=results, counts=sizes), metrics, details
 
     # Select
 
@@ -227,7 +136,8 @@ class Cycle:
         bad: dict[str, np.ndarray] = {}
         key = derive(self.key, Stream.VALUES, self.number)
         variables = (state.learner, state.adversary, setup.train.normalise, key)
-        candidates = Candidate(setup.train.images, self._numbers, self.inspected)
+        train = setup.train
+        candidates = Candidate(train.images, self._numbers, self.inspected, train.thumbnails)
         for part in setup.programs.values(variables, candidates, indices):
             add(part)
             for path, leaf in jax.tree_util.tree_leaves_with_path(part):
@@ -292,14 +202,3 @@ class Cycle:
         labelled_in[picks[answers >= 0]] = self.number + 1
         metrics = {"asked": len(picks), "answered": int((answers >= 0).sum())}
         return state.replace(labels=labels, labelled_in=labelled_in), metrics, None
-
-
-def _networks(stage, state):
-    both = (state.learner, state.adversary)
-    return {"task": state.learner, "adversary": state.adversary, "joint": both}[stage]
-
-
-def _as_fields(stage, networks):
-    if stage == "joint":
-        return {"learner": networks[0], "adversary": networks[1]}
-    return {"learner": networks} if stage == "task" else {"adversary": networks}

@@ -15,7 +15,7 @@ from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
-from tavaal_jax.study import checks, crew, cycle, runner, stages, worker
+from tavaal_jax.study import checks, crew, cycle, runner, training, worker
 from tavaal_jax.study.pace import Seldom
 from tavaal_jax.study.recorder import UNITS
 from tavaal_jax.study.runner import Outcomes, Told
@@ -240,7 +240,7 @@ class _Study:
 
     def _units(self, name, size):
         return sum(
-            stages.stage_steps(self.config, size, cycle.expected_labelled(self.config, n), stage)
+            training.stage_steps(self.config, size, cycle.expected_labelled(self.config, n), stage)
             * UNITS.get(stage, 0)
             for n in range(self.config.cycles)
             for stage in cycle.names(self.config, METHODS[name], n)

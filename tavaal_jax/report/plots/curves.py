@@ -72,6 +72,35 @@ def ranking_losses(trials: dict[str, list[list[dict]]], path: pathlib.Path) -> N
     style.save(figure, path)
 
 
+def class_iou(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Path) -> None:
+    """Intersection over union of each class over labels, a panel per class, means over trials.
+
+    `rows` are those of class_iou.csv, by method.
+    """
+    classes = list(dict.fromkeys(row["class"] for mine in rows.values() for row in mine))
+    figure, panels = _panels(len(classes))
+    for axis, label in zip(panels, classes, strict=True):
+        for name, mine in rows.items():
+            values: dict[int, list[float]] = {}
+            for row in mine:
+                if row["class"] == label and np.isfinite(row["iou"]):
+                    values.setdefault(row["labelled"], []).append(row["iou"])
+            labelled = sorted(values)
+            axis.plot(
+                labelled, [np.mean(values[x]) for x in labelled], color=style.colour(name),
+                marker=style.marker(name), markersize=3, linewidth=1, label=name,
+            )  # fmt: skip
+        axis.set_title(label, fontsize="medium")
+        axis.set_ylim(0, 1)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(7, len(names)), frameon=False
+    )
+    figure.supxlabel("labelled images", fontsize="medium")
+    figure.supylabel("IoU", fontsize="medium")
+    style.save(figure, path)
+
+
 def _differences(curves):
     base = curves.get(methods.BASELINE, {})
     found = {

@@ -22,6 +22,8 @@ FIGURES = {
     "ranking_loss.png": "Figure 9: the Ranker's loss",
     "plane.png": "Figure 1: picks and boundary, for points of the plane",
     "picks.png": "Figure 13: the first picks, for images",
+    "class_iou.png": "intersection over union of each class over labels, for maps",
+    "maps.png": "the first picks with label, prediction and mistakes, for maps",
 }
 
 
@@ -51,6 +53,9 @@ def draw(
     methods = {row["method"] for row in rows}
     if BASELINE in methods and curves.ablation(rows, folder / "ablation.png"):
         drawn.append("ablation.png")
+    if by_class := _class_iou(folder, trials_there):
+        curves.class_iou(by_class, folder / "class_iou.png")
+        drawn.append("class_iou.png")
     drawn += _of_training(folder, trials_there)
     diagnosed = records.read_diagnostics(folder)
     if diagnosed:
@@ -78,8 +83,12 @@ def draw(
     picture, name = (
         (pictures.plane, "plane.png") if plane else (pictures.contact_sheet, "picks.png")
     )
-    picture(chosen, dataset, folder / name, _title(config.dataset, trial, chosen))
-    return [*drawn, name]
+    title = _title(config.dataset, trial, chosen)
+    picture(chosen, dataset, folder / name, title)
+    if not dataset.has_maps:
+        return [*drawn, name]
+    pictures.maps(chosen, dataset, folder / "maps.png", title)
+    return [*drawn, name, "maps.png"]
 
 
 def _title(dataset, trial, chosen):
@@ -135,6 +144,16 @@ def _of_training(folder, there):
         return []
     curves.ranking_losses(logs, folder / "ranking_loss.png")
     return ["ranking_loss.png"]
+
+
+def _class_iou(folder, there):
+    """Rows of all class_iou.csv by method; empty without maps."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, trial in there:
+        rows = records.read_class_iou(files.trial_folder(folder, name, trial))
+        if rows:
+            found.setdefault(name, []).extend(rows)
+    return found
 
 
 def _choices(folder, there):

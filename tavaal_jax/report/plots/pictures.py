@@ -4,9 +4,12 @@ import math
 import pathlib
 
 import numpy as np
+from matplotlib import patches
 
+from tavaal_jax.data import cityscapes
 from tavaal_jax.report.plots import style
 
+_IGNORED = cityscapes.IGNORED
 _CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -57,13 +60,75 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
     for axis, (name, indices) in zip(axes.flat, picks.items(), strict=True):
         sheet = _sheet(dataset.train_images[indices[: rows * columns]], rows, columns)
         axis.imshow(sheet, cmap="gray", interpolation="nearest")
-        counts = np.bincount(dataset.train_labels[indices], minlength=dataset.classes)
+        counts = dataset.counts_of(indices).sum(0)
         named = zip(dataset.class_names, counts, strict=True)
         text = ", ".join(f"{label}: {count}" for label, count in _largest(named))
         axis.set_title(f"{name}: {text}", fontsize="small", loc="left")
         axis.set_axis_off()
     figure.suptitle(title)
     style.save(figure, path)
+
+
+_COLUMNS = "image", "label", "prediction", "mistakes"
+_MOST_MAPS = 6
+_LONGER_SIDE = 512  # pixels of a map on the sheet
+
+
+def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> None:
+    """A method's first picks of one cycle: image, label, T's prediction and its mistakes.
+
+    Mistakes are red, pixels without a label grey. `subsets` has one trial's arrays of the choice
+    per method.
+    """
+    chosen = {name: arrays for name, arrays in subsets.items() if "prediction" in arrays}
+    rows = max(len(arrays["prediction"]) for arrays in chosen.values())
+    height, width = dataset.shape[:2]
+    figure, axes = style.axes(rows, 4 * len(chosen), width=1.9, height=1.9 * height / width + 0.15)
+    palette = colours(dataset.class_names)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for start, (name, arrays) in enumerate(chosen.items()):
+        for column, text in enumerate(_COLUMNS):
+            axes[0, 4 * start + column].set_title(f"{name}: {text}", fontsize="x-small")
+        for row, (index, predicted) in enumerate(
+            zip(_in_order(arrays), arrays["prediction"], strict=False)
+        ):
+            shown = _of_map(dataset.train_images[index], dataset.train_labels[index], predicted)
+            for column, picture in enumerate(shown):
+                axis = axes[row, 4 * start + column]
+                axis.imshow(picture if picture.ndim == 3 else palette[picture])
+    handles = [
+        patches.Patch(color=colour / 255, label=label)
+        for label, colour in zip(dataset.class_names, palette, strict=False)
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(10, len(handles)), frameon=False,
+        fontsize="x-small",
+    )  # fmt: skip
+    figure.suptitle(title, fontsize="small")
+    style.save(figure, path)
+
+
+def _of_map(image, label, predicted):
+    """The four pictures of a pick: colours `[h, w, 3]`, or classes `[h, w]`."""
+    step = -(-max(label.shape) // _LONGER_SIDE)
+    image, label, predicted = (np.asarray(x)[::step, ::step] for x in (image, label, predicted))
+    image = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
+    mistakes = np.repeat(image.mean(-1, keepdims=True) / 2 + 120, 3, axis=-1).astype(np.uint8)
+    mistakes[label != predicted] = 213, 94, 0
+    mistakes[label == _IGNORED] = 120
+    return image, label, predicted, mistakes
+
+
+def colours(class_names) -> np.ndarray:
+    """uint8 `[256, 3]` of a map's numbers: Cityscapes' where it names the class, black for none."""
+    known = dict(zip(cityscapes.CLASS_NAMES, cityscapes.COLOURS, strict=True))
+    random = np.random.RandomState(0)
+    palette = np.zeros((256, 3), np.uint8)
+    for number, name in enumerate(class_names):
+        drawn = random.randint(0, 256, 3)
+        palette[number] = known.get(name, drawn)
+    return palette
 
 
 def _in_order(arrays):

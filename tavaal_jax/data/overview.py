@@ -1,0 +1,59 @@
+"""What is known of pictures in files from one look at each: it is kept beside decoded data sets."""
+
+import concurrent.futures
+import sys
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tavaal_jax.data import cache
+from tavaal_jax.data.cache import New
+from tavaal_jax.data.decode import Pictures
+
+
+class Overview(NamedTuple):
+    """Of the images and label maps of a training set."""
+
+    histogram: np.ndarray
+    """How often each value occurs in each channel: int64 `[C, 256]`."""
+    pixels: np.ndarray
+    """Of each class, int32 `[N, K]`."""
+    thumbnails: np.ndarray
+    """uint8 `[N, S, S, C]`"""
+
+
+def of(images: Pictures, maps: Pictures, classes: int, size: int, data_dir: str) -> Overview:
+    """The overview of images and maps with thumbnails of side `size`; stored under `data_dir`."""
+    name = f"overview-{images.digest()}-{maps.digest()}-{size}"
+    stored = cache.load_or_make(
+        cache.folder(data_dir, name), lambda new: _look(images, maps, classes, size, new)
+    )
+    return Overview(**{field: stored[field] for field in Overview._fields})
+
+
+def _look(images, maps, classes, size, new: New):
+    print(f"Looking at {len(images)} images, once; this takes some minutes.", file=sys.stderr)
+    channels = images.shape[-1]
+    histogram = new("histogram", (channels, 256), np.int64)
+    pixels = new("pixels", (len(images), classes), np.int32)
+    small = new("thumbnails", (len(images), size, size, channels), np.uint8)
+
+    def look(number):
+        image = images[number]
+        small[number] = thumbnail(image, size)
+        pixels[number] = np.bincount(maps[number].ravel(), minlength=256)[:classes]
+        return [np.bincount(plane, minlength=256) for plane in image.reshape(-1, channels).T]
+
+    histogram[...] = 0
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        for counts in threads.map(look, range(len(images))):
+            histogram += counts
+
+
+def thumbnail(image: np.ndarray, size: int) -> np.ndarray:
+    """An image shrunk to a square without aliasing: `[H, W, C] -> [size, size, C]`, uint8."""
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0))
+    # Pillow's filters grow with the scale, so that shrinking averages.
+    small = [plane.resize((size, size), Image.Resampling.BILINEAR) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in small], axis=-1)

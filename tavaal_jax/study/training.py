@@ -1,0 +1,153 @@
+"""The training stages: what their steps see, call after call to the devices."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from tavaal_jax.algorithm import optim
+from tavaal_jax.algorithm.state import LoopState, Stream, derive
+from tavaal_jax.data import plans
+from tavaal_jax.data.feed import Reads, feed
+from tavaal_jax.data.pool import Streamed
+from tavaal_jax.engine import steps
+from tavaal_jax.study.call import Report
+
+if TYPE_CHECKING:
+    from tavaal_jax.study.stages import Cycle
+
+
+def stage_steps(config: Any, size: int, labelled: int, stage: str) -> int:
+    """Training steps of a stage with `labelled` of `size` images in L; 0 for other stages."""
+    if stage in ("task", "joint"):
+        return config.epochs * (labelled // config.batch_size)
+    if stage == "adversary":
+        subset = min(config.subset or size, size - labelled)
+        return max(1, (labelled + subset) * config.vae.epochs // config.batch_size)
+    return 0
+
+
+def train(cycle: "Cycle", stage: str, state: LoopState):
+    """Runs the steps that a training stage still lacks."""
+    config, told = cycle.setup.config, None
+    if stage == "adversary":
+        yield from cycle.inspect(state, stage, cycle.labelled | _adversary_pool(cycle))
+        told = cycle.inspected.told
+    plan_of, per_pass = _plans(cycle, stage)
+    total = stage_steps(config, cycle.setup.size, int(cycle.labelled.sum()), stage)
+    key = derive(cycle.key, Stream.TRAINING, cycle.number)
+    networks = _networks(stage, state)
+    ends, reads = (total, config.steps_per_call), _reads(cycle, stage)
+    with feed(cycle.train, told, plan_of, ends, reads) as (data, plan_of, waited):
+        while state.step < total:
+            first = state.step
+            count = min(
+                cycle.steps_per_call(stage),
+                config.steps_per_call,
+                total - first,
+                config.log_every_steps - first % config.log_every_steps,
+                config.checkpoint_every_steps - first % config.checkpoint_every_steps,
+            )
+            schedule = optim.schedule(config, first, count, per_pass)
+            fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
+            schedule, plan = jax.tree.map(fill, (schedule, plan_of(first, count)))
+            networks, metrics, agree = cycle.setup.programs.train[stage](
+                networks, data, key, schedule, plan, count
+            )
+            state = state.replace(step=first + count, **_as_fields(stage, networks))
+            yield (
+                state,
+                Report(
+                    cycle.number, stage, state.step, metrics, count, agree=agree, waited=waited()
+                ),
+            )
+    return state, {}, None
+
+
+def _plans(cycle, stage):
+    """`(first step, count) -> Plan`, and the steps that a pass over L has."""
+    labelled, unlabelled, more = _streams(cycle, stage)
+    size = cycle.setup.config.batch_size
+
+    def plan(first, count):
+        positions = np.tile(np.arange(size, dtype=np.int32), (count, 1))
+        others = more(first, count)
+        corners, later = _corners(cycle, stage, first, positions)
+        return plans.Plan(
+            labelled.rows(first, count),
+            None if unlabelled is None else unlabelled.rows(first, count),
+            positions,
+            None if others is None else others._replace(corners=later),
+            corners,
+        )
+
+    return plan, labelled.steps_per_pass
+
+
+def _corners(cycle, stage, first, positions):
+    """Of windows that a host cuts: of the first update of the steps, and of further ones."""
+    setup, updates = cycle.setup, cycle.setup.config.vae.updates if stage == "joint" else 1
+    if not isinstance(cycle.train, Streamed) or not _reads(cycle, stage).window:
+        return None, None
+    numbers = np.arange(first, first + len(positions), dtype=np.int32)
+    key = derive(cycle.key, Stream.TRAINING, cycle.number)
+    shape = cycle.train.images.shape[1:]
+    drawn = steps.corners(setup.problem, shape, key, numbers, positions, updates)
+    now, *others = jax.device_get(drawn)
+    if not others:
+        return now, None
+    return now, jax.tree.map(lambda *xs: np.stack(xs, 2), *others)
+
+
+def _reads(cycle, stage):
+    """What a stage needs of its examples, where they are read from a disk."""
+    window, adversary = cycle.setup.problem.crop, cycle.setup.programs.adversary
+    whole = cycle.train.thumbnails is None and not window
+    pictures = {"image" if whole else "thumbnail"}
+    if stage == "joint" and adversary is not None and adversary.tell is not None:
+        pictures |= {"view"} if window else {"image"}
+    labelled = {"label"} | (pictures if stage != "task" else set())
+    if stage != "adversary":
+        labelled |= {"image"}
+    return Reads(frozenset(labelled), frozenset(pictures), window)
+
+
+def _streams(cycle, stage):
+    """Batches of L, of U where the stage sees it, and of both for further updates."""
+    size, updates = cycle.setup.config.batch_size, cycle.setup.config.vae.updates
+    once = lambda first, count: None
+
+    def of_pool(stream, pool, *numbers):
+        key = derive(cycle.key, stream, cycle.number, *numbers)
+        return plans.IndexStream(key, pool, size)
+
+    labelled = of_pool(Stream.LABELLED_ORDER, cycle.labelled)
+    if stage == "task":
+        return labelled, None, once
+    pool = _adversary_pool(cycle)
+    unlabelled = of_pool(Stream.UNLABELLED_ORDER, pool)
+    if stage == "adversary" or updates == 1:
+        return labelled, unlabelled, once
+    others = of_pool(Stream.UPDATES, cycle.labelled, 0), of_pool(Stream.UPDATES, pool, 1)
+    more = lambda first, count: plans.More(
+        *(stream.groups(first, count, updates - 1) for stream in others)
+    )
+    return labelled, unlabelled, more
+
+
+def _adversary_pool(cycle):
+    """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
+    if cycle.setup.config.vae.unlabelled == "all":
+        return ~cycle.labelled
+    return cycle.mask(cycle.subset)
+
+
+def _networks(stage, state):
+    both = (state.learner, state.adversary)
+    return {"task": state.learner, "adversary": state.adversary, "joint": both}[stage]
+
+
+def _as_fields(stage, networks):
+    if stage == "joint":
+        return {"learner": networks[0], "adversary": networks[1]}
+    return {"learner": networks} if stage == "task" else {"adversary": networks}
