@@ -153,6 +153,9 @@ KEYS: dict[str, Key] = {
         (64, 128, 256, 512), "channels of each stage or level; units of each hidden layer", _widths
     ),
     "task.blocks": Key((2, 2, 2, 2), "in each stage of resnet, or level of drn", _widths),
+    "task.pretrained": Key(
+        "", "a file of upstream's weights, .npz or .safetensors, that every cycle starts from"
+    ),
     "task.strides": Key((1, 2, 2, 2), "of the first four levels of drn", _strides),
     "task.optimiser": Key("sgd", 'or "adam"', _OPTIMISER),
     "task.learning_rate": Key(0.1, "of T and R", _positive),

@@ -1,6 +1,7 @@
 """What a method is made of."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from tavaal_jax import models
@@ -9,7 +10,12 @@ from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import Learner
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.problems import Problem
+from tavaal_jax.algorithm.state import LearnerState
+from tavaal_jax.data import weights
 from tavaal_jax.engine import devices
+from tavaal_jax.errors import UserError
+from tavaal_jax.models import pretrained
+from tavaal_jax.models.drn import DRN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +27,26 @@ class Parts:
     adversary: Adversary | None
     passes: int
     measure: str
+
+
+def body(made: Parts, config: Any) -> Callable[[LearnerState], LearnerState]:
+    """What puts T's body from the file that a config names into fresh weights; the head stays.
+
+    Raises UserError where the file cannot be read.
+    """
+    if not config.task.pretrained:
+        return lambda state: state
+    tensors, network = weights.read(config.task.pretrained), made.learner.network
+    fill: Any = pretrained.drn if isinstance(network, DRN) else pretrained.resnet
+
+    def filled(state: LearnerState) -> LearnerState:
+        try:
+            params, stats = fill(tensors, network, state.params["learner"], state.stats)
+        except ValueError as error:
+            raise UserError(f"task.pretrained is {config.task.pretrained}: {error}") from error
+        return state.replace(params={**state.params, "learner": params}, stats=stats)
+
+    return filled
 
 
 def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Parts:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import Said
-from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.algorithm.methods import BASELINE, METHODS, Method
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Array, Example, LearnerState
 from tavaal_jax.algorithm.values import View
@@ -26,6 +26,8 @@ class Programs(NamedTuple):
 
     init: Callable[[jax.Array, Any], tuple[LearnerState, Any]]
     """`(trial's key, cycle) -> learner state, adversary state or None`, fresh."""
+    shapes: Callable[[], tuple[LearnerState, Any]]
+    """Those of what `init` gives; computes nothing."""
     train: dict[str, devices.Train]
     """By stage, see `devices.train_program`; its data is `(Resident, told [N, ...] or None)`."""
     evaluate: devices.Map
@@ -84,9 +86,17 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
         "joint": steps.joint_step,
         "adversary": steps.adversary_step,
     }
-    init = functools.partial(_init, made, shape)
+    fresh = functools.partial(_init, made, shape)
+    compiled = jax.jit(fresh, compiler_options=compilation.quickly())
+    fill = parts.body(made, config)
+
+    def init(key: jax.Array, cycle: Any) -> tuple[LearnerState, Any]:
+        learner, adversary = compiled(key, cycle)
+        return fill(learner), adversary
+
     return Programs(
-        init=jax.jit(init, compiler_options=compilation.quickly()),
+        init=init,
+        shapes=functools.partial(jax.eval_shape, fresh, jax.random.key(0), 0),
         train={
             stage: devices.train_program(bind(step), f"train_{stage}")
             for stage, step in by_stage.items()
@@ -100,6 +110,13 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
         adversary=made.adversary,
         classify=jax.jit(bind(_classify)),
     )
+
+
+def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> None:
+    """Raises UserError where `task.pretrained` is for another network; computes nothing."""
+    made = parts.build(config, METHODS[BASELINE], shape, problem)
+    learner, _ = jax.eval_shape(functools.partial(_init, made, shape), jax.random.key(0), 0)
+    jax.eval_shape(parts.body(made, config), learner)
 
 
 def _init(

@@ -6,8 +6,10 @@ import re
 from typing import Any, NamedTuple
 
 from tavaal_jax import config as configs
+from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import SOURCES, Dataset
+from tavaal_jax.data import SOURCES, Dataset, weights
+from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 
 
@@ -61,6 +63,8 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     _check_pool(config, facts)
     _check_maps(config, facts)
     _check_networks(config, facts)
+    if config.task.pretrained:
+        _check_pretrained(config, facts)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "tensorboard is True, but tensorboardX is not installed:"
@@ -170,6 +174,17 @@ def _check_maps(config, facts):
             f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} has label maps:"
             " give 1, images of many classes cannot be thinned by class"
         )
+
+
+def _check_pretrained(config, facts):
+    weights.check(config.task.pretrained)
+    if config.task.network == "mlp":
+        raise UserError(
+            f"task.pretrained is {config.task.pretrained}, and task.network is 'mlp': there are"
+            " such weights for resnet and drn only"
+        )
+    problem = problems.of(config, facts.classes, facts.has_maps)
+    programs.check_pretrained(config, facts.shape, problem)
 
 
 def _check_networks(config, facts):

@@ -77,9 +77,7 @@ def template(setup: Setup) -> LoopState:
     """A state's structure, shapes and shardings, to restore one to; computes nothing."""
     config, size = setup.config, setup.size
     pool = jax.ShapeDtypeStruct((size,), np.int32)
-    learner, adversary = devices.replicated(
-        jax.eval_shape(setup.programs.init, jax.random.key(0), 0)
-    )
+    learner, adversary = devices.replicated(setup.programs.shapes())
     blank = lambda x: np.zeros(x.shape, x.dtype)
     results = np.zeros((config.cycles, len(setup.problem.metrics)), np.float32)
     return LoopState(
