@@ -20,6 +20,7 @@ import pathlib
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -97,6 +98,24 @@ def compiled(tmp_path_factory, worker_id):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
+
+
+_MANY_MAPS = 20_000  # Linux allows a process 65,530; a program that XLA compiles takes some ten
+
+
+@pytest.fixture(autouse=True)
+def _programs_have_room(request):
+    """Forgets what was compiled after a slow test that leaves many programs; else XLA crashes."""
+    yield
+    if request.node.get_closest_marker("slow") and _maps() > _MANY_MAPS:
+        jax.clear_caches()
+        chex.clear_trace_counter()
+
+
+def _maps():
+    """Of this process's memory; 0 where the system does not say."""
+    file = pathlib.Path("/proc/self/maps")
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 @pytest.fixture(scope="session")

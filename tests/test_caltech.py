@@ -7,6 +7,7 @@ import socket
 import archives
 import numpy as np
 import pytest
+from conftest import read_csv
 from ml_collections import ConfigDict
 
 from tavaal_jax.data import SOURCES, cache, decode
@@ -105,3 +106,24 @@ def test_what_is_said_before_loading_is_the_papers():
     source = SOURCES["caltech101"]
     assert source.train_size == 8677 + 467 - 1019
     assert source.image_shape == (224, 224, 3)
+
+
+@pytest.mark.slow
+def test_the_config_runs_on_a_small_archive(run_main, tmp_path):
+    """Images that a VAE sees as thumbnails; a class that none of the first images has."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("needs the extra tfds")
+    archives.caltech101(tmp_path / "data")
+    done = run_main(
+        "caltech101", tmp_path / "study", f"--config.data_dir={tmp_path / 'data'}",
+        "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
+        "--config.epochs=2", "--config.initial=16", "--config.budget=8", "--config.subset=20",
+        "--config.task.widths=(4, 4, 4, 4)", "--config.task.blocks=(1, 1, 1, 1)",
+        "--config.vae.latent=4", "--config.vae.widths=(4,)", "--config.discriminator.hidden=(8,)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "study" / "results.csv")
+    assert {(r["method"], r["labelled"]) for r in rows} == {
+        (method, labelled) for method in ("random", "tavaal") for labelled in ("16", "24")
+    }
+    assert (tmp_path / "study" / "picks.png").exists()

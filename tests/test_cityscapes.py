@@ -296,3 +296,34 @@ def test_tfds_gives_what_the_folders_give(tmp_path):
         assert folder.keys() == prepared.keys()
         for name, array in folder.items():
             np.testing.assert_array_equal(array, prepared[name], strict=True)
+
+
+# The whole program, on frames that are lower than the windows
+
+FLAGS = (
+    "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
+    "--config.epochs=2", "--config.batch_size=2", "--config.initial=2", "--config.budget=1",
+    "--config.subset=0", "--config.augmentation.crop=96",
+    "--config.task.widths=(4, 4, 4, 8, 8, 8, 8, 8)",
+    "--config.task.blocks=(1, 1, 1, 1, 1, 1, 1, 1)", "--config.vae.latent=4",
+    "--config.vae.widths=(4,)", "--config.discriminator.hidden=(8,)",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_config_runs_on_decoded_files_and_on_a_cache_of_them(run_main, unpacked, tmp_path):
+    def content(name, *flags):
+        folder = f"--config.cityscapes.folder={unpacked}"
+        data_dir = f"--config.data_dir={tmp_path / 'data'}"
+        done = run_main("cityscapes", tmp_path / name, *FLAGS, folder, data_dir, *flags)
+        assert done.returncode == 0, done.stderr
+        return {
+            str(file.relative_to(tmp_path / name)): file.read_bytes()
+            for file in (tmp_path / name).rglob("*.csv")
+            if file.name in {"results.csv", "picks.csv", "class_iou.csv"}
+        }
+
+    lazy = content("lazy", "--config.feed=streamed")
+    assert content("cached", "--config.feed=resident", "--config.cityscapes.cache=True") == lazy
+    assert len(lazy["tavaal/trial_0/picks.csv"].splitlines()) == 2
+    assert (tmp_path / "lazy" / "maps.png").exists()

@@ -171,7 +171,7 @@ def test_a_lost_worker_is_named_and_the_same_command_finishes(command, run_main,
     assert "a worker process ended in " in line
     assert "with SIGKILL: the same command continues, with fewer --config.workers if" in line
     finished = len(list(tmp_path.glob("*/trial_*/model/model.json")))
-    assert finished == 8  # The other worker has done all the rest.
+    assert finished in {8, 9}  # All but the lost one's, which it may just have ended.
     assert run_main("moons", tmp_path, *SHORT, *APART).returncode == 0
     assert_same(tmp_path, whole)
 
