@@ -28,7 +28,7 @@ from tavaal_jax.algorithm.state import Example
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.data.labels import Known
 from tavaal_jax.engine import allocator, devices
-from tavaal_jax.engine.programs import Candidate
+from tavaal_jax.engine.programs import Candidate, Inspected
 from tavaal_jax.study import setup
 
 FOLDER = pathlib.Path(__file__).parent
@@ -153,27 +153,32 @@ def machine() -> str:
     return f"{devices}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
-class Programs:
+def cifar(dtype: str = "float32", images: int = 4096, **overrides) -> "Programs":
     """The programs of `tavaal` with `configs/cifar100.py` on random images of CIFAR's shape."""
+    config = cifar100.get_config()
+    with config.unlocked():
+        config.update({"dtype": dtype, **overrides})
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+    labels = random.integers(0, 100, images).astype(np.int32)
+    dataset = Dataset.from_arrays(
+        pixels, labels, pixels[:256], labels[:256], class_names=[str(i) for i in range(100)]
+    )
+    return Programs(config, dataset)
 
-    def __init__(self, dtype: str = "float32", images: int = 4096, **overrides):
-        self.config = cifar100.get_config()
-        with self.config.unlocked():
-            self.config.update({"dtype": dtype, **overrides})
-        random = np.random.default_rng(0)
-        pixels = random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
-        labels = random.integers(0, 100, images).astype(np.int32)
-        dataset = Dataset.from_arrays(
-            pixels, labels, pixels[:256], labels[:256], class_names=[str(i) for i in range(100)]
-        )
-        placed = setup.place(self.config, dataset)
-        method = METHODS["tavaal"]
-        self.setup = setup.prepare(self.config, method, dataset, placed, Known(labels))
-        self.train_set = self.setup.train.replace(labels=devices.place(labels))
+
+class Programs:
+    """The programs of a method on a data set of which everything is labelled."""
+
+    def __init__(self, config, dataset: Dataset, method: str = "tavaal"):
+        self.config = config
+        oracle, placed = Known.of(dataset), setup.place(config, dataset)
+        self.setup = setup.prepare(config, METHODS[method], dataset, placed, oracle)
+        self.train_set = self.setup.with_labels(oracle.answer(np.arange(self.setup.size)))
         self.key = jax.random.key(0)
         fresh = devices.place(self.setup.programs.init(self.key, 0))
         self.learner, self.adversary = fresh
-        self.numbers = devices.place(np.arange(images))
+        self.numbers = devices.place(np.arange(self.setup.size))
 
     def train(self, stage: str, steps: int) -> object:
         """Some steps of a training stage; the weights go on from call to call."""
@@ -200,21 +205,26 @@ class Programs:
         return metrics
 
     def _inspect(self, indices):
+        """What a cycle keeps of T and R, `[N]`; nothing where the method needs nothing."""
+        if not self.setup.programs.asks:
+            return Inspected(None, None)
         variables = (self.learner, self.train_set.normalise)
         parts = self.setup.programs.inspect(variables, self.train_set.images, indices)
-        return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
-    def scores(self, indices) -> np.ndarray:
-        """D's logits of some images, as a cycle gets them for picking: R(x) first, then D."""
-        indices = np.asarray(indices)
-
-        def whole(part):
+        def whole(*parts):
+            part = np.concatenate(parts)
             found = np.zeros((self.setup.size, *part.shape[1:]), part.dtype)
             found[indices] = part
             return found
 
-        inspected = devices.place(jax.tree.map(whole, self._inspect(indices)))
-        candidates = Candidate(self.train_set.images, self.numbers, inspected)
+        return devices.place(jax.tree.map(whole, *parts))
+
+    def scores(self, indices) -> np.ndarray:
+        """Values of some images, as a cycle gets them for picking: of `tavaal` D's logits."""
+        indices = np.asarray(indices)
+        candidates = Candidate(
+            self.train_set.images, self.numbers, self._inspect(indices), self.train_set.thumbnails
+        )
         variables = (self.learner, self.adversary, self.train_set.normalise, self.key)
         parts = self.setup.programs.values(variables, candidates, indices)
         return np.concatenate([part.value for part in parts])
@@ -243,10 +253,10 @@ def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
     size, steps = arguments.batch_size, arguments.steps
     if arguments.bfloat16:
         kinds = {
-            f"ours, {dtype}": Programs(dtype, batch_size=size) for dtype in ("bfloat16", "float32")
+            f"ours, {dtype}": cifar(dtype, batch_size=size) for dtype in ("bfloat16", "float32")
         }
     else:
-        kinds = {"ours": Programs(batch_size=size)}
+        kinds = {"ours": cifar(batch_size=size)}
     sides = {
         name: lambda p=p: turn(lambda: p.train(stage, steps)) / steps for name, p in kinds.items()
     }

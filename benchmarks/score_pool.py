@@ -20,7 +20,7 @@ def main():
     flags.add_argument("--images", type=int, default=512, help="scored per round")
     arguments = flags.parse_args()
     size, count = arguments.batch_size, arguments.images
-    programs = harness.Programs(score_batch_size=size, batch_size=size)
+    programs = harness.cifar(score_batch_size=size, batch_size=size)
     indices = np.arange(count)
 
     def ours():

@@ -28,7 +28,7 @@ def main():
     flags.add_argument("--epochs", type=int, default=2)
     flags.add_argument("--vae_epochs", type=int, default=1)
     arguments = flags.parse_args()
-    programs = harness.Programs(
+    programs = harness.cifar(
         images=arguments.labelled + arguments.subset, schedule="two_phase",
         batch_size=arguments.batch_size, initial=arguments.labelled, budget=arguments.labelled,
         subset=arguments.subset, epochs=arguments.epochs, cycles=2, diagnostics=False,

@@ -30,7 +30,7 @@ def child(folder):
     compilation.keep_in_cache(folder)
     imported = time.perf_counter() - begin
     with compilation.Count() as count:
-        programs = harness.Programs(images=1024)
+        programs = harness.cifar(images=1024)
         harness.seconds_of(lambda: programs.train("joint", 1))
         first_step = time.perf_counter() - begin
         programs.scores(np.arange(128))

@@ -12,6 +12,7 @@ environment touches the other's: a line of JSON in, `{"untimed": 1, "timed": 3}`
 import argparse
 import itertools
 import json
+import pathlib
 import sys
 import time
 
@@ -19,6 +20,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
+from torch_models import DRND22
 
 
 class BasicBlock(nn.Module):
@@ -319,9 +323,41 @@ class Stage(Released):
         torch.cat(scores).argsort()[:labelled]
 
 
+class Segment:
+    """One step of DRN-D-22 on windows of 412 pixels, 19 classes."""
+
+    def __init__(self, arguments, to):
+        self.net = to(DRND22(19)).train()
+        self.optimiser = torch.optim.SGD(
+            self.net.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4
+        )
+        self.images = to(torch.randn(arguments["batch_size"], 3, 412, 412))
+        self.labels = torch.randint(0, 19, (arguments["batch_size"], 412, 412))
+
+    def run(self):
+        """SGD on the mean over the labelled pixels."""
+        self.optimiser.zero_grad()
+        functional.cross_entropy(self.net(self.images), self.labels, ignore_index=255).backward()
+        self.optimiser.step()
+
+
+class SegmentScore:
+    """The mean entropy of one whole image's pixels."""
+
+    def __init__(self, arguments, to):
+        self.net = to(DRND22(19)).eval()
+        self.image = to(torch.randn(1, 3, arguments["height"], arguments["width"]))
+
+    def run(self):
+        """One image."""
+        with torch.inference_mode():
+            logs = functional.log_softmax(self.net(self.image), 1)
+            -(logs.exp() * logs).sum(1).mean()
+
+
 WORK = {
     "task": Task, "released": Released, "reduced": Reduced, "joint": Joint, "score": Score,
-    "stage": Stage,
+    "stage": Stage, "segment": Segment, "segment_score": SegmentScore,
 }  # fmt: skip
 
 

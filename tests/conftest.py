@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 import tavaal_jax
+from tavaal_jax.engine import compilation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -100,22 +101,12 @@ def compiled(tmp_path_factory, worker_id):
     return folder
 
 
-_MANY_MAPS = 20_000  # Linux allows a process 65,530; a program that XLA compiles takes some ten
-
-
 @pytest.fixture(autouse=True)
 def _programs_have_room(request):
-    """Forgets what was compiled after a slow test that leaves many programs; else XLA crashes."""
+    """Tests that compile much would fill the process's memory maps together."""
     yield
-    if request.node.get_closest_marker("slow") and _maps() > _MANY_MAPS:
-        jax.clear_caches()
+    if request.node.get_closest_marker("slow") and compilation.make_room(0.3):
         chex.clear_trace_counter()
-
-
-def _maps():
-    """Of this process's memory; 0 where the system does not say."""
-    file = pathlib.Path("/proc/self/maps")
-    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 @pytest.fixture(scope="session")

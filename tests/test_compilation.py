@@ -1,9 +1,11 @@
 """Counting compilations, and initial weights that compile quickly to the same bits."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +74,23 @@ def test_quickly_compiled_initial_weights_are_the_same():
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     command = [sys.executable, "-c", SAME_WEIGHTS]
     assert subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode == 0
+
+
+def test_programs_make_room_where_they_fill_the_memory_maps():
+    if not pathlib.Path("/proc/self/maps").exists():
+        pytest.skip("only Linux tells")
+    traced = []
+
+    @jax.jit
+    def function(x):
+        traced.append(x)
+        return x + 1
+
+    assert function(1) == function(1) == 2
+    assert not compilation.make_room(most=1.0)
+    assert function(1) == 2
+    assert len(traced) == 1
+    assert compilation.make_room(most=0.0)
+    chex.clear_trace_counter()
+    assert function(1) == 2
+    assert len(traced) == 2

@@ -131,6 +131,19 @@ def test_what_a_study_of_maps_writes(study):
     assert 0 < float(row["picks_class_entropy"]) < np.log(11)
 
 
+def test_the_model_that_is_left_draws_maps(study):
+    model = tavaal_jax.load_model(study.folder / "tavaal" / "trial_0")
+    every = drawn.arrays()
+    maps = model.predict(every["test_images"])
+    truth = every["test_labels"]
+    assert maps.shape == truth.shape
+    (accuracy,) = (
+        r["value"] for r in study.rows()
+        if (r["method"], r["cycle"], r["metric"]) == ("tavaal", 1, "pixel_accuracy")
+    )  # fmt: skip
+    assert (maps == truth)[truth != 255].mean() == pytest.approx(accuracy, abs=1e-4)
+
+
 def test_figures_and_page_of_maps(study):
     names = figures.draw(study.folder)
     assert {"picks.png", "maps.png", "class_iou.png", "class_entropy.png"} <= set(names)

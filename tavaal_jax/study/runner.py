@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import processes
+from tavaal_jax.engine import compilation, processes
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
 from tavaal_jax.study import setup, trained
@@ -67,6 +67,7 @@ class Runner:
 
         Raises Taken where another process is at it.
         """
+        compilation.make_room()
         prepared = self._setup(name)
         folder = files.trial_folder(self._folder, name, trial)
         recorder = functools.partial(

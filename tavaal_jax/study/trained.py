@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from tavaal_jax import config as configs
 from tavaal_jax import models
 from tavaal_jax.algorithm import learner as learners
+from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.learner import Learner, Said
-from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import LearnerState, LoopState
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.errors import UserError
@@ -54,6 +54,7 @@ def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> 
         "class_names": list(about.class_names),
         "shape": list(about.shape),
         "dtype": about.dtype,
+        "maps": isinstance(setup.problem, problems.Segmentation),
     }
     files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
 
@@ -76,11 +77,11 @@ class Model:
     """Of the images it was trained on: "uint8", or "float32" for features."""
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """Probability of each class: `images [n, ...] -> [n, K]`."""
+        """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
         return np.asarray(jax.nn.softmax(self._say(images).logits))
 
     def predict(self, images: Any) -> np.ndarray:
-        """The likeliest class of each image: `[n, ...] -> [n]`."""
+        """The likeliest class of each image: `[n, ...] -> [n]`, of each pixel `[n, H, W]`."""
         return np.argmax(self._say(images).logits, axis=-1)
 
     def predicted_loss(self, images: Any) -> np.ndarray:
@@ -142,7 +143,8 @@ def load_model(folder: str | pathlib.Path) -> Model:
 
 def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
     config = ConfigDict(record["config"])
-    problem = Classification.of(config, len(record["class_names"]))
+    has_maps = record.get("maps", False)
+    problem = problems.of(config, len(record["class_names"]), has_maps)
     network = models.build_learner(config, problem.classes)
     ranker = models.build_ranker(config) if record["ranker"] else None
     return Model(
