@@ -1,9 +1,9 @@
 """Scenes: drawn street scenes of 96x48 pixels, 11 classes, with a small DRN for two CPU cores.
 
 Command: python -m tavaal_jax.main --config=configs/scenes.py
-Time: not run whole yet; on two cores of an AMD EPYC a step of T takes 0.03 s, a joint one 0.05 s,
-compilation one to two minutes a method.
-Score: not run whole yet; one trial of 6 epochs, random: mean IoU 0.23 at 24 labels, 0.29 at 48.
+Time: 21 min on two cores of an AMD EPYC, six methods, 3 trials, nothing compiled before.
+Score: mean IoU 0.36 with 24 labels; with 96 random 0.490 (0.004), core-set 0.560 (0.003), entropy
+0.581 (0.007), mean and deviation of 3 trials; all methods stand in benchmarks/README.md.
 """
 
 from tavaal_jax.config import default
@@ -26,4 +26,5 @@ def get_config():
     config.discriminator.update(hidden=(128, 128), learning_rate=1e-3)
     config.mc_dropout.passes = 8
     config.score_batch_size = 32
+    config.parallel = "trials"  # A worker on each core: the networks are too small to share.
     return config

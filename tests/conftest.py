@@ -20,7 +20,6 @@ import pathlib
 import subprocess
 import sys
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -105,8 +104,8 @@ def compiled(tmp_path_factory, worker_id):
 def _programs_have_room(request):
     """Tests that compile much would fill the process's memory maps together."""
     yield
-    if request.node.get_closest_marker("slow") and compilation.make_room(0.3):
-        chex.clear_trace_counter()
+    if request.node.get_closest_marker("slow"):
+        compilation.make_room(0.3)
 
 
 @pytest.fixture(scope="session")

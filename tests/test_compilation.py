@@ -82,6 +82,7 @@ def test_programs_make_room_where_they_fill_the_memory_maps():
     traced = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def function(x):
         traced.append(x)
         return x + 1
@@ -91,6 +92,5 @@ def test_programs_make_room_where_they_fill_the_memory_maps():
     assert function(1) == 2
     assert len(traced) == 1
     assert compilation.make_room(most=0.0)
-    chex.clear_trace_counter()
     assert function(1) == 2
     assert len(traced) == 2

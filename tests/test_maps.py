@@ -76,7 +76,7 @@ def config_of(**changes):
     config = scenes.get_config()
     config.update(
         methods="random,tavaal", trials=1, cycles=2, epochs=2, initial=8, budget=6, subset=0,
-        batch_size=8, score_batch_size=8,
+        batch_size=8, score_batch_size=8, parallel="data",
     )  # fmt: skip
     config.task.widths = (4, 4, 4, 8, 8, 8, 8, 8)
     config.vae.update(latent=4, widths=(4, 4), image_size=8)
@@ -100,7 +100,7 @@ def content(folder):
 FLAGS = (
     "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
     "--config.epochs=2", "--config.task.widths=(4, 4, 4, 8, 8, 8, 8, 8)",
-    "--config.augmentation.crop=32", "--config.subset=40",
+    "--config.augmentation.crop=32", "--config.subset=40", "--config.parallel=data",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -43,6 +44,7 @@ def make_room(most: float = 0.4) -> bool:
         return False
     if is_full:
         jax.clear_caches()
+        chex.clear_trace_counter()  # Programs are traced again, which `devices` would not allow.
     return is_full
 
 
