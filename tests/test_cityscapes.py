@@ -1,7 +1,9 @@
 """Cityscapes from folders and from TFDS, and pictures that are decoded when asked for."""
 
 import concurrent.futures
+import dataclasses
 import importlib.util
+import os
 import pathlib
 import shutil
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from tavaal_jax.data import cache, cityscapes, decode, sources, tfds
+from tavaal_jax.config import default as default_config
+from tavaal_jax.data import cache, cityscapes, dataset, decode, overview, sources, tfds
 from tavaal_jax.errors import UserError
 
 TRAIN, TEST = (sorted(archives.FRAMES[split]) for split in ("train", "val"))
@@ -112,6 +115,70 @@ def test_each_folder_has_a_decoded_cache_of_its_own(tmp_path):
     assert sources.cache_folder(ConfigDict({"dataset": "cifar10", "data_dir": "/data"})) == (
         cache.folder("/data", "cifar10")
     )
+
+
+def test_images_that_come_later_make_a_decoded_cache_of_their_own(copy):
+    before = cityscapes.cache_name(settings(copy))
+    os.utime(image_file(copy, TRAIN[0]), (0, 0))
+    assert cityscapes.cache_name(settings(copy)) == before
+    for split in ("train", "val"):
+        other = image_file(copy, "bonn_000009_000019", split)
+        other.parent.mkdir(exist_ok=True)
+        other.touch()
+        assert cityscapes.cache_name(settings(copy)) != before
+        other.unlink()
+
+
+def test_a_part_of_cityscapes_is_told_from_the_whole(unpacked, capsys, monkeypatch):
+    cityscapes.lazily(settings(unpacked))
+    said = capsys.readouterr().err
+    assert said.startswith(f"{unpacked} has 3 + {len(TEST)} images where Cityscapes has 2,975 + 50")
+    assert said.count("\n") == 1
+    monkeypatch.setattr(cityscapes, "_COUNTS", {"train": 3, "test": len(TEST)})
+    cityscapes.lazily(settings(unpacked))
+    assert capsys.readouterr().err == ""
+
+
+def whole_config(folder, data_dir, **changes):
+    config = default_config()
+    config.dataset, config.data_dir = "cityscapes", str(data_dir)
+    config.cityscapes.folder = str(folder)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_unpacked_folders_are_at_hand_unless_they_are_to_be_decoded_first(tmp_path, unpacked):
+    data_dir = tmp_path / "data"
+    at_hand = lambda **changes: dataset.is_at_hand(whole_config(unpacked, data_dir, **changes))
+    assert at_hand()
+    assert not at_hand(**{"cityscapes.cache": True})
+    assert not at_hand(**{"cityscapes.through": "tfds"})
+    dataset.load(whole_config(unpacked, data_dir, **{"cityscapes.cache": True}))
+    assert at_hand(**{"cityscapes.cache": True})
+    assert not dataset.is_at_hand(whole_config(tmp_path, data_dir))
+
+
+def test_a_decoded_cache_is_looked_at_once_and_shows_what_pictures_do(
+    tmp_path, unpacked, monkeypatch
+):
+    decoded, lazy = (
+        whole_config(unpacked, tmp_path, **{"cityscapes.cache": cached}) for cached in (True, False)
+    )
+    dataset.load(decoded)
+    monkeypatch.setattr(cityscapes, "read", None)
+    monkeypatch.setattr(overview, "_look", None)
+    again = dataset.load(decoded)
+    monkeypatch.undo()
+    pictures = dataset.load(lazy)
+    for one, other in zip(again.overview, pictures.overview, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(
+        again.overview.pixels, dataclasses.replace(again, overview=None).pixels
+    )
+    found, plain = (
+        dataset.normaliser(decoded, again.train_images, known) for known in (again.overview, None)
+    )
+    np.testing.assert_array_equal(found.deviation, plain.deviation)
 
 
 # What is wrong with the files
@@ -245,6 +312,24 @@ def test_threads_share_pictures(both):
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         found = list(threads.map(pictures.__getitem__, [0, 1, 2] * 20))
     np.testing.assert_array_equal(found, np.concatenate([array] * 20))
+
+
+def data_set(folder):
+    arrays = cityscapes.lazily(settings(folder))
+    arrays["class_names"] = tuple(arrays["class_names"])
+    return dataset.Dataset("cityscapes", **arrays)
+
+
+def test_a_fingerprint_is_the_same_wherever_and_whenever_files_were_unpacked(
+    unpacked, copy, monkeypatch
+):
+    monkeypatch.delattr(decode, "pixels")  # Nothing is decoded for it.
+    os.utime(image_file(copy, TRAIN[0]), (0, 0))
+    one = data_set(unpacked).fingerprint()
+    assert data_set(copy).fingerprint() == one
+    with label_file(copy, TRAIN[1]).open("ab") as file:
+        file.write(b"\0")
+    assert data_set(copy).fingerprint() != one
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg"])

@@ -1,12 +1,16 @@
 """Data sets from arrays and by name, imbalance, normalisation."""
 
+import dataclasses
+import hashlib
+import tracemalloc
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import digits
 from tavaal_jax import config as configs
-from tavaal_jax.data import Dataset, is_at_hand, load
+from tavaal_jax.data import Dataset, is_at_hand, load, pool
 from tavaal_jax.data.dataset import normaliser, thinned
 from tavaal_jax.errors import UserError
 
@@ -128,6 +132,37 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(fault):
         Dataset.from_arrays(*arguments, **keywords)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_highest_class_of_maps_is_found_without_a_copy_of_them():
+    maps = np.full((40, 256, 256), 255, np.uint8)
+    images = np.broadcast_to(np.uint8(0), (*maps.shape, 3))
+    maps[7, 3, 3] = 4
+    tracemalloc.start()
+    assert Dataset.from_arrays(images, maps).classes == 5
+    assert tracemalloc.get_traced_memory()[1] < 2 * maps.nbytes
+    tracemalloc.stop()
+    with pytest.raises(UserError, match="labels go up to -1 and there are 0 classes"):
+        Dataset.from_arrays(images, np.full_like(maps, 255))
+
+
+def test_a_fingerprint_is_that_of_whole_arrays_although_it_is_taken_in_parts(monkeypatch):
+    monkeypatch.setattr(pool, "_BYTES", 100)
+    data = Dataset.from_arrays(IMAGES[:, ::-1], LABELS, IMAGES[:2], LABELS[:2])
+    whole = hashlib.sha256()
+    for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        whole.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    assert len(list(pool.parts(data.train_images))) > 1
+    assert data.fingerprint() == whole.hexdigest()
+
+    def refuse(*args, **kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(pool.Photos, "__array__", refuse)
+    rows = pool.Photos(IMAGES, np.arange(6))
+    taken = dataclasses.replace(data, train_images=rows)
+    plain = dataclasses.replace(data, train_images=IMAGES)
+    assert taken.fingerprint() == plain.fingerprint()
 
 
 # Normalisation

@@ -55,6 +55,33 @@ def test_a_constant_prediction_has_no_correlation():
     assert "spearman" not in found
 
 
+def test_an_image_without_a_label_has_no_true_loss_and_no_part_in_what_is_said_of_it():
+    whole = choice()
+    longer = diagnostics.Choice(
+        *(np.insert(x, 1, x[1], 0) for x in whole[:5]), whole.labelled_logits,
+        np.insert(whole.random, 1, 0.3),
+    )  # fmt: skip
+    longer.losses[1], longer.predicted[1], longer.picked[1] = np.nan, 5.0, True
+    pixels = 7 * np.insert(COUNTS, 1, 0, 0)
+    found = diagnostics.of_choice(longer, pixels, LABELLED)
+    expected = diagnostics.of_choice(whole, COUNTS, LABELLED)
+    for name in (
+        "subset_loss",
+        "picks_loss",
+        "picks_class_entropy",
+        "overlap_highest_loss",
+        "spearman",
+    ):
+        assert found[name] == expected[name]
+    assert found["overlap_highest_predicted"] == 2 / 3  # positions 0, 1 and 4
+
+    none = diagnostics.of_choice(
+        longer._replace(losses=np.full(5, np.nan)), np.zeros((5, 2), int), LABELLED
+    )
+    assert {"subset_loss", "picks_loss", "overlap_highest_loss", "spearman"}.isdisjoint(none)
+    assert np.isfinite(list(none.values())).all()
+
+
 def test_distance_to_the_boundary_and_spread():
     points = np.array([[0.0, 0.0], [1.0, 1.0]])
     plane = diagnostics.Plane.around(points, side=101, margin=1.0)

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import read_csv
+from PIL import Image
 from trials import config_of, dataset
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Segmentation
+from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.feed import Ahead, Reads, feed
-from tavaal_jax.data.plans import Given, More, Plan
+from tavaal_jax.data.plans import Corners, Given, More, Plan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
 from tavaal_jax.engine import devices, steps
 from tavaal_jax.study import setup
@@ -113,7 +116,7 @@ def test_a_host_cuts_the_windows_that_the_devices_would(rng, shape):
         corners=jax.device_get(now),
         more=More(*(r[..., :1] for r in rows.more[:2]), more),
     )
-    wanted = Reads(frozenset({"image", "label", "view"}), frozenset({"view"}), window=6)
+    wanted = Reads(frozenset({"image", "label", "map", "view"}), frozenset({"view"}), window=6)
     ahead = Ahead(lambda first, count: jax.tree.map(lambda x: x[first : first + count], rows),
                   there, None, 2, 1, wanted)  # fmt: skip
     found = ahead(0, 2)
@@ -136,10 +139,74 @@ def test_a_host_cuts_the_windows_that_the_devices_would(rng, shape):
     assert found.unlabelled.image is None
     later = found.more.unlabelled.view[:, :, 0]
     same(later, expected(images, rows.more.unlabelled[..., 0], more.unlabelled[:, :, 0]))
+    later = found.more.labelled.view[:, :, 0]
+    same(later, expected(images, rows.more.labelled[..., 0], more.labelled[:, :, 0]))
     fill = 255
     same(found.labelled.label.maps, expected(maps, rows.labelled, at.trained))
     same(found.labelled.label.known, rows.labelled % 2 == 0)
     assert (at.trained != at.labelled).any() == (shape != (4, 3))
+    # T is not trained in further updates.
+    assert found.more.labelled.image is found.more.labelled.label.maps is None
+    same(found.more.labelled.label.known, rows.more.labelled % 2 == 0)
+
+
+class Spied:
+    """An array of images or maps that writes down what is read of it."""
+
+    def __init__(self, array):
+        self._array, self.read = array, []
+        self.shape, self.ndim, self.dtype, self.nbytes = (
+            array.shape, array.ndim, array.dtype, array.nbytes,
+        )  # fmt: skip
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, key):
+        self.read += np.ravel(key).tolist()
+        return self._array[key]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "images", "maps"),
+    [
+        # A step of T and an adversary that is told of windows: L for both, U, two further updates.
+        ({"image", "label", "map", "thumbnail", "view"}, {"thumbnail", "view"}, 2 + 2 * 2, 1),
+        # One that is told nothing.
+        ({"image", "label", "map", "thumbnail"}, {"thumbnail"}, 1, 1),
+        # The second phase: T is not trained.
+        ({"label", "thumbnail"}, {"thumbnail"}, 0, 0),
+    ],
+)
+def test_of_each_image_and_map_no_more_is_read_than_a_step_looks_at(
+    rng, labelled, unlabelled, images, maps
+):
+    array = rng.integers(0, 7, (SIZE, 9, 9, 3)).astype(np.uint8)
+    pixels, known = rng.integers(0, 9, (SIZE, 7)), np.ones(SIZE, bool)
+    pool = Streamed(
+        Spied(array), LabelMaps(Spied(array[..., 0]), pixels, known), Normaliser.of(array),
+        array[:, :4, :4],
+    )  # fmt: skip
+    corner = lambda *shape: rng.integers(0, 3, (1, BATCH, *shape, 2))
+    rows = plan(0, 1)._replace(corners=Corners(corner(), corner(), corner()))
+    rows = rows._replace(more=rows.more._replace(corners=Corners(None, corner(2), corner(2))))
+    ahead = Ahead(lambda first, count: rows, pool, None, 1, 1,
+                  Reads(frozenset(labelled), frozenset(unlabelled), window=6))  # fmt: skip
+    found = ahead(0, 1)
+    ahead.close()
+    assert len(pool.images.read) == images * BATCH
+    assert len(pool.labels.maps.read) == maps * BATCH
+    same = np.testing.assert_array_equal
+    for given, indices in ((found, rows), (found.more, rows.more)):
+        same(given.labelled.label.pixels, pixels[indices.labelled])
+        same(given.labelled.thumbnail, array[:, :4, :4][indices.labelled])
+
+
+def test_what_is_known_of_maps_can_be_seen_without_them():
+    labels = LabelMaps(None, jnp.full((2, 3), 7), jnp.array([True, False]))
+    maps, pixels = labels.visible()
+    assert maps is None
+    np.testing.assert_array_equal(pixels, [[7, 7, 7], [0, 0, 0]])
 
 
 def test_what_cannot_be_read_is_raised_where_it_is_needed(pool):
@@ -184,6 +251,19 @@ def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, memory, ki
     monkeypatch.setattr(devices, "memory", lambda: memory)
     placed = setup.place(config_of(feed=asked), dataset())
     assert [type(one) for one in placed] == [kind, kind]
+
+
+def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_path, rng):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8)).save(file)
+    pictures = Pictures(files, list(map(str, files)), (4, 6, 3))
+    labels = np.arange(3, dtype=np.int32)
+    data = Dataset("files", pictures, labels, labels.astype(str), pictures, labels, ("a", "b", "c"))
+    for how, kind in (("auto", Streamed), ("streamed", Streamed), ("resident", Resident)):
+        placed = setup.place(config_of(feed=how), data)
+        assert [type(one) for one in placed] == [kind, kind]
+        np.testing.assert_array_equal(placed[0].images, pictures)
 
 
 def test_a_device_has_memory():

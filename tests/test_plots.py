@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from trials import compiled_once, config_of
 
 from tavaal_jax import run_study
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import load
+from tavaal_jax.data import Dataset, load
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import plots, statistics
 from tavaal_jax.report.plots import curves, style
@@ -172,6 +173,32 @@ def test_pictures_of_images_show_the_first_picks(tmp_path):
         {"random": {"index": index, "rank": rank}, "tavaal": {"index": index, "rank": rank}},
         data, tmp_path / "picks.png", "digits",
     )  # fmt: skip
+    assert image.imread(tmp_path / "picks.png")[..., :3].std() > 0.01
+
+
+def test_an_image_without_a_true_loss_is_left_out_of_figure_8(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    arrays = {
+        "rank": np.array([-1, 0, 1, -1]), "loss": np.array([1.0, np.nan, 2.0, 3.0]),
+        "logit": np.zeros(4),
+    }  # fmt: skip
+    plots.figures.choices.loss_against_likelihood({"vaal": arrays}, tmp_path / "8.png", "maps")
+    subset, picks = drawn[0].axes[0].collections
+    np.testing.assert_array_equal(subset.get_offsets(), [[1, 0.5], [3, 0.5]])
+    np.testing.assert_array_equal(picks.get_offsets(), [[2, 0.5]])
+
+
+def test_large_pictures_are_shrunk_one_at_a_time(tmp_path):
+    one = np.random.default_rng(0).integers(0, 256, (1, 512, 1024, 3), np.uint8)
+    images, labels = np.broadcast_to(one, (40, 512, 1024, 3)), np.arange(40) % 2
+    data = Dataset("large", images, labels, labels.astype(str), images, labels, ("a", "b"))
+    chosen = {"random": {"index": np.arange(40), "rank": np.arange(40)}}
+    tracemalloc.start()
+    plots.figures.pictures.contact_sheet(chosen, data, tmp_path / "picks.png", "large")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < images.nbytes
     assert image.imread(tmp_path / "picks.png")[..., :3].std() > 0.01
 
 

@@ -124,6 +124,48 @@ def test_a_damaged_union_is_made_anew_from_its_parts(tmp_path):
     assert records.all_results(tmp_path) == ([result("random", 0, value=0.1)], [])
 
 
+# Figures of each class
+
+
+def test_figures_of_each_class_are_written_cycle_by_cycle_and_read(tmp_path):
+    assert records.read_class_iou(tmp_path) == []
+    records.write_class_iou(tmp_path, 0, 20, {"road": 0.5, "a,b": float("nan")})
+    records.write_class_iou(tmp_path, 1, 30, {"road": 0.1234567, "a,b": 1.0})
+    records.write_class_iou(tmp_path, 1, 30, {"road": 0.25, "a,b": 1.0})
+    assert (tmp_path / "class_iou.csv").read_text().splitlines() == [
+        "cycle,labelled,class,iou",
+        "0,20,road,0.500000",
+        '0,20,"a,b",',
+        "1,30,road,0.250000",
+        '1,30,"a,b",1.000000',
+    ]
+    rows = records.read_class_iou(tmp_path)
+    assert rows[0] == {"cycle": 0, "labelled": 20, "class": "road", "iou": 0.5}
+    assert np.isnan(rows[1]["iou"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cycle,labelled,class,iou\n0,20,road,0.5\n0,20,ca",
+        "cycle,labelled,class,iou\n0,20,road,half\n",
+        "cycle,labelled\n0,20\n",
+        "\0\0\0\0\n\0\0",
+        "\udcff",
+    ],
+)
+def test_damaged_figures_of_each_class_are_named_and_begun_anew(tmp_path, text):
+    path = tmp_path / "class_iou.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError) as error:
+        records.read_class_iou(tmp_path)
+    assert str(error.value).startswith(f"{path} cannot be read (")
+    assert str(error.value).endswith("): delete that file: it is not needed to go on")
+    assert "\n" not in str(error.value)
+    records.write_class_iou(tmp_path, 1, 30, {"road": 0.25})
+    assert path.read_text() == "cycle,labelled,class,iou\n1,30,road,0.250000\n"
+
+
 # Picks and diagnostics
 
 

@@ -11,8 +11,11 @@ from sklearn.metrics import confusion_matrix
 
 from tavaal_jax.algorithm import losses, optim, problems
 from tavaal_jax.algorithm.learner import Learner, Settings
+from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Classification, Segmentation
 from tavaal_jax.algorithm.state import Batch, Example, Schedule
+from tavaal_jax.data.pool import LabelMaps, Normaliser
+from tavaal_jax.engine import parts, programs
 from tavaal_jax.models import Ranker, TaskOutput
 
 KEY = jax.random.key(0)
@@ -144,6 +147,23 @@ def test_images_without_a_labelled_pixel_weigh_nothing(rng, ranking_loss):
     other, _ = step(state, Batch(jnp.asarray(poisoned), jnp.asarray(labels)), SCHEDULE)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(close, after.params, other.params)
+
+
+def test_the_true_loss_of_a_map_without_a_labelled_pixel_is_not_known(rng):
+    images = rng.integers(0, 256, (3, 4, 4, 3), np.uint8)
+    labels = maps(rng, 3, (4, 4))
+    labels[1] = 255
+    made = parts.Parts(METHODS["random"], learner(None), None, 1, "bald")
+    normalise = Normaliser.constant((0.5,) * 3, (0.2,) * 3)
+    seen = jax.vmap(normalise)(jnp.asarray(images))
+    state = made.learner.init(KEY, seen[:1])
+    known = LabelMaps(labels, np.zeros((3, CLASSES), np.int32), np.ones(3, bool))
+    examples = jax.tree.map(jnp.asarray, Example(images, known))
+    of_one = functools.partial(programs._loss_of_one, made, (state, normalise))
+    found = jax.vmap(of_one)(examples)
+    logits = made.learner.predict(state, seen).logits
+    each = made.learner.problem.image_losses(logits, jnp.asarray(labels))
+    np.testing.assert_allclose(found, each.at[1].set(np.nan), rtol=1e-5)
 
 
 def test_a_batch_without_any_label_changes_nothing(rng):

@@ -12,7 +12,7 @@ from configs import smoke
 from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.adversary import vaal
 from tavaal_jax.algorithm.learner import Said
-from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.problems import Classification, Segmentation
 from tavaal_jax.algorithm.sraal import sraal
 from tavaal_jax.algorithm.state import Half, derive, example_keys
 
@@ -103,6 +103,37 @@ def test_metrics_are_those_of_the_equations():
     soft -= jnp.mean(u * jnp.log(1 - d) + (1 - u) * jnp.log(d))
     np.testing.assert_allclose(metrics["discriminator_loss"], soft, rtol=1e-5)
     assert abs(soft - losses.discriminator(of_l, of_u)) > 1e-3
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_images_without_a_labelled_pixel_weigh_nothing_whatever_the_devices(parts):
+    """The step of a map's classifier is that of the batch without them."""
+    config = smoke.get_config()
+    config.vae.update(widths=(4,), latent=4)
+    adversary = sraal(config, Segmentation(CLASSES), SHAPE, "batch")
+    state = adversary.init(KEY, IMAGES[:1])
+    labelled, unlabelled = halves(built())
+    pixels = jax.random.randint(KEY, (8, CLASSES), 0, 9).at[jnp.array([1, 2, 5])].set(0)
+    both = labelled._replace(labels=pixels), unlabelled._replace(labels=jnp.zeros_like(pixels))
+    both = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), both)
+    mean = functools.partial(jax.lax.pmean, axis_name="batch")
+    step = jax.vmap(lambda *both: adversary.step(state, *both, mean), axis_name="batch")
+    metrics = jax.jit(step)(*both)[1]
+
+    def latents(half):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(half.keys)
+        variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
+        (_, centre, log_variance), _ = adversary.vae.apply(
+            variables, half.images, noise, None, train=True, mutable=["batch_stats"]
+        )
+        logits = adversary.vae.apply(
+            variables, centre + jnp.exp(log_variance / 2) * noise, method="classify"
+        )
+        return losses.share_cross_entropy(logits, half.labels.astype(jnp.float32))
+
+    each = jax.vmap(latents, axis_name="batch")(both[0]).ravel()
+    known = each[np.array([0, 3, 4, 6, 7])]
+    np.testing.assert_allclose(metrics["latent_task_loss"], known.mean(), rtol=1e-5)
 
 
 def test_weight_of_the_class():

@@ -89,14 +89,18 @@ def test_every_cycle_starts_from_the_files_body_and_a_head_of_its_own(file):
     same(fresh.params["learner"]["Dense_0"]["kernel"], head("tavaal", 0))
 
 
-def test_a_head_for_as_many_classes_is_taken_too(tmp_path):
+def test_a_head_for_as_many_classes_is_left_in_the_file(tmp_path):
     given = tensors(CLASSES)
     np.savez(tmp_path / "all.npz", **given)
-    made = programs.build(
-        config_of(tmp_path / "all.npz"), METHODS["random"], SHAPE, Classification(CLASSES)
+    made, without = (
+        programs.build(config_of(path), METHODS["random"], SHAPE, Classification(CLASSES))
+        for path in (tmp_path / "all.npz", "")
     )
-    state, _ = made.init(jax.random.key(0), 0)
-    np.testing.assert_array_equal(state.params["learner"]["Dense_0"]["bias"], given["fc.bias"])
+    heads = [
+        one.init(jax.random.key(0), 0)[0].params["learner"]["Dense_0"] for one in (made, without)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *heads)
+    assert not np.array_equal(heads[0]["bias"], given["fc.bias"])
 
 
 def test_a_study_learns_from_a_file_and_its_model_needs_it_no_more(tmp_path, file):
@@ -138,6 +142,20 @@ def of_pytorch(folder):
     return path
 
 
+def of_one_array(folder):
+    path = folder / "array.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    return path
+
+
+def of_bfloat16(folder):
+    path = folder / "half.safetensors"
+    header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    return path
+
+
 def pickled(folder):
     path = folder / "objects.npz"
     np.savez(path, **{"conv1.weight": np.array([{}])})
@@ -150,6 +168,12 @@ WRONG = {
     "cut": (cut, "cannot be read"),
     "damaged": (damaged, "cannot be read"),
     "with programs in it": (pickled, "cannot be read"),
+    "of one array": (of_one_array, "cannot be read (it holds one array without a name"),
+    "of bfloat16": (of_bfloat16, "16, no number of numpy's): get or convert it anew"),
+    "of text": (
+        other("conv1.weight", lambda given, n: given.update({n: np.array(["a"])})),
+        "cannot be read (conv1.weight is <U1, no number of numpy's)",
+    ),
     "a shape": (
         other("layer1.0.conv2.weight", lambda given, n: given.update({n: given[n][:4]})),
         "layer1.0.conv2.weight is [4, 8, 3, 3], and the network needs [8, 8, 3, 3]",
@@ -204,3 +228,28 @@ def test_a_file_of_pytorchs_becomes_one_that_executes_nothing(tmp_path):
     torch.save({"weight": pathlib.PurePosixPath("a")}, source)
     with pytest.raises(UserError, match="cannot be read as tensors alone"):
         weights.convert(source, target)
+
+
+@pytest.mark.slow
+def test_files_of_pytorchs_of_other_kinds(tmp_path):
+    torch = pytest.importorskip("torch")
+    source, target = tmp_path / "a.pth", tmp_path / "a.npz"
+    trained = torch.nn.Parameter(torch.ones(2))
+    torch.save({"a": trained, "b": torch.full((3,), 2, dtype=torch.bfloat16)}, source)
+    assert weights.convert(source, target) == 2
+    found = weights.read(str(target))
+    assert {name: x.dtype for name, x in found.items()} == dict.fromkeys("ab", np.float32)
+    np.testing.assert_array_equal(found["b"], [2, 2, 2])
+
+    for given, message in (
+        ({"state_dict": [trained]}, "holds no tensors by name"),
+        ([trained], "holds no tensors by name"),
+        ({"a": torch.empty(2, device="meta")}, "holds tensors that make no arrays"),
+    ):
+        torch.save(given, source)
+        with pytest.raises(UserError, match=message):
+            weights.convert(source, target)
+    source.write_bytes(source.read_bytes()[:-400])
+    with pytest.raises(UserError, match="cannot be read as tensors alone") as error:
+        weights.convert(source, target)
+    assert "\n" not in str(error.value)

@@ -68,6 +68,10 @@ class Classification:
         """Of a classifier on latents: `logits [B, K], labels [B] -> [B]`, nats."""
         return losses.cross_entropy(logits, labels)
 
+    def latent_weights(self, labels: jax.Array) -> None:
+        """Of these in a mean: all count alike."""
+        del labels
+
     def unknown(self, labels: jax.Array) -> jax.Array:
         """What `Half.labels` are of images that nobody has labelled."""
         return jnp.full_like(labels, -1)
@@ -214,6 +218,10 @@ class Segmentation:
         `logits [B, K], pixels per class [B, K] -> [B]`, nats
         """
         return losses.share_cross_entropy(logits, labels.astype(logits.dtype))
+
+    def latent_weights(self, labels: jax.Array) -> jax.Array:
+        """Of these in a mean, as `weights`: `pixels per class [B, K] -> [B]`."""
+        return jnp.any(labels > 0, -1).astype(jnp.float32)
 
     def unknown(self, labels: jax.Array) -> jax.Array:
         """What `Half.labels` are of images that nobody has labelled."""

@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from tavaal_jax import models
-from tavaal_jax.algorithm import losses
+from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.adversary import Adversary, Metrics, Rank, Settings
 from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import Half, Params
+from tavaal_jax.algorithm.state import AdversaryState, Half, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,27 @@ class Relabelling(Adversary):
         del told
         return Rank()
 
+    def step(
+        self, state: AdversaryState, labelled: Half, unlabelled: Half,
+        mean: optim.Mean = optim.alone,
+    ) -> tuple[AdversaryState, Metrics]:  # fmt: skip
+        """Of an image without a labelled pixel the classifier has nothing to tell."""
+        assert labelled.labels is not None
+        weights = self.problem.latent_weights(labelled.labels)
+        if weights is not None:
+            share = mean(jnp.mean(weights))
+            labelled = labelled._replace(weights=weights / jnp.where(share > 0, share, 1))
+            unlabelled = unlabelled._replace(weights=jnp.zeros_like(weights))
+        return super().step(state, labelled, unlabelled, mean)
+
     def annotation_loss(
         self, params: Params, latent: jax.Array, labelled: Half
     ) -> tuple[jax.Array, Metrics]:
         """The class, or the classes' shares of a map, told from L's latents `[B, Z]`."""
         assert labelled.labels is not None
         logits: Any = self.vae.apply({"params": params}, latent, method="classify")
-        loss = jnp.mean(self.problem.latent_losses(logits, labelled.labels))
+        each, weights = self.problem.latent_losses(logits, labelled.labels), labelled.weights
+        loss = jnp.mean(each if weights is None else weights * each)
         return self.eta * loss, {"latent_task_loss": loss}
 
     def state_loss(

@@ -98,6 +98,8 @@ class Half(NamedTuple):
     """A key per example `[B]`, for the latents' noise."""
     labels: jax.Array | None = None
     """`[B]`, -1 where nobody has said: everywhere in U; of maps the pixels per class `[B, K]`."""
+    weights: jax.Array | None = None
+    """Of what `labels` say, in a mean: `[B]`, of mean 1 over all devices; None: all are alike."""
 
 
 class Schedule(NamedTuple):

@@ -59,7 +59,9 @@ TRAIN_IDS = table(RAW_IDS)
 
 _IMAGE, _LABEL = "leftImg8bit", "gtFine"
 _IMAGES_ZIP, _LABELS_ZIP = tfds.MANUAL["cityscapes"].files
+_PATTERN = f"*/*_{_IMAGE}.png"
 _SPLITS = {"train": "train", "test": "val"}
+_COUNTS = {"train": 2975, "test": 500}
 
 
 def folder(config: Any) -> pathlib.Path:
@@ -68,11 +70,19 @@ def folder(config: Any) -> pathlib.Path:
     return pathlib.Path(given).expanduser().resolve()
 
 
+def is_unpacked(config: Any) -> bool:
+    """Whether there are folders of images and labels."""
+    return all((folder(config) / part).is_dir() for part in (_IMAGE, _LABEL))
+
+
 def cache_name(config: Any) -> str:
-    """Of the decoded cache: another for each folder that it was made from."""
+    """Of the decoded cache: another for each folder, and when images have come or gone there."""
     if config.cityscapes.through == "tfds":
         return "cityscapes-tfds"
-    return f"cityscapes-{hashlib.sha256(str(folder(config)).encode()).hexdigest()[:8]}"
+    root = folder(config)
+    files = (file for theirs in _SPLITS.values() for file in _images(root, theirs))
+    text = "\n".join([str(root), *(str(file.relative_to(root)) for file in files)])
+    return f"cityscapes-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def read(config: Any, new: New) -> None:
@@ -105,7 +115,15 @@ def lazily(config: Any) -> dict[str, Any]:
 
 
 def _from_folder(config):
-    found = {ours: _files(folder(config), theirs) for ours, theirs in _SPLITS.items()}
+    found = {ours: _files(config, theirs) for ours, theirs in _SPLITS.items()}
+    counts = {ours: len(images) for ours, (images, _) in found.items()}
+    if counts != _COUNTS:
+        print(
+            f"{folder(config)} has {counts['train']:,} + {counts['test']:,} images where Cityscapes"
+            f" has {_COUNTS['train']:,} + {_COUNTS['test']:,}: unpack all of it, unless that is"
+            " what you want",
+            file=sys.stderr,
+        )
     # One size for all: what is trained on is what is tested.
     first = found["train"][0][0]
     shape = decode.size(first, str(first))
@@ -123,18 +141,24 @@ def _pictures(split, images, labels, image_names, label_names, shape):
     }
 
 
-def _files(root, split):
+def _images(root, split):
+    return sorted((root / _IMAGE / split).glob(_PATTERN), key=_frame)
+
+
+def _files(config, split):
     """Image and label files of a split, by frame; UserError names what is missing."""
-    if not all((root / part).is_dir() for part in (_IMAGE, _LABEL)):
+    root = folder(config)
+    if not is_unpacked(config):
         raise UserError(
             f"{root} lacks the folder {_IMAGE} or {_LABEL}: unpack {_IMAGES_ZIP} and"
             f" {_LABELS_ZIP} of {tfds.MANUAL['cityscapes'].site} there, or set"
             " --config.cityscapes.folder"
         )
-    pattern = f"*/*_{_IMAGE}.png"
-    images = sorted((root / _IMAGE / split).glob(pattern), key=_frame)
+    images = _images(root, split)
     if not images:
-        raise UserError(f"{root / _IMAGE / split} has no {pattern}: unpack {_IMAGES_ZIP} in {root}")
+        raise UserError(
+            f"{root / _IMAGE / split} has no {_PATTERN}: unpack {_IMAGES_ZIP} in {root}"
+        )
     labels = [
         root / _LABEL / split / file.parent.name / f"{_frame(file)}_{_LABEL}_labelIds.png"
         for file in images

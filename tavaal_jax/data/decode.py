@@ -132,6 +132,14 @@ class Pictures:
             digest.update(f"{name} {known and (known.st_size, known.st_mtime_ns)}\n".encode())
         return digest.hexdigest()[:16]
 
+    def fingerprint(self) -> str:
+        """The same wherever the files lie and whenever they came: their names and sizes."""
+        digest = hashlib.sha256()
+        for file, name in zip(self._files, self._names, strict=True):
+            size = file.stat().st_size if isinstance(file, pathlib.Path) else None
+            digest.update(f"{pathlib.PurePath(name).name} {size}\n".encode())
+        return digest.hexdigest()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("pictures are in files: no array of them is without a copy")

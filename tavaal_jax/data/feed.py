@@ -18,12 +18,19 @@ from tavaal_jax.data.pool import LabelMaps, Resident, Streamed, take_rows
 
 
 class Reads(NamedTuple):
-    """What a training stage reads of its examples: fields of `Given`, by pool."""
+    """What a training stage reads of its examples: fields of `Given`, by pool.
 
-    labelled: frozenset[str] = frozenset({"image", "label"})
+    A label that is a map comes with `map`; without it only what an adversary sees: how many pixels.
+    """
+
+    labelled: frozenset[str] = frozenset({"image", "label", "map"})
     unlabelled: frozenset[str] = frozenset({"image"})
     window: int = 0
     """Side of the windows that are cut from images and maps; 0: they are read whole."""
+
+    def of_updates(self) -> "Reads":
+        """In further updates of the adversary, which sees of L what it sees of U, and labels."""
+        return self._replace(labelled=self.unlabelled | {"label"})
 
     def bytes_of(self, pool: Streamed) -> int:
         """Of one image, about."""
@@ -37,19 +44,21 @@ WHOLE = Reads()
 
 
 def windows(
-    array: Any, rows: np.ndarray, corners: np.ndarray | None, size: int, fill: int
-) -> np.ndarray:
+    array: Any, rows: np.ndarray, size: int, fill: int, *corners: np.ndarray
+) -> list[np.ndarray]:
     """Square windows of images or maps: `rows [...], corners [..., 2] -> [..., size, size, ...]`.
 
-    Filled up below and to the right where images are smaller; whole ones if `size` is 0.
+    As many as there are `corners`, from one look at each row. They are filled up below and to the
+    right where images are smaller.
     """
-    if corners is None or not size:
-        return take_rows(array, rows)
-    cut = np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype)
-    for window, row, (y, x) in zip(cut, rows.ravel(), corners.reshape(-1, 2), strict=True):
-        part = array[int(row), int(y) : int(y) + size, int(x) : int(x) + size]
-        window[: part.shape[0], : part.shape[1]] = part
-    return cut.reshape(*rows.shape, *cut.shape[1:])
+    cuts = [np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype) for _ in corners]
+    for place, row in enumerate(rows.ravel() if corners else ()):
+        whole = array[int(row)]
+        for cut, at in zip(cuts, corners, strict=True):
+            y, x = map(int, at.reshape(-1, 2)[place])
+            part = whole[y : y + size, x : x + size]
+            cut[place, : part.shape[0], : part.shape[1]] = part
+    return [cut.reshape(*rows.shape, *cut.shape[1:]) for cut in cuts]
 
 
 class Ahead:
@@ -100,43 +109,49 @@ class Ahead:
 
     def _read(self, plan: Plan) -> Plan:
         """One step's: leaves `[1, B, ...]`."""
-        return plan._replace(
-            **self._pools(plan),
-            more=None if plan.more is None else More(**self._pools(plan.more)),
-            corners=None,
-        )
+        more = plan.more
+        if more is not None:
+            more = More(**self._pools(more, self._reads.of_updates()))
+        return plan._replace(**self._pools(plan, self._reads), more=more, corners=None)
 
-    def _pools(self, rows: Plan | More) -> dict[str, Any]:
+    def _pools(self, rows: Plan | More, reads: Reads) -> dict[str, Any]:
         """Examples of both pools."""
         corners = rows.corners or Corners(None, None, None)
-        labelled = self._given(
-            rows.labelled, self._reads.labelled, corners.trained, corners.labelled
-        )
+        labelled = self._given(rows.labelled, reads.labelled, corners.trained, corners.labelled)
         unlabelled = None
         if rows.unlabelled is not None:
-            wanted = self._reads.unlabelled
-            unlabelled = self._given(rows.unlabelled, wanted, None, corners.unlabelled)
+            unlabelled = self._given(rows.unlabelled, reads.unlabelled, None, corners.unlabelled)
         return {"labelled": labelled, "unlabelled": unlabelled}
 
     def _given(self, rows: np.ndarray, wanted: frozenset[str], trained: Any, seen: Any) -> Given:
         """Examples `rows`; windows begin at `trained` and, where R looks, at `seen`."""
-        pool, size = self._pool, self._reads.window
-        take = lambda array: take_rows(array, rows)
+        pool = self._pool
+        corners = {"image": trained, "view": seen}
+        images = {name: at for name, at in corners.items() if name in wanted}
+        found = dict(zip(images, self._cut(pool.images, rows, 0, *images.values()), strict=True))
         pictures = pool.images if pool.thumbnails is None else pool.thumbnails
-        image = label = None
-        if "image" in wanted:
-            image = windows(pool.images, rows, trained, size, 0)
-        if "label" in wanted:
-            label = jax.tree.map(take, pool.labels)
-            if isinstance(pool.labels, LabelMaps):
-                label = label.replace(maps=windows(pool.labels.maps, rows, trained, size, 255))
         return Given(
-            image,
-            label,
-            jax.tree.map(take, self._told),
-            take(pictures) if "thumbnail" in wanted else None,
-            windows(pool.images, rows, seen, size, 0) if "view" in wanted else None,
+            found.get("image"),
+            self._label(rows, "map" in wanted, trained) if "label" in wanted else None,
+            jax.tree.map(lambda array: take_rows(array, rows), self._told),
+            take_rows(pictures, rows) if "thumbnail" in wanted else None,
+            found.get("view"),
         )
+
+    def _label(self, rows: np.ndarray, with_map: bool, trained: Any) -> Any:
+        """Labels, or what is known of maps; these themselves only `with_map`."""
+        labels = self._pool.labels
+        if not isinstance(labels, LabelMaps):
+            return take_rows(labels, rows)
+        maps = self._cut(labels.maps, rows, 255, trained)[0] if with_map else None
+        return LabelMaps(maps, take_rows(labels.pixels, rows), take_rows(labels.known, rows))
+
+    def _cut(self, array: Any, rows: np.ndarray, fill: int, *corners: Any) -> list[np.ndarray]:
+        """Windows at each of `corners`; all that there is where they are None."""
+        size = self._reads.window
+        if not size or any(at is None for at in corners):
+            return [take_rows(array, rows) for _ in corners]
+        return windows(array, rows, size, fill, *corners)
 
     def take_waited(self) -> float:
         """Seconds for which calls were kept waiting, since the last time this was asked."""

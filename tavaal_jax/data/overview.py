@@ -1,6 +1,8 @@
-"""What is known of pictures in files from one look at each: it is kept beside decoded data sets."""
+"""What is known of large images from one look at each: it is kept beside decoded data sets."""
 
 import concurrent.futures
+import hashlib
+import pathlib
 import sys
 from typing import NamedTuple
 
@@ -23,13 +25,27 @@ class Overview(NamedTuple):
     """uint8 `[N, S, S, C]`"""
 
 
-def of(images: Pictures, maps: Pictures, classes: int, size: int, data_dir: str) -> Overview:
+Filed = Pictures | np.memmap
+"""An array that lies in files."""
+
+
+def of(images: Filed, maps: Filed, classes: int, size: int, data_dir: str) -> Overview:
     """The overview of images and maps with thumbnails of side `size`; stored under `data_dir`."""
-    name = f"overview-{images.digest()}-{maps.digest()}-{size}"
+    name = f"overview-{_digest(images)}-{_digest(maps)}-{size}"
     stored = cache.load_or_make(
         cache.folder(data_dir, name), lambda new: _look(images, maps, classes, size, new)
     )
     return Overview(**{field: stored[field] for field in Overview._fields})
+
+
+def _digest(array):
+    """Stands for the files as they are: their names, sizes and times."""
+    if isinstance(array, Pictures):
+        return array.digest()
+    file = pathlib.Path(array.filename)
+    known = file.stat()
+    text = f"{file.parent.name} {file.name} {known.st_size} {known.st_mtime_ns}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _look(images, maps, classes, size, new: New):

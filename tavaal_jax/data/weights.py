@@ -8,9 +8,7 @@ and takes tensors only (`weights_only=True`).
 
 import argparse
 import pathlib
-import pickle
 import sys
-import zipfile
 
 import numpy as np
 
@@ -36,20 +34,31 @@ def read(path: str) -> dict[str, np.ndarray]:
     """Tensors by name; UserError where they cannot be read."""
     file = check(path)
     try:
-        if file.suffix == ".npz":
-            with file.open("rb") as opened, np.load(opened) as arrays:
-                return dict(arrays)
-        return _safetensors(file)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        arrays = _npz(file) if file.suffix == ".npz" else _safetensors(file)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                raise ValueError(f"{name} is {array.dtype}, no number of numpy's")
+        return arrays
+    except UserError:
+        raise
+    except Exception as error:  # A damaged file can raise anything.
         raise UserError(
             f"task.pretrained is {path}, which cannot be read ({' '.join(str(error).split())}):"
             " get or convert it anew"
         ) from error
 
 
+def _npz(file):
+    with file.open("rb") as opened:
+        arrays = np.load(opened)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it holds one array without a name, as .npy does")
+        with arrays:
+            return dict(arrays)
+
+
 def _safetensors(file):
     try:
-        import safetensors
         from safetensors import numpy
     except ImportError as error:
         raise UserError(
@@ -58,8 +67,8 @@ def _safetensors(file):
         ) from error
     try:
         return numpy.load_file(file)
-    except safetensors.SafetensorError as error:
-        raise ValueError(error) from error
+    except KeyError as error:
+        raise ValueError(f"a tensor is {error.args[0]}, no number of numpy's") from error
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> int:
@@ -72,18 +81,26 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
         raise UserError(f"{target} is to be written: give a name that ends in .npz")
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # A damaged file can raise anything.
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{source} cannot be read as tensors alone ({text})") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
-    arrays = {name: x.numpy() for name, x in found.items() if isinstance(x, torch.Tensor)}
+    named = found.items() if isinstance(found, dict) else ()
+    tensors = {str(name): x for name, x in named if isinstance(x, torch.Tensor)}
+    try:
+        # Files of 2017 hold parameters, which have a gradient; numpy has no bfloat16.
+        arrays = {name: x.detach().float().numpy() for name, x in tensors.items()}
+    except (RuntimeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"{source} holds tensors that make no arrays ({text})") from error
     if not arrays:
         raise UserError(f"{source} holds no tensors by name: give a state_dict")
     try:
         with target.open("wb") as file:
             np.savez(file, **arrays)
-    except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror or error})") from error
+    except (OSError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {target} ({reason})") from error
     return len(arrays)
 
 

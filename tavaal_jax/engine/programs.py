@@ -37,7 +37,10 @@ class Programs(NamedTuple):
     inspect: devices.Map
     """`((learner state, normaliser), images, indices) -> Inspected [n]`."""
     losses: devices.Map
-    """`((learner state, normaliser), Example, indices) -> [n]`: for diagnostics, sees labels."""
+    """`((learner state, normaliser), Example, indices) -> [n]`: for diagnostics, sees labels.
+
+    nan for a map in which no pixel has a label.
+    """
     values: devices.Map
     """`((learner, adversary state, normaliser, key), Candidate, indices) -> Valued [n]`."""
     adversary: Adversary | None
@@ -142,8 +145,10 @@ def _evaluate_one(made: Parts, variables: Any, example: Example) -> jax.Array:
 def _loss_of_one(made: Parts, variables: Any, example: Example) -> jax.Array:
     state, normalise = variables
     logits = made.learner.predict(state, normalise(example.image)[None]).logits
-    label = jax.tree.map(lambda x: x[None], example.label)
-    return made.learner.problem.image_losses(logits, steps.visible(label)[0])[0]
+    label = steps.visible(jax.tree.map(lambda x: x[None], example.label))[0]
+    problem = made.learner.problem
+    loss, weights = problem.image_losses(logits, label)[0], problem.weights(label)
+    return loss if weights is None else jnp.where(weights[0] > 0, loss, jnp.nan)
 
 
 def _inspect_one(made: Parts, variables: Any, image: jax.Array) -> Inspected:

@@ -30,21 +30,20 @@ _LEAVES = {
 def resnet(tensors: Tensors, network: ResNet, params: Any, stats: Any) -> tuple[Any, Any]:
     """`params, stats` of a ResNet with a file's values: `-> params, batch_stats`.
 
-    The last layer stays as it is in `params` where the file's is for another number of classes, or
-    is missing. Raises ValueError for the first tensor that is missing, too much or does not fit.
+    The last layer stays as it is in `params`, for whatever classes the file's is. Raises ValueError
+    for the first tensor that is missing, too much or does not fit.
     """
-    names: Names = {("Conv_0",): "conv1", ("BatchNorm_0",): "bn1", ("Dense_0",): "fc"}
+    names: Names = {("Conv_0",): "conv1", ("BatchNorm_0",): "bn1"}
     stages = enumerate(network.blocks, 1)
     places = [f"layer{stage}.{block}" for stage, blocks in stages for block in range(blocks)]
     for number, theirs in enumerate(places):
         names |= _basic_block(f"BasicBlock_{number}", theirs)
-    return _filled(_renamed(tensors), names, ("Dense_0",), params, stats)
+    return _filled(_body(tensors), names, params, stats)
 
 
 def drn(tensors: Tensors, network: DRN, params: Any, stats: Any) -> tuple[Any, Any]:
-    """The same for a DRN; the last layer of an ImageNet file, of whole images, is left out."""
-    given = {name: x for name, x in _renamed(tensors).items() if not name.startswith("fc.")}
-    names: Names = {("last",): "seg"}
+    """The same for a DRN."""
+    names: Names = {}
     for level, blocks in enumerate((1, *network.blocks)):
         for block in range(blocks):
             ours = f"levels_{level}_{block}"
@@ -53,7 +52,7 @@ def drn(tensors: Tensors, network: DRN, params: Any, stats: Any) -> tuple[Any, A
             else:  # Of a convolution, a BatchNorm and a ReLU each.
                 names[ours, "Conv_0"] = f"layer{level}.{3 * block}"
                 names[ours, "BatchNorm_0"] = f"layer{level}.{3 * block + 1}"
-    return _filled(given, names, ("last",), params, stats)
+    return _filled(_body(tensors), names, params, stats)
 
 
 def _basic_block(ours: str, theirs: str) -> Names:
@@ -66,25 +65,23 @@ def _basic_block(ours: str, theirs: str) -> Names:
     }
 
 
-def _renamed(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Without prefixes, and without what is counted or fixed rather than trained."""
+_HEADS = ("fc", "seg", "up")
+"""The last layers: of images, of pixels, and what enlarges these, which is fixed."""
+
+
+def _body(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Without prefixes, without the last layers and what is counted rather than trained."""
     found = {}
     for name, tensor in tensors.items():
         plain = re.sub(r"^base\.(\d+)\.", r"layer\1.", name.removeprefix("module."))
-        if plain != "up.weight" and not plain.endswith(".num_batches_tracked"):
+        if plain.partition(".")[0] not in _HEADS and not plain.endswith(".num_batches_tracked"):
             found[plain] = np.asarray(tensor)
     return found
 
 
-def _filled(
-    given: dict[str, np.ndarray], names: Names, head: tuple[str, ...], params: Any, stats: Any
-) -> tuple[Any, Any]:
+def _filled(given: dict[str, np.ndarray], names: Names, params: Any, stats: Any) -> tuple[Any, Any]:
     """Our trees with `given` values, all of which have to be used."""
     trees = [traverse_util.flatten_dict(tree) for tree in (params, stats)]
-    weight = given.get(f"{names[head]}.weight")
-    if weight is None or weight.shape[0] != trees[0][*head, "kernel"].shape[-1]:
-        left_out = names.pop(head)
-        given = {name: x for name, x in given.items() if not name.startswith(f"{left_out}.")}
     used = set()
     for tree in trees:
         for path, leaf in tree.items():

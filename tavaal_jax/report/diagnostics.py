@@ -49,7 +49,7 @@ class Choice(NamedTuple):
     picked: np.ndarray
     """bool `[M]`"""
     losses: np.ndarray
-    """True losses of the subset `[M]`."""
+    """True losses of the subset `[M]`, of which those of images without any label do not count."""
     predicted: np.ndarray | None
     """R(x) of the subset `[M]`."""
     logits: np.ndarray | None
@@ -62,20 +62,21 @@ class Choice(NamedTuple):
 
 def of_choice(choice: Choice, counts: np.ndarray, labelled_counts: np.ndarray) -> dict[str, float]:
     """Figures named in `FIELDS`; images or pixels per class of the subset `[M, K]`, and of L."""
-    picked, count = choice.picked, int(choice.picked.sum())
-    share = lambda values: float(picked[np.argsort(-values, kind="stable")[:count]].mean())
+    picked, known = choice.picked, counts.any(1)
+    losses, picked_known = choice.losses[known], picked[known]
     values = {
-        "subset_loss": choice.losses.mean(),
-        "picks_loss": choice.losses[picked].mean(),
+        "subset_loss": _mean(losses),
+        "picks_loss": _mean(losses[picked_known]),
         "picks_class_entropy": class_entropy(counts[picked]),
         "labelled_class_entropy": class_entropy(labelled_counts),
-        "overlap_highest_loss": share(choice.losses),
-        "overlap_random": share(-choice.random),
+        "overlap_highest_loss": _overlap(picked_known, losses),
+        "overlap_random": _overlap(picked, -choice.random),
     }
     if choice.predicted is not None:
-        values["overlap_highest_predicted"] = share(choice.predicted)
-        if np.ptp(choice.predicted) > 0 and np.ptp(choice.losses) > 0:
-            values["spearman"] = stats.spearmanr(choice.predicted, choice.losses).statistic
+        values["overlap_highest_predicted"] = _overlap(picked, choice.predicted)
+        predicted = choice.predicted[known]
+        if len(losses) and np.ptp(predicted) > 0 and np.ptp(losses) > 0:
+            values["spearman"] = stats.spearmanr(predicted, losses).statistic
     if choice.logits is not None and choice.labelled_logits is not None:
         likelihood = 1 / (1 + np.exp(-choice.logits.astype(np.float64)))
         values["discriminator_mean"] = likelihood.mean()
@@ -84,7 +85,18 @@ def of_choice(choice: Choice, counts: np.ndarray, labelled_counts: np.ndarray) -
         values["discriminator_auc"] = metrics.roc_auc_score(
             np.arange(len(both)) < len(choice.labelled_logits), both
         )
-    return {name: float(value) for name, value in values.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _mean(values):
+    """None where there are none."""
+    return values.mean() if len(values) else None
+
+
+def _overlap(picked, values):
+    """Share of the picks, bool `[M]`, among as many with the highest values `[M]`; None of none."""
+    highest = np.argsort(-values, kind="stable")[: picked.sum()]
+    return _mean(picked[highest])
 
 
 def class_entropy(counts: np.ndarray) -> float:

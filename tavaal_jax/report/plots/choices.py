@@ -59,12 +59,14 @@ def likelihood(subsets: dict[str, list[dict]], path: pathlib.Path) -> None:
 def loss_against_likelihood(subsets: dict[str, dict], path: pathlib.Path, title: str) -> None:
     """Figure 8: true loss against likelihood of being unlabelled, picks marked.
 
-    `subsets` has one trial's arrays per method with a discriminator.
+    `subsets` has one trial's arrays per method with a discriminator; an image without a label has
+    no true loss and is left out.
     """
     figure, axes = style.axes(1, len(subsets), width=4)
     for axis, (name, arrays) in zip(axes.flat, subsets.items(), strict=True):
-        picked = arrays["rank"] >= 0
-        x, y = arrays["loss"], _unlabelled(arrays["logit"])
+        known = ~np.isnan(arrays["loss"])
+        picked = arrays["rank"][known] >= 0
+        x, y = arrays["loss"][known], _unlabelled(arrays["logit"][known])
         axis.scatter(x[~picked], y[~picked], s=5, color="#bbbbbb", linewidths=0, label="subset")
         axis.scatter(
             x[picked], y[picked], s=14, color=style.colour(name), linewidths=0, label="picks"

@@ -58,7 +58,8 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
     rows = math.ceil(min(most, max(map(len, picks.values()))) / columns)
     figure, axes = style.axes(len(picks), 1, width=9, height=0.45 * rows + 0.3)
     for axis, (name, indices) in zip(axes.flat, picks.items(), strict=True):
-        sheet = _sheet(dataset.train_images[indices[: rows * columns]], rows, columns)
+        small = [_small(dataset.train_images[index]) for index in indices[: rows * columns]]
+        sheet = _sheet(np.stack(small), rows, columns)
         axis.imshow(sheet, cmap="gray", interpolation="nearest")
         counts = dataset.counts_of(indices).sum(0)
         named = zip(dataset.class_names, counts, strict=True)
@@ -67,6 +68,15 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
         axis.set_axis_off()
     figure.suptitle(title)
     style.save(figure, path)
+
+
+_LONGER_SIDE_OF_CELL = 128  # pixels of an image on the contact sheet, about
+
+
+def _small(image):
+    """`[H, W, C] -> [h, w, C]`: large images side by side would fill the memory."""
+    step = -(-max(image.shape[:2]) // _LONGER_SIDE_OF_CELL)
+    return image[::step, ::step].copy()
 
 
 _COLUMNS = "image", "label", "prediction", "mistakes"
