@@ -1,5 +1,7 @@
 """CPU formulations against `lax`: values and gradients, every shape in use, odd sizes included."""
 
+from concurrent import futures
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -222,3 +224,49 @@ def test_gpu_and_tpu_get_lax_convolutions(monkeypatch):
     dilated = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1, 2, 2))(images, kernel)
     assert "rhs_dilation=(2, 2)" in str(dilated)
     assert "reshape" not in str(dilated)
+
+
+def by_lax(function, *arguments):
+    return "conv_general_dilated" in str(jax.make_jaxpr(function)(*arguments))
+
+
+def test_a_portable_program_has_lax_convolutions_and_takes_any_batch():
+    kernel = jnp.ones((3, 3, 16, 16))
+
+    @jax.jit
+    def function(images):
+        x = convolution.conv(images, kernel, 1, 1)
+        x = convolution.conv(x, kernel, 1, 2, dilation=2)
+        return convolution.conv_transpose(x, jnp.ones((4, 4, 16, 16)), 2, 1)
+
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, 8, 8, 16), jnp.float32)
+    with convolution.portable(True):
+        exported = jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(images)
+    assert exported.out_avals[0].shape == (batch, 16, 16, 16)
+    image = normal(0, 3, 8, 8, 16)
+    np.testing.assert_allclose(exported.call(image), function(image), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere they are always lax")
+def test_what_was_traced_before_is_not_taken_for_a_portable_program():
+    images, kernel = normal(0, 2, 8, 8, 16), normal(1, 3, 3, 16, 16)
+    inner = jax.jit(lambda x: convolution.conv(x, kernel, 1, 1))
+    outer = jax.jit(lambda x: inner(x) + 1)
+    before = outer(images)
+    assert not by_lax(outer, images)
+    with convolution.portable(True):
+        assert by_lax(inner, images)
+        assert by_lax(outer, images)
+        np.testing.assert_allclose(outer(images), before, rtol=1e-4, atol=1e-4)
+        assert by_lax(lambda x: inner(x), images)  # noqa: PLW0108
+    assert not by_lax(inner, images)
+    assert not by_lax(outer, images)
+    np.testing.assert_array_equal(outer(images), before)
+
+
+def test_portable_is_for_the_thread_that_asks_for_it():
+    with convolution.portable(True), futures.ThreadPoolExecutor(1) as pool:
+        assert convolution.portable.value
+        assert not pool.submit(lambda: convolution.portable.value).result()
+    assert not convolution.portable.value

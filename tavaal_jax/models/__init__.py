@@ -11,11 +11,12 @@ from tavaal_jax.models.layers import Dropout, TaskOutput
 from tavaal_jax.models.mlp import MLP
 from tavaal_jax.models.resnet import ResNet
 from tavaal_jax.models.vae import MLPVAE, ConvVAE, UnifiedVAE, draw, image_size
+from tavaal_jax.ops.convolution import portable
 
 __all__ = [
     "DRN", "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier", "Ranker",
     "ResNet", "TaskOutput", "UnifiedVAE", "build_discriminator", "build_learner", "build_ranker",
-    "build_unified_vae", "build_vae", "draw",
+    "build_unified_vae", "build_vae", "draw", "portable",
 ]  # fmt: skip
 
 # `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.

@@ -4,7 +4,7 @@ On GPU and TPU these are ``lax`` convolutions. On a CPU :mod:`winograd` makes pr
 of them where window, stride and channels allow it, else :mod:`patches`.
 
 Layouts: images ``[B, H, W, C]``, kernels ``[k, k, C, F]`` for C channels in and F out. The platform
-is read once, at trace time.
+is read once, at trace time. A program that is to run elsewhere is traced within `portable(True)`.
 """
 
 import chex
@@ -14,6 +14,11 @@ from jax import lax
 
 from tavaal_jax.ops import patches, winograd
 
+portable = jax.make_user_context(default_value=False)
+"""`with portable(True):` what is traced is for any platform and any size of batch: ``lax``.
+
+It is part of the key of all that JAX has traced before, so that none of that is taken instead.
+"""
 _LEAST_CHANNELS = 16  # with fewer, transforming the tiles costs more than it saves
 
 
@@ -53,7 +58,7 @@ def conv_transpose(images: jax.Array, kernel: jax.Array, stride: int, padding: i
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not portable.value
 
 
 def _by_winograd(kernel, stride):
