@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from tavaal_jax.config import default as default_config
     from tavaal_jax.config import load as load_config
     from tavaal_jax.data import Dataset
-    from tavaal_jax.errors import Interrupted, UserError
+    from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
+    from tavaal_jax.study.estimator import Learner, modal_strategy
     from tavaal_jax.study.query import Query, query
     from tavaal_jax.study.study import run_study
     from tavaal_jax.study.trained import Model, load_model
@@ -37,6 +38,9 @@ _PLACES = {
     "Dataset": "data:Dataset",
     "Interrupted": "errors:Interrupted",
     "UserError": "errors:UserError",
+    "WaitingForLabels": "errors:WaitingForLabels",
+    "Learner": "study.estimator:Learner",
+    "modal_strategy": "study.estimator:modal_strategy",
     "Event": "report.progress:Event",
     "StudyResult": "report.result:StudyResult",
     "Query": "study.query:Query",
@@ -46,9 +50,9 @@ _PLACES = {
     "load_model": "study.trained:load_model",
 }
 __all__ = [
-    "METHODS", "Dataset", "Event", "Interrupted", "Method", "Model", "Query", "StudyResult",
-    "UserError", "adversary", "default_config", "load_config", "load_model", "losses", "picks",
-    "query", "run_study", "values",
+    "METHODS", "Dataset", "Event", "Interrupted", "Learner", "Method", "Model", "Query",
+    "StudyResult", "UserError", "WaitingForLabels", "adversary", "default_config", "load_config",
+    "load_model", "losses", "modal_strategy", "picks", "query", "run_study", "values",
 ]  # fmt: skip
 
 

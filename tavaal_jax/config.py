@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from tavaal_jax.errors import UserError
 
@@ -25,19 +25,21 @@ class Key(NamedTuple):
     """One key of a config."""
 
     default: Any
+    """None: to be set to True or False."""
     comment: str
     limit: Limit | None = None
     neutral: bool = False
     """Changes no result, or, like more trials, only adds some."""
 
 
-def _one_of(*choices: str) -> Limit:
+def _one_of(*choices: Any) -> Limit:
     def limit(value):
         if value in choices:
             return None
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        texts = [str(choice) or '""' for choice in choices]
+        near = difflib.get_close_matches(str(value), texts, n=1)
         hint = f"{near[0]}, or else " if near else ""
-        return f"{hint}one of {', '.join(choices)}"
+        return f"{hint}one of {', '.join(texts)}"
 
     return limit
 
@@ -71,6 +73,16 @@ def _strides(value):
     return None if fits else "four strides, each of them 1 or 2"
 
 
+def _texts(value):
+    fits = not isinstance(value, str) and all(isinstance(text, str) for text in value)
+    return None if fits else 'texts, such as ("cat", "dog")'
+
+
+def _low_high(value):
+    fits = len(value) in (0, 2) and not _numbers(value) and list(value) == sorted(set(value))
+    return None if fits else "nothing, or two numbers, the lower one first"
+
+
 def _numbers(value):
     return None if all(isinstance(number, int | float) for number in value) else "numbers"
 
@@ -86,9 +98,11 @@ def _image_size(value):
 
 
 _OPTIMISER = _one_of("sgd", "adam")
+FOLDER = "folder"
+"""`dataset` where people label their own images."""
 
 KEYS: dict[str, Key] = {
-    "dataset": Key("cifar10", "a name in tavaal_jax.data.SOURCES"),
+    "dataset": Key("cifar10", 'a name in tavaal_jax.data.SOURCES, or "folder": people\'s images'),
     "data_dir": Key("~/.cache/tavaal_jax/data", "prepared and decoded data sets", neutral=True),
     "seed": Key(0, "with the trial's number, the root of all randomness", _seed),
     "methods": Key(
@@ -98,7 +112,10 @@ KEYS: dict[str, Key] = {
         5, "repetitions, paired: methods share initial set, subset and weights", _at_least(1), True
     ),
     "first_trial": Key(0, "trials before it are left to other workdirs", _at_least(0), True),
-    "cycles": Key(10, "trainings per trial; picks follow each but the last", _at_least(1)),
+    "cycles": Key(
+        10, "trainings per trial; picks follow each but the last; of a folder 0: until all is"
+        " labelled", _at_least(0),
+    ),
     "initial": Key(1000, "images labelled at the start, drawn at random", _at_least(1)),
     "budget": Key(1000, "images picked in each cycle", _at_least(1)),
     "subset": Key(10_000, "random unlabelled images that are scored; 0: all of them", _at_least(0)),
@@ -142,6 +159,41 @@ KEYS: dict[str, Key] = {
         False, "decode all pictures once, to 29 GB in data_dir; else whenever they are read",
         neutral=True,
     ),
+    "folder.images": Key("", "people's images, searched in all its sub-folders", neutral=True),
+    "folder.classes": Key((), "names in order; empty: as labels name them", _texts),
+    "folder.class_folders": Key(
+        None, "whether sub-folders are classes; None: those that are named in classes are"
+    ),
+    "folder.test": Key("", "a fixed test set: a folder with a sub-folder per class, or a csv"),
+    "folder.test_fraction": Key(
+        0.25, "without it: share of each request drawn at random for the test set", _rate
+    ),
+    "folder.labels": Key((), "more label files or folders beside <workdir>/labels", _texts),
+    "folder.labels_strict": Key(True, "a row that fits no image stops the run"),
+    "folder.unsure": Key(("unsure", "skip", "?"), "answers that mean: nobody can say", _texts),
+    "folder.bad": Key(("bad", "bad image"), "answers that mean: not for training at all", _texts),
+    "folder.ask_again": Key(False, "images of which nobody was sure, once more at the end"),
+    "folder.wait_for": Key(1.0, "share of a request that must be answered", _fraction),
+    "folder.image_size": Key(64, "pixels, to which images are decoded", _at_least(4)),
+    "folder.channels": Key(3, "or 1: grey", _one_of(1, 3)),
+    "folder.resize": Key(
+        "stretch", 'or "crop": the middle; or "pad"', _one_of("stretch", "crop", "pad")
+    ),
+    "folder.low_high": Key(
+        (), "values of 16-bit and float images that become 0 and 255; empty: all", _low_high
+    ),
+    "folder.max_pixels": Key(10**8, "larger images are listed, not opened", _at_least(1)),
+    "folder.suggest": Key(False, "requests show what the model would say", neutral=True),
+    "folder.parts": Key(
+        1, "files that a request's table is divided into, for several people", _at_least(1), True
+    ),
+    "folder.label_studio_images": Key(
+        "embed", 'in its tasks; or "local": served by Label Studio', _one_of("embed", "local"), True
+    ),
+    "folder.label_studio_root": Key("", "its document root, for local images", neutral=True),
+    "folder.keep_annotators": Key(False, "names and addresses as Label Studio gives them"),
+    "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
+        _at_least(0), True),
     "task.network": Key(
         "resnet", 'or "drn", for label maps, or "mlp", for feature vectors',
         _one_of("resnet", "drn", "mlp"),
@@ -222,7 +274,7 @@ KEYS: dict[str, Key] = {
     ),
     "diagnostics": Key(True, "after each choice, what the true labels say of it"),
     "feed": Key(
-        "auto", 'examples lie on the devices ("resident") or are read ahead ("streamed")',
+        "auto", 'on the devices ("resident") or read ahead ("streamed", as undecoded pictures are)',
         _one_of("auto", "resident", "streamed"), True,
     ),
     "parallel": Key(
@@ -257,7 +309,7 @@ def default() -> ConfigDict:
             if group not in target:
                 target[group] = ConfigDict()
             target = target[group]
-        target[last] = key.default
+        target[last] = config_dict.placeholder(bool) if key.default is None else key.default
     return config.lock()
 
 

@@ -16,6 +16,10 @@ class Taken(TrialError):
     """Another process has it."""
 
 
+class WaitingForLabels(Exception):
+    """People have been asked; the same command continues when they have answered."""
+
+
 class Interrupted(Exception):
     """Somebody asked the study to stop; everything is saved."""
 

@@ -13,7 +13,10 @@ from ml_collections import config_flags
 
 from tavaal_jax import config
 from tavaal_jax.engine import allocator, guard
-from tavaal_jax.errors import Interrupted, UserError
+from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
+
+WAITING = 75
+"""Exit code where people have to answer first: EX_TEMPFAIL of sysexits.h."""
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; keys can be overridden."
@@ -96,6 +99,37 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def _run(argv: list[str]) -> None:
+    """The study that `argv` describes, and its table."""
+    from tavaal_jax.engine import compilation, processes
+    from tavaal_jax.report import hint, progress, summary
+    from tavaal_jax.study.study import run_study
+
+    file = _parse(argv)
+    # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
+    logging.set_verbosity(logging.ERROR)
+    if _DISTRIBUTED.value:
+        processes.join(_COORDINATOR.value, _COUNT.value, _INDEX.value)
+    compilation.keep_in_cache()
+    folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
+    console = progress.Terminal(quiet=_DISTRIBUTED.value and not processes.is_first())
+    if not console.is_terminal:
+        console.width = 160  # In a log, tables are not broken.
+    with Signals() as signals, progress.Display(console) as display:
+        result = run_study(
+            _CONFIG.value,
+            folder,
+            progress=display,
+            stop=lambda: signal.SIGPIPE if console.is_closed else signals.received,
+        )
+    if _CONFIG.value.dataset == config.FOLDER:
+        return  # People have been told.
+    rows = result.rows()
+    console.print(summary.table(rows))
+    for line in hint.lines(rows):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def main(argv: list[str]) -> int:
     """Runs the study that `argv` describes; returns the exit code.
 
@@ -103,53 +137,35 @@ def main(argv: list[str]) -> int:
     """
     import jax
 
-    from tavaal_jax.engine import compilation, processes
-    from tavaal_jax.report import hint, progress, summary
-    from tavaal_jax.study.study import run_study
+    from tavaal_jax.engine import processes
 
+    code = 0
     try:
-        file = _parse(argv)
-        # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
-        logging.set_verbosity(logging.ERROR)
-        if _DISTRIBUTED.value:
-            processes.join(_COORDINATOR.value, _COUNT.value, _INDEX.value)
-        compilation.keep_in_cache()
-        folder = pathlib.Path(_WORKDIR.value or f"runs/{file.stem}").expanduser()
-        console = progress.Terminal(quiet=_DISTRIBUTED.value and not processes.is_first())
-        if not console.is_terminal:
-            console.width = 160  # In a log, tables are not broken.
-        with Signals() as signals, progress.Display(console) as display:
-            result = run_study(
-                _CONFIG.value,
-                folder,
-                progress=display,
-                stop=lambda: signal.SIGPIPE if console.is_closed else signals.received,
-            )
-        rows = result.rows()
-        console.print(summary.table(rows))
-        for line in hint.lines(rows):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _run(argv)
+    except WaitingForLabels as error:
+        _say(str(error))
+        code = WAITING
     except UserError as error:
         if not error.told:
             _say(f"error: {error}")
-        return 2
+        code = 2
     except jax.errors.JaxRuntimeError as error:
         if not (_DISTRIBUTED.value and guard.is_loss(error)):
             raise
         _say(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})")
-        return guard.LOST
+        code = guard.LOST
     except processes.Elsewhere as error:
         _say(f"error: {error}")
-        return 1
+        code = 1
     except KeyboardInterrupt:
         _say("stopped by SIGINT; the same command continues")
-        return 130
+        code = 130
     except Interrupted as error:
         name = signal.Signals(error.number).name
         if processes.is_first():
             _say(f"stopped by {name}; everything is saved, the same command continues")
-        return 128 + error.number
-    return 0
+        code = 128 + error.number
+    return code
 
 
 if __name__ == "__main__":

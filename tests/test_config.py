@@ -34,7 +34,7 @@ def test_the_default_has_every_key_once_and_is_locked():
 # (key, values that break its limit, part of the message)
 BROKEN = [
     ("seed", (-1, 2**31), "0 to less than"),
-    ("cycles", (0, -3), "at least 1"),
+    ("cycles", (-1, -3), "at least 0"),
     ("subset", (-1,), "at least 0"),
     ("batch_size", (1,), "at least 2"),
     ("schedule", ("jiont",), "give joint, or else one of joint, two_phase"),
@@ -223,6 +223,8 @@ def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
         "data_dir", "methods", "trials", "first_trial", "feed", "parallel", "workers",
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
         "tensorboard", "cityscapes.folder", "cityscapes.through", "cityscapes.cache",
+        "folder.images", "folder.suggest", "folder.parts", "folder.label_studio_images",
+        "folder.label_studio_root", "folder.poll_seconds",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "report": ("data", "config", "errors", "algorithm.methods", "algorithm.state"),
     "study": ("algorithm", "config", "data", "engine", "errors", "models", "report"),
     "main": ROOMS,
+    "predict": ROOMS,
     "__init__": ROOMS,
 }
 
@@ -97,6 +98,7 @@ KNOW_METHODS = {"algorithm/methods.py", "report/plots/style.py", "config.py"}
 OTHERWISE = {
     ("algorithm/problems.py", "entropy"),  # a key of what one pass with dropout says
     ("study/query.py", "tavaal"),  # the default of what a notebook asks
+    ("study/estimator.py", "coreset"),
 }
 
 

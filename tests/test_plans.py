@@ -25,25 +25,25 @@ def test_a_larger_initial_pool_contains_the_smaller_one():
 
 def test_subset_is_unlabelled_and_the_same_for_every_method():
     labelled = np.arange(100) < 30
-    subset = plans.subset(FIRST, labelled, 20)
+    subset = plans.subset(FIRST, ~labelled, 20)
     assert len(set(subset)) == 20
     assert not labelled[subset].any()
-    np.testing.assert_array_equal(subset, plans.subset(FIRST, labelled, 20))
-    assert set(subset) != set(plans.subset(SECOND, labelled, 20))
+    np.testing.assert_array_equal(subset, plans.subset(FIRST, ~labelled, 20))
+    assert set(subset) != set(plans.subset(SECOND, ~labelled, 20))
 
 
 def test_subset_draws_agree_where_pools_differ():
     # One order per (trial, cycle): what both pools lack decides, nothing else.
     one, other = np.zeros(100, bool), np.zeros(100, bool)
     other[:5] = True
-    drawn = set(plans.subset(FIRST, one, 50))
-    assert len(drawn & set(plans.subset(FIRST, other, 50))) >= 45
+    drawn = set(plans.subset(FIRST, ~one, 50))
+    assert len(drawn & set(plans.subset(FIRST, ~other, 50))) >= 45
 
 
 def test_subset_larger_than_the_pool_and_of_all():
     labelled = np.arange(10) < 4
-    assert list(plans.subset(FIRST, labelled, 100)) == [4, 5, 6, 7, 8, 9]
-    assert list(plans.subset(FIRST, labelled, 0)) == [4, 5, 6, 7, 8, 9]
+    assert list(plans.subset(FIRST, ~labelled, 100)) == [4, 5, 6, 7, 8, 9]
+    assert list(plans.subset(FIRST, ~labelled, 0)) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_pass_meets_every_image_at_most_once_in_full_batches():

@@ -129,7 +129,7 @@ def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     if pool == "subset":
         used = state.labelled.copy()
         key = derive(KEY, Stream.SUBSET, 0)
-        used[plans.subset(key, state.labelled, 100)] = True
+        used[plans.subset(key, ~state.labelled, 100)] = True
         assert used.sum() == 120
     expected = jax.tree.map(np.asarray, programs.Inspected(said.predicted, rank_of(said)))
     close = lambda a, b: np.testing.assert_allclose(a[used], b[used], rtol=1e-4, atol=1e-6)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tavaal_jax.data import cache, overview, sources
+from tavaal_jax.data import cache, cityscapes, overview, sources
 from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.overview import Overview, thumbnail
-from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, parts
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Photos, Resident, parts
 from tavaal_jax.errors import UserError
 
 
@@ -33,7 +33,9 @@ class Dataset:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     overview: Overview | None = None
-    """Of pictures that are decoded when they are asked for."""
+    """Of large images with maps."""
+    available: np.ndarray | None = None
+    """Which training images may be picked or learned from, bool `[N]`; None: all."""
 
     @classmethod
     def from_arrays(
@@ -85,6 +87,10 @@ class Dataset:
         if len(texts) != len(train) or len(np.unique(texts)) < len(texts):
             raise UserError(f"ids are {len(texts)}: give {len(train)} different ones")
         return cls(name, train, labels, texts, test, answers, names)
+
+    def only(self, available: np.ndarray) -> "Dataset":
+        """The same where only some of the images, bool `[N]`, may be picked or learned from."""
+        return dataclasses.replace(self, available=available)
 
     @property
     def classes(self) -> int:
@@ -151,7 +157,11 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            if isinstance(array, Pictures):  # Their values would have to be decoded.
+                digest.update(array.fingerprint().encode())
+                continue
+            for part in parts(array):
+                digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
     def resident(self, normalise: Normaliser, size: int = 0) -> tuple[Resident, Resident]:
@@ -172,6 +182,8 @@ class Dataset:
 def normaliser(config: Any, images: np.ndarray, known: Overview | None = None) -> Normaliser:
     """Constants of the config where it has them, else the statistics of `images`."""
     settings = config.normalisation
+    if isinstance(images, Photos):
+        images = images.there
     if not settings.mean:
         return Normaliser.of(images) if known is None else Normaliser.of_histogram(known.histogram)
     channels = images.shape[-1]
@@ -228,16 +240,20 @@ def _labels(labels, images, name, least):
 
 def _highest(labels):
     """The highest class, -1 where there is none."""
-    if labels.ndim == 3:
-        labels = np.where(labels == 255, -1, labels.astype(np.int32))
-    return int(np.max(labels, initial=-1))
+    if labels.ndim != 3:
+        return int(np.max(labels, initial=-1))
+    # One more, and 255, which is none, is 0.
+    highest = (int((part + np.uint8(1)).max()) for part in parts(labels))
+    return max(highest, default=0) - 1
 
 
 def is_at_hand(config) -> bool:
-    """Whether `load` reads what is there: an embedded data set, or one decoded before."""
+    """Whether `load` reads what is there: an embedded data set, one decoded before, or pictures."""
     source = sources.SOURCES.get(config.dataset)
     if source is None:
         return False
+    if source.lazily is not None and not config.cityscapes.cache:
+        return config.cityscapes.through == "folder" and cityscapes.is_unpacked(config)
     return source.embedded or sources.cache_folder(config).exists()
 
 
@@ -259,11 +275,11 @@ def load(config) -> Dataset:
         arrays = cache.load_or_make(folder, lambda new: source.read(config, new))
     names = tuple(str(name) for name in arrays.pop("class_names"))
     dataset = Dataset(config.dataset, class_names=names, **arrays)  # type: ignore[arg-type]
-    if isinstance(dataset.train_images, Pictures):
+    if source.lazily is not None:
         size = config.vae.image_size or _LARGEST_SEEN
-        found = overview.of(
-            dataset.train_images, dataset.train_labels, len(names), size, config.data_dir
-        )
+        images: Any = dataset.train_images
+        maps: Any = dataset.train_labels
+        found = overview.of(images, maps, len(names), size, config.data_dir)
         dataset = dataclasses.replace(dataset, overview=found)
     if config.imbalance.ratio > 1:
         dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))

@@ -74,14 +74,13 @@ def initial(key: jax.Array, size: int, count: int) -> np.ndarray:
     return permutation(key, size)[:count]
 
 
-def subset(key: jax.Array, labelled: np.ndarray, count: int) -> np.ndarray:
+def subset(key: jax.Array, unlabelled: np.ndarray, count: int) -> np.ndarray:
     """`count` random unlabelled images (0: all, and no more than there are), `[M]` sorted indices.
 
-    The order depends on `key` alone: methods with the same `labelled` (bool `[N]`) get the same.
+    The order depends on `key` alone: methods with the same `unlabelled` (bool `[N]`) get the same.
     """
-    order = permutation(key, len(labelled))
-    unlabelled = order[~labelled[order]]
-    return np.sort(unlabelled[: count or None])
+    order = permutation(key, len(unlabelled))
+    return np.sort(order[unlabelled[order]][: count or None])
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3))

@@ -57,6 +57,49 @@ def take_rows(array: Any, rows: np.ndarray) -> np.ndarray:
     return np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
 
 
+class Photos:
+    """Some rows of an array of images, like a read-only array: nothing is copied before it is read.
+
+    Row -1 is an image that is not there: zeros.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray):
+        """`array [n, H, W, C]` may be mapped from a disk; `rows [N]`."""
+        self._array, self._rows = array, rows
+        self.dtype = array.dtype
+        self.shape = (len(rows), *array.shape[1:])
+        self.ndim = array.ndim
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def there(self) -> "Photos":
+        """Those that are."""
+        return Photos(self._array, self._rows[self._rows >= 0])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        rows, *cut = key if isinstance(key, tuple) else (key,)
+        taken = self._rows[rows]
+        if np.ndim(taken) == 0:
+            found = self._array[taken] if taken >= 0 else np.zeros(self.shape[1:], self.dtype)
+            return np.asarray(found[tuple(cut)])
+        found = np.zeros((*taken.shape, *self.shape[1:]), self.dtype)
+        is_there = taken >= 0
+        found[is_there] = self._array[taken[is_there]]
+        return found[(slice(None),) * taken.ndim + tuple(cut)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("photos lie in another order: no array of them is without a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
 _ROWS = 4096  # images, or feature vectors, that are looked at together ...
 _BYTES = 2**28  # ... if they take no more than this
 
@@ -103,17 +146,17 @@ class LabelMaps(struct.PyTreeNode):
     """Label maps, of which nobody sees those that are not known."""
 
     maps: Array
-    """uint8 `[N, H, W]`, see `losses.IGNORED`."""
+    """uint8 `[N, H, W]`, see `losses.IGNORED`; None where only the rest was asked for."""
     pixels: Array
     """Of each class, int32 `[N, K]`."""
     known: Array
     """bool `[N]`"""
 
-    def visible(self) -> tuple[jax.Array, jax.Array]:
+    def visible(self) -> tuple[Any, jax.Array]:
         """Maps and pixels per class, with nothing in them where they are not known."""
         known = self.known.reshape(-1, 1)
-        maps = jnp.where(known[..., None], self.maps, np.uint8(255))
-        return maps, jnp.where(known, self.pixels, 0)
+        hide = lambda maps: jnp.where(known[..., None], maps, np.uint8(255))
+        return jax.tree.map(hide, self.maps), jnp.where(known, self.pixels, 0)
 
 
 Labels = Any

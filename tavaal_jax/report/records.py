@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -34,7 +35,7 @@ _RESULT_KINDS = {"method": str, "trial": int, "cycle": int, "labelled": int, "me
 
 
 def result_rows(state: LoopState, method: str, trial: int, metrics: Sequence[str]) -> list[Result]:
-    """Rows of a trial: one per cycle that was evaluated, and metric."""
+    """Rows of a trial: one per cycle that was evaluated, and metric; nan without a test set."""
     return [
         Result(
             method=method, trial=trial, cycle=cycle, labelled=int(state.counts[cycle]),
@@ -48,24 +49,33 @@ def result_rows(state: LoopState, method: str, trial: int, metrics: Sequence[str
 
 def write_results(folder: pathlib.Path, rows: list[Result]) -> None:
     """results.csv of a trial or of a study."""
-    lines = [{**row, "value": f"{row['value']:.6f}"} for row in rows]
+    text = lambda value: "" if math.isnan(value) else f"{value:.6f}"
+    lines = [{**row, "value": text(row["value"])} for row in rows]
     files.write(folder / "results.csv", files.as_csv(tuple(_RESULT_KINDS), lines))
 
 
 def read_results(folder: pathlib.Path) -> list[Result]:
-    """Rows of results.csv; none where there is no such file, UserError where it is damaged."""
+    """Rows of results.csv; none where there is no such file, UserError where it is damaged.
+
+    Without a test set a value is nan, in the file an empty cell.
+    """
     path = folder / "results.csv"
     mend = "put back a copy, or delete that trial's folder to run it anew"
     try:
         rows = files.read_csv(path, mend)
         return [
             {k: kind(row[k]) for k, kind in _RESULT_KINDS.items()}  # type: ignore[misc]
-            for row in rows
+            for row in (_filled(row, "value") for row in rows)
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}): {mend}"
         ) from error
+
+
+def _filled(row, name):
+    """nan for an empty cell; one that is missing, of a torn line, stays so."""
+    return {**row, name: "nan" if row[name] == "" else row[name]}
 
 
 def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
@@ -91,33 +101,41 @@ def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
     return [row for key in sorted(found, key=files.order) for row in found[key]], faults
 
 
-_IOU_FIELDS = ("cycle", "labelled", "class", "iou")
+_IOU_KINDS = {"cycle": int, "labelled": int, "class": str, "iou": float}
 
 
 def write_class_iou(
     folder: pathlib.Path, cycle: int, labelled: int, values: dict[str, float]
 ) -> None:
     """Puts a cycle's rows into class_iou.csv of a trial; an empty cell where a class is absent."""
-    text = lambda value: f"{value:.6f}" if np.isfinite(value) else ""
-    mine = [
-        {"cycle": cycle, "labelled": labelled, "class": name, "iou": text(value)}
+    rows = []
+    with contextlib.suppress(UserError):  # A damaged one is begun anew.
+        rows = [row for row in read_class_iou(folder) if row["cycle"] < cycle]
+    rows += [
+        {"cycle": cycle, "labelled": labelled, "class": name, "iou": value}
         for name, value in values.items()
     ]
-    before = [row for row in _class_iou(folder) if int(row["cycle"]) < cycle]
-    files.write(folder / "class_iou.csv", files.as_csv(_IOU_FIELDS, [*before, *mine]))
+    text = lambda value: f"{value:.6f}" if np.isfinite(value) else ""
+    lines = [{**row, "iou": text(row["iou"])} for row in rows]
+    files.write(folder / "class_iou.csv", files.as_csv(tuple(_IOU_KINDS), lines))
 
 
 def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of class_iou.csv of a trial, nan where a class is absent; none without that file."""
-    kinds = {"cycle": int, "labelled": int, "class": str}
-    return [
-        {**{k: kind(row[k]) for k, kind in kinds.items()}, "iou": float(row["iou"] or "nan")}
-        for row in _class_iou(folder)
-    ]
+    """Rows of class_iou.csv of a trial, nan where a class is absent; none without that file.
 
-
-def _class_iou(folder):
-    return files.read_csv(folder / "class_iou.csv", "delete that file: it is not needed to go on")
+    Raises UserError where it is damaged.
+    """
+    path = folder / "class_iou.csv"
+    mend = "delete that file: it is not needed to go on"
+    try:
+        return [
+            {k: kind(row[k]) for k, kind in _IOU_KINDS.items()}
+            for row in (_filled(row, "iou") for row in files.read_csv(path, mend))
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): {mend}"
+        ) from error
 
 
 # Picks and diagnostics

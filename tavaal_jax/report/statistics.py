@@ -52,6 +52,12 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
     return found
 
 
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` (Wilson, JASA 1927)."""
+    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def _signed_rank(differences: np.ndarray) -> float:
     """p of Wilcoxon's two-sided signed-rank test, over all sign patterns, ties or not.
 

@@ -2,7 +2,9 @@
 
 import difflib
 import importlib.util
+import pathlib
 import re
+import sys
 from typing import Any, NamedTuple
 
 from tavaal_jax import config as configs
@@ -41,8 +43,10 @@ def method_names(config: Any) -> list[str]:
 def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
     configs.check(config)
-    if dataset is None:
-        check_name("dataset", config.dataset, tuple(SOURCES))
+    if dataset is None and config.dataset == configs.FOLDER:
+        facts = _of_folder(config)
+    elif dataset is None:
+        check_name("dataset", config.dataset, (*SOURCES, configs.FOLDER))
         source = SOURCES[config.dataset]
         facts = Facts(
             config.dataset, source.train_size, source.classes, source.image_shape, source.has_maps
@@ -54,6 +58,8 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
                 f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} is given as arrays,"
                 " which are taken as they are: give 1, and leave images out yourself"
             )
+    if config.cycles < 1 and config.dataset != configs.FOLDER:
+        raise UserError(f"cycles is {config.cycles}: give at least 1")
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(
@@ -70,6 +76,34 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
             "tensorboard is True, but tensorboardX is not installed:"
             " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
         )
+
+
+def _of_folder(config):
+    """What is known of people's images before they are looked at; UserError for what cannot be."""
+    options = config.folder
+    if not options.images:
+        raise UserError("folder.images is empty: give --config.folder.images=FOLDER, your images")
+    if not pathlib.Path(options.images).expanduser().is_dir():
+        raise UserError(f"folder.images is {options.images}: there is no such folder")
+    names = method_names(config)
+    if len(names) != 1 or config.trials != 1:
+        raise UserError(
+            f"methods is {config.methods!r} and trials is {config.trials}: people answer one method"
+            " in one trial, give --config.methods=coreset --config.trials=1"
+        )
+    for key, usual in (("diagnostics", False), ("parallel", "data"), ("imbalance.ratio", 1)):
+        value = configs.flat(configs.plain(config))[key]
+        if value != usual:
+            raise UserError(
+                f"{key} is {value!r}, which people's images cannot have: give {usual!r}"
+            )
+    if options.label_studio_images == "local" and not options.label_studio_root:
+        raise UserError(
+            "folder.label_studio_images is 'local': give --config.folder.label_studio_root, the"
+            " document root of Label Studio"
+        )
+    shape = (options.image_size, options.image_size, options.channels)
+    return Facts(configs.FOLDER, sys.maxsize, max(2, len(options.classes)), shape)
 
 
 def check_size(config: Any, name: str, size: int) -> None:

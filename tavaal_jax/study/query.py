@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.algorithm.state import derive
+from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
@@ -44,29 +44,41 @@ def query(
     `method` is a name in METHODS; `config` says how to train and, unless given here, the budget.
     No file is read or written. Raises UserError for a fault the user can mend.
     """
-    checks.check_name("method", method, tuple(METHODS))
     try:
-        budget = None if budget is None else operator.index(budget)
+        count = config.budget if budget is None else operator.index(budget)
     except TypeError as error:
         raise UserError(f"budget is {budget!r}: give a whole number") from error
+    rest = int((~dataset.known).sum())
+    if not rest:
+        raise UserError("every image has a label: give -1 to those that nobody has labelled")
+    if not 1 <= count <= rest:
+        raise UserError(f"budget is {count}: give 1 to {rest}, the images without a label")
+    return pick(train(config, dataset, method), count)
+
+
+class Trained(NamedTuple):
+    """Networks that have learned all that is labelled."""
+
+    setup: setup.Setup
+    key: jax.Array
+    state: LoopState
+    """Before the choice."""
+
+
+def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> Trained:
+    """Trains as cycle `number` of a trial does; see `query`."""
+    checks.check_name("method", method, tuple(METHODS))
     labelled = dataset.known
-    count, rest = int(labelled.sum()), int((~labelled).sum())
+    count = int(labelled.sum())
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.dataset, config.methods, config.diagnostics = dataset.name, method, False
-        # Two cycles, because the last one of a study picks nothing.
-        config.cycles, config.initial = 2, max(1, count)
+        config.cycles, config.initial, config.budget = 1, max(1, count), 1
         config.trials, config.first_trial = 1, 0
-        config.budget = config.budget if budget is None else budget
-        config.subset = max(config.subset, config.budget) if config.subset else 0
-    if not rest:
-        raise UserError("every image has a label: give -1 to those that nobody has labelled")
-    if not 1 <= config.budget <= rest:
-        raise UserError(f"budget is {config.budget}: give 1 to {rest}, the images without a label")
     if not count:
         raise UserError(
-            f"none of the {rest} images has a label: label some at random first, as many as"
-            f" batch_size = {config.batch_size} or more"
+            f"none of the {len(labelled)} images has a label: label some at random first, as many"
+            f" as batch_size = {config.batch_size} or more"
         )
     if count < config.batch_size:
         raise UserError(
@@ -74,22 +86,53 @@ def query(
             " label more"
         )
     checks.check(config, devices.device_count(), dataset)
+    config.cycles = number + 2  # The last one of a study picks nothing.
     placed = setup.place(config, dataset)
     made = setup.prepare(config, METHODS[method], dataset, placed, _Silent())
     key = derive(jax.random.key(config.seed), 0)
     known_from = np.where(labelled, 0, -1).astype(np.int32)
     labels = known_from if dataset.has_maps else dataset.train_labels
-    state = cycle.fresh(made, key, cycle.with_labels(made, labels, known_from))
-    stage = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
-    for name in cycle.names(config, METHODS[method], 0):
-        if name == "evaluate":
-            continue
-        if name == "label":
-            break
-        state = _end(stage.run(name, state))[0].replace(step=0)
-    picks = np.flatnonzero(state.picked_in == 0)
+    stages_before = cycle.names(config, METHODS[method], number)
+    state = cycle.with_labels(made, labels, known_from)
+    state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
+    now = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
+    for name in stages_before[: stages_before.index("select")]:
+        if name != "evaluate":
+            state = _end(now.run(name, state))[0].replace(step=0)
+    return Trained(made, key, state)
+
+
+def pick(trained: Trained, count: int, subset: int | None = None) -> Query:
+    """The `count` images that the method picks next, of `subset` random ones (0: of all)."""
+    state = trained.state
+    state = _end(_choosing(trained, count, subset).run("select", state))[0]
+    picks = np.flatnonzero(state.picked_in == state.cycle)
     picks = picks[np.argsort(state.pick_rank[picks])]
     return Query(picks, state.pick_score[picks])
+
+
+def values(trained: Trained) -> tuple[np.ndarray, Any, Any]:
+    """What the method picks by: the candidates' indices `[M]`, their values, and those of L.
+
+    The last are None for a method that does not compare.
+    """
+    choosing, state = _choosing(trained, 1, None), trained.state
+    valued = _end(choosing.values(state, "select", choosing.subset)).value
+    if not trained.setup.method.compares:
+        return choosing.subset, valued, None
+    labelled = np.flatnonzero(choosing.labelled)
+    return choosing.subset, valued, _end(choosing.values(state, "select", labelled)).value
+
+
+def _choosing(trained, count, subset):
+    """The cycle under way, with another budget."""
+    config = trained.setup.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.budget = count
+        size = config.subset if subset is None else subset
+        config.subset = max(size, count) if size else 0
+    made = trained.setup._replace(config=config)
+    return stages.Cycle(made, trained.key, trained.state, lambda stage: config.steps_per_call)
 
 
 def _end(generator):

@@ -38,13 +38,16 @@ class Recorder:
         tracker: Callable[..., None],
         on_results: Callable[[], object],
         observe: Callable[[str, float], None],
+        first: Callable[[jax.Array], LoopState] | None = None,
     ):
         """`tracker` as in `report.progress`; `on_results` is called when results.csv has changed.
 
-        `observe` is told the seconds of every training call, and its stage.
+        `observe` is told the seconds of every training call, and its stage. `first` gives the state
+        to begin with, from the trial's key, where it is not that of a simulation.
         """
         self._setup, self._number, self._folder, self._about = setup, number, folder, about
         self._tracker, self._on_results, self._observe = tracker, on_results, observe
+        self._first = first
         self._name = f"{setup.method.name} trial {number}"
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._log: Any = None
@@ -66,19 +69,24 @@ class Recorder:
         """
         setup, about = self._setup, ""
         state = self._checkpoints.restore(cycle.template(setup))
-        if state is None or replay.is_ahead(self._folder, state):
+        if self._first is not None:
+            if state is None:
+                return self._begun(self._first(key))
+        elif state is None or replay.is_ahead(self._folder, state):
             ids = self._about.ids
             state = replay.replay(setup, key, self._folder, self._number, ids)
             about = " with the picks and results that are there"
             if state is None:
-                state = cycle.start(setup, key)
-                if not self._seldom:
-                    self.save(state)  # There is a good checkpoint from the first step on.
-                self._open(state)
-                return state
+                return self._begun(cycle.start(setup, key))
             self.save(state)
         text = f"continues in cycle {state.cycle}, stage {state.stage}, step {state.step}{about}"
         self._say(text, skipped=self._units_before(state))
+        self._open(state)
+        return state
+
+    def _begun(self, state: LoopState) -> LoopState:
+        if not self._seldom:
+            self.save(state)  # There is a good checkpoint from the first step on.
         self._open(state)
         return state
 
@@ -210,10 +218,14 @@ class Recorder:
     # After the last step
 
     def finish(self, state: LoopState) -> None:
-        """The model that the last cycle has trained; checkpoints are no longer needed."""
+        """The model that the last cycle has trained; checkpoints are no longer needed.
+
+        But for a trial that waits for people: its cycle ends when they have been asked.
+        """
         self.close()
         trained.save(self._folder / "model", self._setup, state, self._about)
-        remove(self._folder / "checkpoints")
+        if self._first is None:
+            remove(self._folder / "checkpoints")
 
     def close(self) -> None:
         """Waits for what is being saved, and closes all files; may be called again."""
@@ -231,7 +243,7 @@ class Recorder:
             evaluated = int(state.counts[number])
             labelled = evaluated if evaluated >= 0 else int(state.labelled.sum())
             for stage in names:
-                steps = training.stage_steps(setup.config, setup.size, labelled, stage)
+                steps = training.stage_steps(setup.config, setup.available_size, labelled, stage)
                 if number == state.cycle:
                     before = names.index(stage) < names.index(state.stage)
                     steps = steps if before else state.step * (stage == state.stage)

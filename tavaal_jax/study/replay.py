@@ -74,7 +74,7 @@ def _check(setup, key, state, folder, indices, ranks):
     """TrialError unless the picks are of this cycle's subset, each once, as many as asked."""
     number = state.cycle
     stream = derive(key, Stream.SUBSET, number)
-    subset = plans.subset(stream, state.labelled, setup.config.subset)
+    subset = plans.subset(stream, setup.unlabelled(state.labelled), setup.config.subset)
     count = min(setup.config.budget, len(subset))
     if sorted(ranks) != list(range(count)):
         _refuse(folder, f"cycle {number} has not the ranks 0 to {count - 1}, each once")

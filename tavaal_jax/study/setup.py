@@ -11,6 +11,7 @@ from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.data import dataset as datasets
 from tavaal_jax.data import pool
 from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.labels import Oracle
 from tavaal_jax.data.pool import Resident, Streamed
 from tavaal_jax.engine import devices, programs
@@ -32,11 +33,22 @@ class Setup(NamedTuple):
     oracle: Oracle
     plane: diagnostics.Plane | None = None
     """A grid around the training points, where they are points of the plane."""
+    available: np.ndarray | None = None
+    """Which images may be picked or learned from, bool `[N]`; None: all."""
 
     @property
     def size(self) -> int:
         """N"""
         return len(self.train.images)
+
+    @property
+    def available_size(self) -> int:
+        """How many images may be picked or learned from."""
+        return self.size if self.available is None else int(self.available.sum())
+
+    def unlabelled(self, labelled: np.ndarray) -> np.ndarray:
+        """U, where `labelled` is the mask of L: bool `[N]`."""
+        return ~labelled if self.available is None else ~labelled & self.available
 
     def hold(self, tree: Any) -> Any:
         """Puts arrays `[N, ...]` where the training images are."""
@@ -64,12 +76,14 @@ def place(config: Any, dataset: Dataset) -> Placed:
     """Training and test set, normalised as the config says; no label of the pool.
 
     They lie on the devices where the config says so, or, left to itself, where they take less than
-    half of a device's memory; else they stay where they are.
+    half of a device's memory and need not be decoded first; else they stay where they are.
     """
     normalise = datasets.normaliser(config, dataset.train_images, dataset.overview)
     sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
-    size = sum(x.nbytes for one in sets for x in jax.tree.leaves(one))
-    if config.feed == "resident" or (config.feed == "auto" and size < devices.memory() / 2):
+    arrays = jax.tree.leaves(sets)
+    decoded = not any(isinstance(x, Pictures) for x in arrays)
+    fits = decoded and sum(x.nbytes for x in arrays) < devices.memory() / 2
+    if config.feed == "resident" or (config.feed == "auto" and fits):
         placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)
@@ -95,4 +109,5 @@ def prepare(
         *placed,
         oracle,
         plane,
+        dataset.available,
     )

@@ -37,6 +37,7 @@ class Cycle:
         self.labelled = state.labelled
         labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
         self.train = setup.with_labels(labels)
+        self.unlabelled = setup.unlabelled(self.labelled)
         self._met = np.zeros(setup.size, bool)
         self.inspected = Inspected(None, None)
 
@@ -63,7 +64,7 @@ class Cycle:
     def subset(self) -> np.ndarray:
         """The unlabelled images that are scored, `[M]` sorted indices."""
         key = derive(self.key, Stream.SUBSET, self.number)
-        return plans.subset(key, self.labelled, self.setup.config.subset)
+        return plans.subset(key, self.unlabelled, self.setup.config.subset)
 
     def mask(self, indices: np.ndarray) -> np.ndarray:
         """True at `indices`, bool `[N]`."""
@@ -76,6 +77,10 @@ class Cycle:
     def _evaluate(self, state):
         """Metrics of T on the whole test set."""
         problem, test = self.setup.problem, self.setup.test
+        sizes = state.counts.copy()
+        sizes[self.number] = self.labelled.sum()
+        if not len(test.images):
+            return state.replace(counts=sizes), {}, None
         examples = Example(test.images, test.labels)
         variables = (state.learner, test.normalise)
         indices = np.arange(len(test.images))
@@ -84,8 +89,8 @@ class Cycle:
             counts.append(part.sum(0, dtype=np.int64))
             yield state, self.passed("evaluate")
         figures = problem.summarise(np.sum(counts, axis=0))
-        results, sizes = state.results.copy(), state.counts.copy()
-        results[self.number], sizes[self.number] = figures, self.labelled.sum()
+        results = state.results.copy()
+        results[self.number] = figures
         metrics = dict(zip(problem.metrics, figures.tolist(), strict=True))
         by_class = problem.by_class(np.sum(counts, axis=0))
         details = None if by_class is None else {"by_class": by_class}

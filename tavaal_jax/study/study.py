@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
@@ -15,7 +16,7 @@ from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.report.result import StudyResult
-from tavaal_jax.study import checks, crew, cycle, runner, training, worker
+from tavaal_jax.study import checks, crew, cycle, people, runner, training, worker
 from tavaal_jax.study.pace import Seldom
 from tavaal_jax.study.recorder import UNITS
 from tavaal_jax.study.runner import Outcomes, Told
@@ -33,15 +34,22 @@ def run_study(
     """Runs what the study in `workdir` still lacks and writes its files.
 
     The data set is the config's, or `dataset`, all of whose labels must be known: a study simulates
-    people. `progress` gets an `Event` whenever something was done. `stop()` is asked often; when it
-    returns a number, everything is saved and Interrupted is raised. Raises UserError for a fault
-    the user can mend; one that concerns a trial only is raised when the other trials are finished.
+    people. But of dataset "folder" they give them, and WaitingForLabels is raised whenever they
+    have been asked. `progress` gets an `Event` whenever something was done. `stop()` is asked
+    often; when it returns a number, everything is saved and Interrupted is raised. Raises UserError
+    for a fault the user can mend; one that concerns a trial only is raised when the other trials
+    are finished.
 
     Of several processes, all of which must call it alike, the first alone reads and writes
     `workdir` and tells of progress. With `parallel="trials"` any number of processes may call it on
     one `workdir`, at any time: those that are not the first help it, each trial is run once.
     """
     folder = pathlib.Path(workdir).expanduser()
+    if dataset is None and config.dataset == configs.FOLDER:
+        if processes.several():
+            raise UserError("people's images need --distributed=False: one process asks them")
+        people.run(config, folder, progress, stop)
+        return StudyResult(folder)
     fingerprint = None
     if dataset is not None:
         config = _named_after(config, dataset)

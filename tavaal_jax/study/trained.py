@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,25 @@ class About(NamedTuple):
     """Of stored images."""
 
 
+class Decoding(NamedTuple):
+    """How photographs become a model's images, see `data.photos.decode`."""
+
+    size: int
+    channels: int
+    resize: str
+    low_high: tuple[float, ...]
+    max_pixels: int
+    """Larger ones are not decoded."""
+
+    @classmethod
+    def of(cls, config: Any) -> "Decoding | None":
+        """That of a config; None where its images are no photographs of people's own."""
+        if config.dataset != configs.FOLDER:
+            return None
+        its = config.folder
+        return cls(its.image_size, its.channels, its.resize, tuple(its.low_high), its.max_pixels)
+
+
 def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> None:
     """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
     normalise = setup.train.normalise
@@ -56,6 +76,9 @@ def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> 
         "dtype": about.dtype,
         "maps": isinstance(setup.problem, problems.Segmentation),
     }
+    photos = Decoding.of(setup.config)
+    if photos is not None:
+        record["photos"] = photos._asdict()
     files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
 
 
@@ -75,27 +98,38 @@ class Model:
     batch_size: int
     dtype: str
     """Of the images it was trained on: "uint8", or "float32" for features."""
+    photos: Decoding | None = None
+    """Where the images were photographs."""
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
-        return np.asarray(jax.nn.softmax(self._say(images).logits))
+        return self._over(images, lambda said: jax.nn.softmax(said.logits))
 
     def predict(self, images: Any) -> np.ndarray:
         """The likeliest class of each image: `[n, ...] -> [n]`, of each pixel `[n, H, W]`."""
-        return np.argmax(self._say(images).logits, axis=-1)
+        return self._over(images, lambda said: np.argmax(said.logits, axis=-1))
 
     def predicted_loss(self, images: Any) -> np.ndarray:
         """R(x), larger where T is likelier wrong: `[n, ...] -> [n]`; UserError without a Ranker."""
-        said = self._say(images)
-        if said.predicted is None:
+        if self.learner.ranker is None:
             raise UserError(f"a model of {self.method} has no Ranker: take one that has")
-        return np.asarray(said.predicted)
+        return self._over(images, lambda said: said.predicted)
 
     def embed(self, images: Any) -> np.ndarray:
         """T's penultimate features: `[n, ...] -> [n, E]`."""
-        return np.asarray(self._say(images).embedding)
+        return self._over(images, lambda said: said.embedding)
 
-    def _say(self, images: Any) -> Said:
+    @property
+    def at_once(self) -> int:
+        """Images of a call, always as many: in batches of another size sums are rounded otherwise.
+
+        On a CPU more would gain nothing, and one image alone takes as long as all of them.
+        """
+        is_slow = len(self.shape) > 1 and jax.default_backend() == "cpu"
+        return min(self.batch_size, 8) if is_slow else self.batch_size
+
+    def _over(self, images: Any, part: Callable[[Said], Any]) -> np.ndarray:
+        """A part of what T and R say of images `[n, ...]`, some at a time."""
         images = np.asarray(images)
         if self.shape[-1] == 1 and images.ndim == len(self.shape):
             images = images[..., None]
@@ -104,20 +138,41 @@ class Model:
             raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
-        size = min(self.batch_size, len(images))
+        size = self.at_once
         parts = []
         for start in range(0, len(images), size):
-            part = images[start : start + size]
-            padded = np.resize(part, (size, *self.shape))
+            some = images[start : start + size]
+            padded = np.resize(some, (size, *self.shape))
             said = _say(self.learner, self.state, self.normalise, padded)
-            parts.append(jax.tree.map(np.asarray, said))
-        joined: Said = jax.tree.map(lambda *xs: np.concatenate(xs)[: len(images)], *parts)
-        return joined
+            parts.append(np.asarray(part(said)))
+        return np.concatenate(parts)[: len(images)]
 
 
 @jax.jit(static_argnums=0)
 def _say(learner: Learner, state: LearnerState, normalise: Normaliser, images: jax.Array) -> Said:
     return learner.say(state, jax.vmap(normalise)(jnp.asarray(images)))
+
+
+def of(setup: Setup, state: LoopState, about: About) -> Model:
+    """The model of a trial's state."""
+    config = setup.config
+    ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
+    learner = Learner(
+        models.build_learner(config, setup.problem.classes), ranker, None, setup.problem,
+        learners.Settings.of(config),
+    )  # fmt: skip
+    return Model(
+        about.class_names,
+        about.shape,
+        setup.method.name,
+        int(state.labelled.sum()),
+        learner,
+        LearnerState(state.learner.params, state.learner.stats, None),
+        setup.train.normalise,
+        config.score_batch_size,
+        about.dtype,
+        Decoding.of(config),
+    )
 
 
 def load_model(folder: str | pathlib.Path) -> Model:
@@ -142,8 +197,10 @@ def load_model(folder: str | pathlib.Path) -> Model:
 
 
 def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
-    config = ConfigDict(record["config"])
-    has_maps = record.get("maps", False)
+    # What an older version's config lacks has its default: that is what was done then.
+    config = ConfigDict(configs.plain(configs.default()))
+    config.update(record["config"])
+    has_maps, photos = record.get("maps", False), record.get("photos")
     problem = problems.of(config, len(record["class_names"]), has_maps)
     network = models.build_learner(config, problem.classes)
     ranker = models.build_ranker(config) if record["ranker"] else None
@@ -157,4 +214,5 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
         Normaliser(**tree["normalise"]),
         config.score_batch_size,
         record["dtype"],
+        None if photos is None else Decoding(**{**photos, "low_high": tuple(photos["low_high"])}),
     )

@@ -34,7 +34,7 @@ def train(cycle: "Cycle", stage: str, state: LoopState):
         yield from cycle.inspect(state, stage, cycle.labelled | _adversary_pool(cycle))
         told = cycle.inspected.told
     plan_of, per_pass = _plans(cycle, stage)
-    total = stage_steps(config, cycle.setup.size, int(cycle.labelled.sum()), stage)
+    total = stage_steps(config, cycle.setup.available_size, int(cycle.labelled.sum()), stage)
     key = derive(cycle.key, Stream.TRAINING, cycle.number)
     networks = _networks(stage, state)
     ends, reads = (total, config.steps_per_call), _reads(cycle, stage)
@@ -108,7 +108,7 @@ def _reads(cycle, stage):
         pictures |= {"view"} if window else {"image"}
     labelled = {"label"} | (pictures if stage != "task" else set())
     if stage != "adversary":
-        labelled |= {"image"}
+        labelled |= {"image", "map"}
     return Reads(frozenset(labelled), frozenset(pictures), window)
 
 
@@ -138,7 +138,7 @@ def _streams(cycle, stage):
 def _adversary_pool(cycle):
     """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
     if cycle.setup.config.vae.unlabelled == "all":
-        return ~cycle.labelled
+        return cycle.unlabelled
     return cycle.mask(cycle.subset)
 
 

@@ -8,7 +8,7 @@ import jax
 
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices, processes
-from tavaal_jax.errors import Interrupted, TrialError
+from tavaal_jax.errors import Interrupted, TrialError, WaitingForLabels
 from tavaal_jax.study import cycle
 from tavaal_jax.study.pace import Pace
 from tavaal_jax.study.recorder import Recorder
@@ -36,8 +36,8 @@ class Trial:
         self._fault: Exception | None = None
         self._pace = Pace(setup.config.seconds_per_call, setup.config.steps_per_call)
 
-    def run(self) -> None:
-        """To the end of the trial."""
+    def run(self) -> LoopState:
+        """To the end of the trial, or until people have to answer; returns the state it ends in."""
         try:
             state = self._begin()
             asked = self._agree()
@@ -46,6 +46,7 @@ class Trial:
                 raise Interrupted(asked)
             state = self._advance(state)
             self._by_first(lambda recorder: recorder.finish(state))
+            return state
         except BaseException:
             with contextlib.suppress(Exception):  # What is under way says more.
                 if self._recorder is not None:
@@ -75,7 +76,7 @@ class Trial:
         while True:
             try:
                 state, report = next(steps)
-            except StopIteration:
+            except (StopIteration, WaitingForLabels):
                 break
             except ValueFault as error:
                 raise TrialError(

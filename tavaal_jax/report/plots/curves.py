@@ -33,6 +33,24 @@ def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) 
     style.save(figure, path)
 
 
+def measured(points: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Accuracy of one method over labels, with the interval that its test set allows.
+
+    `points` have `labelled`, `accuracy`, `low`, `high` and `n`.
+    """
+    figure, axes = style.axes(1, 1)
+    x, y, low, high = ([p[k] for p in points] for k in ("labelled", "accuracy", "low", "high"))
+    errors = np.array([np.subtract(y, low), np.subtract(high, y)])
+    axes[0, 0].errorbar(x, y, errors, marker="o", markersize=4, capsize=3)
+    sizes = sorted({int(p["n"]) for p in points})
+    tested = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    axes[0, 0].set(
+        xlabel="images labelled for training", ylabel="accuracy, 95 % interval", ylim=(0, 1),
+        title=f"{tested} test images",
+    )  # fmt: skip
+    style.save(figure, path)
+
+
 def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> bool:
     """Figure 6: what TA-VAAL is made of, as differences to the baseline; False: there are none."""
     curves = statistics.curves(rows, rows[0]["metric"])

@@ -1,0 +1,116 @@
+"""People's own images as a data set: rows of the decoded cache, in the order of images.csv."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tavaal_jax import config as configs
+from tavaal_jax.data.answers import Answer
+from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.pool import Photos
+from tavaal_jax.data.scan import Image
+from tavaal_jax.errors import UserError
+
+
+class Row(NamedTuple):
+    """What a cycle knows of an image; of all others it knows nothing."""
+
+    id: str
+    label: str
+    """Name of the class; "" where it has none."""
+    split: str
+    """train, test, or why it is left out: reserved, unsure, bad, conflict, absent."""
+    annotator: str = ""
+    source: str = ""
+
+
+class Wish(NamedTuple):
+    """An image that a cycle asks for; a row of asked.csv."""
+
+    id: str
+    role: str
+    """pick, or test: never trained on."""
+    score: float
+    """With which it was picked; nan where it was drawn at random."""
+
+
+class Frozen(NamedTuple):
+    """All that a cycle is trained on; resume reads nothing else."""
+
+    images: tuple[str, ...]
+    """Ids of the pool, `[N]`, in the order of images.csv; a content that occurs twice does, too."""
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Training images of each class."""
+        found = dict.fromkeys(self.classes, 0)
+        for row in self.rows:
+            if row.split == "train":
+                found[row.label] += 1
+        return found
+
+
+def dataset(
+    frozen: Frozen, pixels: np.ndarray, rows_of: Callable[[Sequence[str]], np.ndarray]
+) -> Dataset:
+    """The data set of a cycle: `pixels [n, S, S, C]` of decoded images.
+
+    `rows_of(ids)` are their rows, -1 for one that is not there, and so not available.
+    """
+    rows = rows_of(frozen.images)
+    known = {row.id: row for row in frozen.rows}
+    numbers = {name: number for number, name in enumerate(frozen.classes)}
+    labels = np.full(len(frozen.images), -1, np.int32)
+    available = np.ones(len(frozen.images), bool)
+    seen: set[str] = set()
+    for index, name in enumerate(frozen.images):
+        row = known.get(name)
+        if row is not None and row.split == "train":
+            labels[index] = numbers[row.label]
+        elif row is not None:
+            available[index] = False
+        if rows[index] < 0 or name in seen:
+            available[index], labels[index] = False, -1
+        seen.add(name)
+    tested = [row for row in frozen.rows if row.split == "test"]
+    return Dataset(
+        configs.FOLDER,
+        Photos(pixels, rows),  # type: ignore[arg-type]
+        labels,
+        np.array(frozen.images),
+        np.asarray(Photos(pixels, rows_of([row.id for row in tested]))),
+        np.array([numbers[row.label] for row in tested], np.int32),
+        frozen.classes,
+        available=available,
+    )
+
+
+def answers_of_folders(
+    images: Sequence[Image], classes: Sequence[str], class_folders: bool | None, key: str
+) -> list[Answer]:
+    """What the sub-folders of the images say, where they are classes.
+
+    `key` is the config's key of the folder, for errors. UserError where that is not known.
+    """
+    tops = {image.file: pathlib.PurePosixPath(image.file).parts for image in images}
+    named = sorted({parts[0] for parts in tops.values() if len(parts) > 1})
+    if class_folders is None and named and not set(named) & set(classes):
+        shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
+        raise UserError(
+            f"{key} has sub-folders ({shown}): give --config.folder.class_folders=True if they are"
+            " classes, or False"
+        )
+    if class_folders is False:
+        return []
+    wanted = set(named) if class_folders else set(named) & set(classes)
+    return [
+        Answer(key, 0, image.id, image.file, tops[image.file][0], False, "", "")
+        for image in images
+        if (image.status == "ok" or image.status.startswith("duplicate_of:"))
+        and len(tops[image.file]) > 1
+        and tops[image.file][0] in wanted
+    ]

@@ -1,0 +1,161 @@
+"""The learner in scikit-activeml's shape."""
+
+import numpy as np
+import people
+import pytest
+from conftest import read_csv
+from sklearn.base import clone
+
+import tavaal_jax
+from tavaal_jax import Learner
+from tavaal_jax import config as configs
+from tavaal_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def points():
+    """80 points in two classes, of which 24 have a label."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(80) % 2
+    x = rng.normal(size=(80, 2)) + 3 * truth[:, None]
+    y = np.where(np.arange(80) < 24, truth.astype(float), np.nan)
+    return x, y, truth
+
+
+def quick(**changes):
+    config = configs.default()
+    config.update(subset=0, epochs=2, batch_size=8)
+    config.augmentation.update(pad=0, flip=False)
+    config.task.update(network="mlp", widths=(4,), optimiser="adam", learning_rate=0.01)
+    config.ranker.features = 0
+    config.vae.update(network="mlp", latent=2, widths=(4,))
+    config.discriminator.hidden = (4,)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_parameters_are_scikit_learns():
+    learner = Learner("badge", random_state=3)
+    assert learner.get_params() == {
+        "method": "badge", "config": None, "random_state": 3, "cycle": 0,
+        "missing_label": learner.missing_label,
+    }  # fmt: skip
+    assert clone(learner).random_state == 3
+    assert learner.set_params(method="entropy").method == "entropy"
+
+
+@pytest.mark.parametrize("method", ["coreset", "tavaal", "entropy", "badge"])
+def test_indices_and_utilities(method, points):
+    x, y, _ = points
+    learner = Learner(method, quick())
+    indices, utilities = learner.query(x, y, batch_size=5, return_utilities=True)
+    assert len(set(indices)) == 5
+    assert np.isnan(y[indices]).all()
+    assert utilities.shape == (5, 80)
+    assert np.isnan(utilities[:, :24]).all()
+    for number, index in enumerate(indices):
+        assert np.isfinite(utilities[number, index])
+        assert np.isnan(utilities[number + 1 :, index]).all()
+        assert np.nanmax(utilities[number]) == pytest.approx(utilities[number, index], rel=1e-5)
+    np.testing.assert_array_equal(indices, learner.query(x, y, batch_size=5))
+    np.testing.assert_array_equal(indices[:3], learner.query(x, y, batch_size=3))
+
+
+def test_candidates_are_indices_or_a_mask(points):
+    x, y, _ = points
+    learner, some = Learner("entropy", quick()), np.arange(40, 60)
+    by_index = learner.query(x, y, candidates=some, batch_size=4)
+    assert set(by_index) <= set(some)
+    mask = np.isin(np.arange(80), some)
+    np.testing.assert_array_equal(by_index, learner.query(x, y, candidates=mask, batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"), [(np.nan, float), (-1, int), (None, lambda k: ("no", "yes")[k])]
+)
+def test_what_is_missing_and_what_classes_are(missing, code, points):
+    x, y, truth = points
+    labels = np.array(
+        [missing if np.isnan(v) else code(k) for v, k in zip(y, truth, strict=True)], object
+    )
+    learner = Learner("entropy", quick(), missing_label=missing).fit(x, labels)
+    assert list(learner.classes_) == sorted({code(0), code(1)})
+    probabilities = learner.predict_proba(x[:7])
+    assert probabilities.shape == (7, 2)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert set(learner.predict(x)) <= set(learner.classes_)
+
+
+def test_without_any_label_it_draws_at_random(points):
+    x, _, _ = points
+    none = np.full(80, np.nan)
+    indices, utilities = Learner(random_state=1).query(x, none, None, 6, True)
+    assert len(set(indices)) == 6
+    assert [int(np.nanargmax(row)) for row in utilities] == list(indices)
+    other = Learner(random_state=2).query(x, none, batch_size=6)
+    assert list(other) != list(indices)
+
+
+def test_a_model_is_exported(points, tmp_path):
+    x, y, _ = points
+    learner = Learner("entropy", quick()).fit(x, y)
+    model = tavaal_jax.load_model(learner.export(tmp_path / "model"))
+    np.testing.assert_array_equal(model.predict_proba(x), learner.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x, y: Learner().predict_proba(x), "has not been fitted"),
+        (lambda x, y: Learner("coreste").query(x, y), "did you mean coreset"),
+        (lambda x, y: Learner().query(x, y, batch_size=57), "give 1 to 56"),
+        (lambda x, y: Learner().query(x, y, candidates=[99]), "candidates are int"),
+        (lambda x, y: Learner().query(x, np.where(y == 1, np.nan, y)), "two classes"),
+        (lambda x, y: Learner().fit(x, y[:, None]), r"y has shape \(80, 1\)"),
+        (lambda x, y: Learner().fit(x[:9], y), "labels are int32"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(call, says, points):
+    x, y, _ = points
+    with pytest.raises(UserError, match=says) as error:
+        call(x, y)
+    assert "\n" not in str(error.value)
+
+
+class Active:
+    """As much of modAL's ActiveLearner as a strategy sees."""
+
+    def __init__(self, x, y):
+        self.X_training, self.y_training = x, y
+
+
+def test_a_strategy_for_modal(points):
+    x, _, truth = points
+    strategy = tavaal_jax.modal_strategy("entropy", quick())
+    indices = strategy(Active(x[:24], truth[:24]), x[24:], n_instances=3)
+    assert len(set(indices)) == 3
+    assert all(0 <= i < 56 for i in indices)
+
+
+@pytest.mark.slow
+def test_it_picks_what_the_command_line_picks(tmp_path):
+    images, work = tmp_path / "photos", tmp_path / "work"
+    truth = people.folder(images)
+    config = people.config(images, tmp_path, methods="tavaal", **{"folder.test_fraction": 0.0})
+    for number in range(2):
+        people.run(config, work)
+        people.answer(work, number, truth)
+    people.run(config, work)
+    x = np.stack([people.picture(i, i % 2) for i in range(60)])
+    for number in range(2):
+        known = {
+            row["file"]: row["label"] for n in range(number + 1)
+            for row in [{**r, "label": truth[r["file"]]} for r in people.requested(work, n)]
+        }  # fmt: skip
+        y = np.array([known.get(name) for name in truth], object)
+        learner = Learner("tavaal", config, missing_label=None, cycle=number)
+        picks = [
+            int(row["index"]) for row in read_csv(work / "tavaal/trial_0/picks.csv")
+            if row["cycle"] == str(number)
+        ]  # fmt: skip
+        assert list(learner.query(x, y, batch_size=8)) == picks

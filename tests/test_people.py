@@ -1,0 +1,465 @@
+"""People label their own images: requests, answers, cycles, and what happens in real life."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+
+import numpy as np
+import people
+import pytest
+from conftest import ROOT, read_csv
+from PIL import Image
+
+import tavaal_jax
+from configs import smoke
+from tavaal_jax import data
+from tavaal_jax.errors import UserError
+from tavaal_jax.report.desk import Desk
+from tavaal_jax.study import asking
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 60 photos and the class of each."""
+    return tmp_path / "photos", people.folder(tmp_path / "photos")
+
+
+@pytest.fixture
+def config(photos, tmp_path):
+    """`config(**changes)` for these photos."""
+    return lambda **changes: people.config(photos[0], tmp_path, **changes)
+
+
+def listing(folder):
+    """Everything below a folder, with times and contents."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+# Requests
+
+
+def test_the_first_start_asks_for_random_images_and_the_second_says_the_same(
+    photos, config, tmp_path
+):
+    work, before = tmp_path / "work", listing(photos[0])
+    line, said = people.run(config(), work)
+    assert line == (
+        f"cycle 0: 16 images to label (0 answered), open {work}/to_label/cycle_000/index.html or"
+        " see HOWTO.txt there; then the same command continues"
+    )
+    assert any("60 images found" in text for text in said)
+    rows = people.requested(work, 0)
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(16)]
+    assert len({row["id"] for row in rows}) == 16
+    assert {row["label"] for row in rows} == {""}
+    asked = Desk(work).asked(0)
+    assert [wish.id for wish in asked] == [row["id"] for row in rows]
+    assert sum(wish.role == "test" for wish in asked) == 4
+    status = json.loads((work / "status.json").read_text())
+    assert (status["state"], status["cycle"], status["asked"]) == ("WAITING", 0, 16)
+    assert status["images"] == 60
+    there = listing(work)
+    assert people.run(config(), work)[0] == line
+    assert {k: v for k, v in listing(work).items() if k != ".lock"} == {
+        k: v for k, v in there.items() if k != ".lock"
+    }
+    assert listing(photos[0]) == before
+
+
+def test_part_of_the_answers_is_counted_and_enough_of_them_go_on(photos, config, tmp_path):
+    work = tmp_path / "work"
+    people.run(config(), work)
+    names = [row["file"] for row in people.requested(work, 0)]
+    people.answer(work, 0, photos[1], but=names[:5])
+    assert "16 images to label (11 answered)" in people.run(config(), work)[0]
+    assert not (work / "cycles" / "cycle_000" / "config.json").exists()
+
+
+def test_labels_that_are_there_count_and_only_the_rest_is_asked_for(photos, config, tmp_path):
+    work, truth = tmp_path / "work", photos[1]
+    (work / "labels").mkdir(parents=True)
+    lines = [f"{name},{truth[name]}" for name in list(truth)[:10]]
+    (work / "labels" / "mine.csv").write_text("\n".join(["file,label", *lines]))
+    assert "cycle 0: 6 images to label" in people.run(config(), work)[0]
+    asked = {row["file"] for row in people.requested(work, 0)}
+    assert not asked & set(list(truth)[:10])
+
+
+def test_a_row_that_fits_no_image_stops_or_is_left_out(photos, config, tmp_path):
+    work = tmp_path / "work"
+    people.run(config(), work)
+    (work / "labels" / "a.csv").write_text("file,label\nnowhere.png,cat\n")
+    with pytest.raises(UserError, match=r"labels/a.csv line 2: .*nowhere.png.*labels_strict=False"):
+        people.run(config(), work)
+    line, said = people.run(config(**{"folder.labels_strict": False}), work)
+    assert "(0 answered)" in line
+    assert any("nowhere.png" in text and "left out" in text for text in said)
+
+
+WRONG = [
+    ({"folder.images": ""}, "folder.images is empty"),
+    ({"folder.images": "/nowhere/at/all"}, "there is no such folder"),
+    ({"methods": "coreset,tavaal"}, "people answer one method"),
+    ({"trials": 2}, "people answer one method"),
+    ({"diagnostics": True}, "diagnostics is True"),
+    ({"parallel": "trials"}, "parallel is 'trials'"),
+    ({"imbalance.ratio": 10}, "imbalance.ratio is 10"),
+    ({"folder.label_studio_images": "local"}, "label_studio_root"),
+    ({"folder.resize": "strech"}, "give stretch, or else one of stretch, crop, pad"),
+    ({"folder.channels": 2}, "one of 1, 3"),
+    ({"folder.test_fraction": 1.0}, "0 to less than 1"),
+    ({"folder.low_high": (5.0, 1.0)}, "the lower one first"),
+    ({"folder.test": "/nowhere"}, "folder.test"),
+    ({"batch_size": 24}, "batch_size is 24, more than initial = 16"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG)
+def test_wrong_configs_are_one_line_and_write_nothing(changes, says, config, tmp_path):
+    with pytest.raises(UserError, match=says) as error:
+        people.run(config(**changes), tmp_path / "work")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "work" / "to_label").exists()
+
+
+def test_sub_folders_are_classes_only_where_that_is_said(tmp_path):
+    for name in ("cat", "dog"):
+        people.folder(tmp_path / "photos" / name, 20, first=20 * (name == "dog"))
+    config = people.config(tmp_path / "photos", tmp_path)
+    with pytest.raises(UserError, match=r"sub-folders \(cat, dog\): give .*class_folders=True"):
+        people.run(config, tmp_path / "a")
+    config.folder.class_folders = False
+    assert "16 images to label" in people.run(config, tmp_path / "b")[0]
+    assert (
+        "cat/" in people.requested(tmp_path / "b", 0)[0]["file"]
+        or "dog/" in (people.requested(tmp_path / "b", 0)[0]["file"])
+    )
+
+
+# What is asked for
+
+
+def test_the_test_set_is_drawn_from_images_that_nothing_else_can_take():
+    names = [f"i{number:016x}" for number in range(4000)]
+    kept = asking.reserved(names, 0, 0.25)
+    assert 0.23 < len(kept) / len(names) < 0.27
+    assert asking.reserved(names[:100], 0, 0.25) == kept & set(names[:100])
+    assert asking.reserved(names, 1, 0.25) != kept
+    assert asking.reserved(names, 0, 0.0) == set()
+    wished = asking.tests(kept, 30, 0)
+    assert [w.role for w in wished] == ["test"] * 30
+    more = asking.tests(kept - {w.id for w in wished}, 30, 0)
+    assert not {w.id for w in wished} & {w.id for w in more}
+
+
+def test_picks_keep_their_order_among_the_others():
+    picks = [data.folder.Wish(f"p{i}", "pick", 1.0) for i in range(30)]
+    others = [data.folder.Wish(f"t{i}", "test", 1.0) for i in range(10)]
+    both = asking.mixed(picks, others, 0, 3)
+    assert [w for w in both if w.role == "pick"] == picks
+    assert [w for w in both if w.role == "test"] == others
+    assert both == asking.mixed(picks, others, 0, 3)
+    assert both != asking.mixed(picks, others, 0, 4)
+    assert {i for i, w in enumerate(both) if w.role == "test"} != set(range(30, 40))
+
+
+@pytest.mark.parametrize(
+    ("counts", "lacks"),
+    [
+        ({"a": 4, "b": 4}, None),
+        ({"a": 8}, "two classes"),
+        ({"a": 7, "b": 1}, "two classes"),
+        ({"a": 3, "b": 3}, "8 labels"),
+        ({}, "8 labels"),
+    ],
+)
+def test_what_is_needed_to_learn_anything(counts, lacks):
+    found = asking.missing(counts, 8)
+    assert found is None if lacks is None else lacks in found
+
+
+# Whole runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["coreset", "tavaal"])
+def test_digits_as_photos_give_what_the_simulation_gives(method, tmp_path):
+    """Index and score of picks, and results, byte for byte."""
+    simulated = smoke.get_config()
+    simulated.update(methods=method, trials=1, diagnostics=False, batch_size=16)
+    tavaal_jax.run_study(simulated, tmp_path / "simulated")
+    digits, truth = data.load(simulated), {}
+    for part in ("train", "test"):
+        images, labels = getattr(digits, f"{part}_images"), getattr(digits, f"{part}_labels")
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            sub = "." if part == "train" else str(label)
+            path = tmp_path / part / sub / f"{part}_{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
+            truth[path.name] = str(label)
+    real = simulated.copy_and_resolve_references()
+    with real.unlocked():
+        real.dataset, real.data_dir = "folder", str(tmp_path / "cache")
+        real.folder.update(
+            images=str(tmp_path / "train"), test=str(tmp_path / "test"), image_size=8, channels=1,
+            classes=tuple(digits.class_names),
+        )  # fmt: skip
+    for number in range(real.cycles):
+        line, _ = people.run(real, tmp_path / "people")
+        assert line.startswith(f"cycle {number}: ")
+        people.answer(tmp_path / "people", number, truth)
+    line, said = people.run(real, tmp_path / "people")
+    assert line is None
+    assert said[-1].startswith(f"{32 + 2 * 16} of 1,297 images are labelled; model in ")
+    one, other = (
+        [{k: v for k, v in row.items() if k != "id"} for row in read_csv(tmp_path / which)]
+        for which in (
+            f"simulated/{method}/trial_0/picks.csv", f"people/{method}/trial_0/picks.csv"
+        )
+    )  # fmt: skip
+    assert one == other
+    same = [(tmp_path / which / "results.csv").read_bytes() for which in ("simulated", "people")]
+    assert same[0] == same[1]
+
+
+@pytest.fixture
+def rounds(photos, config, tmp_path):
+    """A run whose first request is answered: workdir, truth, config."""
+    work = tmp_path / "work"
+    people.run(config(), work)
+    people.answer(work, 0, photos[1])
+    return work, photos[1], config
+
+
+@pytest.mark.slow
+def test_a_run_from_no_label_to_the_last(rounds):
+    work, truth, config = rounds
+    asked, number = [], 0
+    while True:
+        line, said = people.run(config(), work)
+        if line is None:
+            break
+        number += 1
+        assert line.startswith(f"cycle {number}: ")
+        asked += [row["file"] for row in people.requested(work, number)]
+        people.answer(work, number, truth)
+    assert said[-1] == f"all 60 images are labelled; model in {work}/model"
+    assert len(asked) == len(set(asked)) == 60 - 16
+    desk = Desk(work)
+    frozen, _ = desk.frozen(desk.last())
+    tested = {row.id for row in frozen.rows if row.split == "test"}
+    assert 5 < len(tested) < 30
+    for cycle in range(desk.last() + 1):
+        assert not tested & {row.id for row in desk.frozen(cycle)[0].rows if row.split == "train"}
+    results = read_csv(work / "results.csv")
+    assert [int(row["cycle"]) for row in results] == list(range(desk.last() + 1))
+    status = json.loads((work / "status.json").read_text())
+    assert status["state"] == "FINISHED"
+    assert status["test"]["n"] == len(tested)
+    assert status["test"]["low"] <= status["test"]["accuracy"] <= status["test"]["high"]
+    assert (work / "accuracy.png").stat().st_size > 1000
+    labels = read_csv(work / "labels.csv")
+    assert {row["file"]: row["label"] for row in labels} == truth
+    said_of = read_csv(work / "predictions.csv")
+    assert len(said_of) == 60
+    for row in said_of:
+        np.testing.assert_allclose(float(row["p_cat"]) + float(row["p_dog"]), 1, atol=1e-5)
+    assert people.run(config(), work)[0] is None  # Nothing is left to do.
+
+
+@pytest.mark.slow
+def test_what_people_change_between_two_cycles(rounds, photos):
+    """Changed, taken back, unsure, bad, volunteered; images added, renamed, gone, replaced."""
+    work, truth, config = rounds
+    people.run(config(), work)
+    first = [row["file"] for row in people.requested(work, 0)]
+    second = [row["file"] for row in people.requested(work, 1)]
+    desk, folder = Desk(work), photos[0]
+    trained = [r.id for r in desk.frozen(0)[0].rows if r.split == "train"]
+    files = {image.id: image.file for image in desk.images()}
+    changed, taken, gone, renamed, replaced = (files[name] for name in trained[:5])
+    old = (work / "labels" / "000_answers.csv").read_text().splitlines()
+    flipped = {"cat": "dog", "dog": "cat"}[truth[changed]]
+    old = [f"{changed},{flipped}" if line.startswith(changed) else line for line in old]
+    (work / "labels" / "000_answers.csv").write_text(
+        "\n".join(line for line in old if not line.startswith(taken))
+    )
+    (folder / gone).unlink()
+    (folder / renamed).rename(folder / "renamed.png")
+    new = list(people.folder(folder, 3, first=60).items())
+    Image.fromarray(people.picture(900, 0)).save(folder / replaced)
+    unsure, bad = second[0].removesuffix(".png"), second[1].removesuffix(".png")
+    people.answer(work, 1, truth, **{unsure: "unsure", bad: "bad"})
+    free = next(name for name in truth if name not in {*first, *second})
+    (work / "labels" / "free.csv").write_text(f"file,label\n{free},{truth[free]}\n")
+    # The file of a label that is kept has another name now, or is gone: rows name what they name.
+    text = (work / "labels" / "000_answers.csv").read_text()
+    (work / "labels" / "000_answers.csv").write_text(text.replace(renamed, "renamed.png"))
+    ids = {image.file: image.id for image in desk.images()}
+    line, said = people.run(config(), work)
+    assert line.startswith("cycle 2: ")
+    rows = {row.id: row for row in desk.frozen(1)[0].rows}
+    assert (rows[ids[changed]].label, rows[ids[changed]].split) == (flipped, "train")
+    assert any(f"{changed} {truth[changed]} -> {flipped}" in text for text in said)
+    assert ids[taken] not in rows or rows[ids[taken]].split == "reserved"
+    assert rows[ids[gone]].split == "absent"
+    assert rows[ids[renamed]].split == "train"
+    assert rows[ids[second[0]]].split == "unsure"
+    assert rows[ids[second[1]]].split == "bad"
+    assert rows[ids[free]].split == "train"
+    images = desk.images()
+    assert [image.id for image in images[:60]] == [ids[name] for name in sorted(truth)]
+    assert {image.file for image in images[60:]} >= {name for name, _ in new}
+    later = {row["file"] for row in people.requested(work, 2)}
+    assert not later & {*second, free}
+    labels = {row["id"]: row for row in read_csv(work / "labels.csv")}
+    assert labels[ids[gone]]["label"] == truth[gone]  # Kept, though the image is not used.
+
+
+@pytest.mark.slow
+def test_a_class_that_comes_later(rounds):
+    work, truth, config = rounds
+    people.run(config(), work)
+    names = [row["file"].removesuffix(".png") for row in people.requested(work, 1)][:2]
+    people.answer(work, 1, truth, **dict.fromkeys(names, "bird"))
+    _, said = people.run(config(), work)
+    assert (work / "classes.txt").read_text().split() == ["cat", "dog", "bird"]
+    assert any(text.startswith("new class bird") for text in said)
+    assert "p_bird" in read_csv(work / "predictions.csv")[0]
+
+
+@pytest.mark.slow
+def test_one_class_alone_makes_it_ask_for_more(photos, config, tmp_path):
+    work = tmp_path / "work"
+    people.run(config(), work)
+    people.answer(work, 0, dict.fromkeys(photos[1], "cat"))
+    line, said = people.run(config(), work)
+    assert line.startswith("cycle 1: 8 images to label")
+    assert any("two classes" in text for text in said)
+    people.answer(work, 1, photos[1])
+    assert people.run(config(), work)[0].startswith("cycle 2: ")
+
+
+@pytest.mark.slow
+def test_without_a_test_set_there_is_no_accuracy(rounds):
+    work, truth, config = rounds
+    shutil.rmtree(work)
+    none = config(**{"folder.test_fraction": 0.0})
+    people.run(none, work)
+    people.answer(work, 0, truth)
+    people.run(none, work)
+    assert [row["value"] for row in read_csv(work / "results.csv")] == [""]
+    assert json.loads((work / "status.json").read_text())["test"]["n"] == 0
+
+
+@pytest.mark.slow
+def test_keys_change_between_cycles_and_some_never(rounds):
+    work, truth, config = rounds
+    people.run(config(), work)
+    people.answer(work, 1, truth)
+    with pytest.raises(UserError, match=r"folder.image_size \(8 -> 16\)"):
+        people.run(config(**{"folder.image_size": 16}), work)
+    people.run(config(epochs=1, methods="random"), work)
+    assert Desk(work).frozen(1)[1]["config"]["epochs"] == 1
+    picks = read_csv(work / "random" / "trial_0" / "picks.csv")
+    assert {row["cycle"] for row in picks} == {"1"}
+
+
+@pytest.mark.slow
+def test_unknown_labels_are_never_seen(rounds, monkeypatch, tmp_path):
+    """A million in their place changes nothing."""
+    work, _, config = rounds
+    other = tmp_path / "other"
+    shutil.copytree(work, other)
+    people.run(config(), work)
+    state_of = tavaal_jax.study.people._People._state
+
+    def poisoned(*arguments):
+        state = state_of(*arguments)
+        labels = np.where(state.labelled, state.labels, 10**6).astype(np.int32)
+        return state.replace(labels=labels)
+
+    monkeypatch.setattr(tavaal_jax.study.people._People, "_state", poisoned)
+    people.run(config(), other)
+    for name in ("results.csv", "coreset/trial_0/picks.csv", "predictions.csv"):
+        assert (work / name).read_bytes() == (other / name).read_bytes(), name
+
+
+# The command line
+
+
+PEOPLE = """
+import sys
+sys.path.insert(0, {tests!r})
+import pathlib
+import people
+
+def get_config():
+    return people.config({images!r}, pathlib.Path({folder!r}), **{changes!r})
+"""
+
+
+@pytest.fixture
+def config_file(photos, tmp_path):
+    path = tmp_path / "configs" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(
+        PEOPLE.format(
+            tests=str(ROOT / "tests"), images=str(photos[0]), folder=str(tmp_path),
+            changes={"epochs": 40},
+        )
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.slow
+def test_exit_codes(config_file, run_main, photos, tmp_path):
+    done = run_main(config_file, tmp_path / "work", "--config.cycles=1", "--config.epochs=2")
+    assert done.returncode == 75
+    assert done.stderr.splitlines()[-1].startswith("cycle 0: 16 images to label (0 answered)")
+    people.answer(tmp_path / "work", 0, photos[1])
+    done = run_main(config_file, tmp_path / "work", "--config.cycles=1", "--config.epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"model in {tmp_path / 'work' / 'model'}")
+    done = run_main(config_file, tmp_path / "other", "--config.folder.images=")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_killed_anywhere_while_people_go_on_labelling(
+    config_file, command, run_main, photos, tmp_path
+):
+    """As an uninterrupted run with the labels that there were when the cycle began."""
+    flags = ("--config.methods=tavaal", "--config.checkpoint_every_steps=5")
+    work, whole = tmp_path / "work", tmp_path / "whole"
+    assert run_main(config_file, whole, *flags).returncode == 75
+    people.answer(whole, 0, photos[1])
+    shutil.copytree(whole, work)
+    assert run_main(config_file, whole, *flags).returncode == 75
+    argv, environment = command(config_file, work, *flags)
+    random, code, kills = np.random.default_rng(0), None, 0
+    while code != 75:
+        process = subprocess.Popen(
+            argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            code = process.wait(random.uniform(3, 12) + 2 * kills)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        if (work / "cycles" / "cycle_000" / "config.json").exists():
+            name = next(iter(photos[1]))
+            text = f"file,label,annotator\n{name},{random.choice(['cat', 'dog'])},eve\n"
+            (work / "labels" / "late.csv").write_text(text)
+    assert kills > 1
+    for name in ("results.csv", "tavaal/trial_0/picks.csv", "predictions.csv"):
+        assert (work / name).read_bytes() == (whole / name).read_bytes(), name
+    assert people.requested(work, 1) == people.requested(whole, 1)
