@@ -160,10 +160,10 @@ def test_the_subset_is_drawn_once_a_cycle_from_the_trials_key(monkeypatch):
     subset = plans.subset
     monkeypatch.setattr(plans, "subset", lambda *args: drawn.append(args) or subset(*args))
     seen = cycle_of(prepared("random"))
-    ((key, labelled, count),) = drawn
+    ((key, unlabelled, count),) = drawn
     expected = derive(KEY, Stream.SUBSET, 0)
     np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
-    np.testing.assert_array_equal(labelled, seen[0][0].labelled)
+    np.testing.assert_array_equal(unlabelled, ~seen[0][0].labelled)
     assert count == 100
 
 
