@@ -183,5 +183,8 @@ def test_arrays_come_back_from_a_folder_that_is_made(tmp_path):
 def test_a_csv_comes_back(tmp_path):
     path = tmp_path / "x.csv"
     assert files.read_csv(path) == []
-    files.write(path, files.as_csv(("a", "b"), [{"a": 1, "b": "x,y"}, {"b": 'q"'}]))
-    assert files.read_csv(path) == [{"a": "1", "b": "x,y"}, {"a": "", "b": 'q"'}]
+    rows = [{"a": 1, "b": "x,y"}, {"b": 'q"'}, {"a": "two\r", "b": "lines\r\n"}]
+    files.write(path, files.as_csv(("a", "b"), rows))
+    assert path.read_bytes().startswith(b'a,b\n1,"x,y"\n')
+    texts = [{"a": "1", "b": "x,y"}, {"a": "", "b": 'q"'}, {"a": "two\r", "b": "lines\r\n"}]
+    assert files.read_csv(path) == texts

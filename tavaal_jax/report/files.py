@@ -225,7 +225,12 @@ def read_csv(path: pathlib.Path, mend: str = "put back a copy") -> list[dict[str
 def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """Rows as the text of a csv with a header; what a row does not have is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    # A file's name may have any character in it; csv quotes those of its line's end.
+    writer = csv.DictWriter(text, fields, lineterminator="\r\n")
+    lines = []
+    for row in ({name: name for name in fields}, *rows):
+        writer.writerow(row)
+        lines.append(text.getvalue().removesuffix("\r\n"))
+        text.seek(0)
+        text.truncate()
+    return "".join(f"{line}\n" for line in lines)

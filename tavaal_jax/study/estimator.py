@@ -19,7 +19,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks, trained
+from tavaal_jax.study import checks, handout, trained
 from tavaal_jax.study import query as queries
 
 
@@ -107,6 +107,7 @@ class Learner(ClassifierMixin, BaseEstimator):
         made, state = self._trained.setup, self._trained.state
         path = pathlib.Path(folder).expanduser()
         trained.save(path, made, state, self._about)
+        handout.complete(path)
         return path
 
     # What is behind it

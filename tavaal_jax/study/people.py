@@ -33,7 +33,7 @@ from tavaal_jax.report import (
     requests,
     statistics,
 )
-from tavaal_jax.report.desk import Desk, differences
+from tavaal_jax.report.desk import Desk, bare, differences
 from tavaal_jax.report.plots import curves
 from tavaal_jax.study import asking, checks, cycle, handout, outlook, setup, trained, training
 from tavaal_jax.study.outlook import Outlook, look
@@ -198,7 +198,7 @@ class _People:
 
     def _guesses(self) -> dict[str, str]:
         rows = files.read_csv(self._desk.folder / "predictions.csv")
-        return {row["id"]: row["predicted"] for row in rows}
+        return {row["id"]: bare(row["predicted"]) for row in rows}
 
     def _picks(self, number: int) -> list[Wish]:
         """What a cycle has picked, in order."""
@@ -314,6 +314,7 @@ class _People:
         """The model and what it says of all images, for people; then the cycle is through."""
         desk = self._desk
         new = pathlib.Path(tempfile.mkdtemp(prefix=".model.", dir=desk.folder))
+        new.chmod(0o755)  # As any folder, where a temporary one is its owner's alone.
         shutil.copytree(self._trial / "model", new, dirs_exist_ok=True)
         measured = self._measured(number, tested)
         handout.complete(new, measured if measured["n"] else None)

@@ -66,8 +66,11 @@ def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> 
     }
     flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
     files.write_arrays(folder / "weights.npz", {k: np.asarray(v) for k, v in flat.items()})
+    plain = configs.plain(setup.config)
+    for name in ("data_dir", "folder"):  # Whose machine it was is nobody's business.
+        del plain[name]
     record = {
-        "config": configs.plain(setup.config),
+        "config": plain,
         "method": setup.method.name,
         "ranker": setup.method.ranking_loss is not None,
         "labelled": int((state.labelled_in >= 0).sum()),
