@@ -44,7 +44,10 @@ def test_parameters_are_scikit_learns():
     assert learner.set_params(method="entropy").method == "entropy"
 
 
-@pytest.mark.parametrize("method", ["coreset", "tavaal", "entropy", "badge"])
+@pytest.mark.parametrize(
+    "method",
+    ["coreset", "entropy", *(pytest.param(m, marks=pytest.mark.slow) for m in ("tavaal", "badge"))],
+)
 def test_indices_and_utilities(method, points):
     x, y, _ = points
     learner = Learner(method, quick())

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import people
@@ -64,11 +65,10 @@ def test_the_first_start_asks_for_random_images_and_the_second_says_the_same(
     status = json.loads((work / "status.json").read_text())
     assert (status["state"], status["cycle"], status["asked"]) == ("WAITING", 0, 16)
     assert status["images"] == 60
-    there = listing(work)
+    own = {".lock", ".scanned"}
+    there = {name: file for name, file in listing(work).items() if name not in own}
     assert people.run(config(), work)[0] == line
-    assert {k: v for k, v in listing(work).items() if k != ".lock"} == {
-        k: v for k, v in there.items() if k != ".lock"
-    }
+    assert there == {name: file for name, file in listing(work).items() if name not in own}
     assert listing(photos[0]) == before
 
 
@@ -332,6 +332,24 @@ def test_a_class_that_comes_later(rounds):
     assert (work / "classes.txt").read_text().split() == ["cat", "dog", "bird"]
     assert any(text.startswith("new class bird") for text in said)
     assert "p_bird" in read_csv(work / "predictions.csv")[0]
+
+
+@pytest.mark.slow
+def test_the_model_says_of_the_folder_what_the_run_has_said(rounds, photos, tmp_path):
+    work, _, config = rounds
+    people.run(config(), work)
+    out = tmp_path / "p.csv"
+    command = ["-m", "tavaal_jax.predict", f"--model={work}/model", f"--images={photos[0]}"]
+    done = subprocess.run(
+        [sys.executable, *command, f"--out={out}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before = read_csv(work / "predictions.csv")
+    columns = ["id", "file", "predicted", "confidence", "p_cat", "p_dog"]
+    assert [{k: row[k] for k in columns} for row in before] == read_csv(out)
+    record = json.loads((work / "model" / "model.json").read_text())
+    assert str(photos[0]) not in json.dumps(record)
+    assert (work / "model" / "predict.jaxexport").exists()
 
 
 @pytest.mark.slow
