@@ -56,6 +56,10 @@ def _fraction(value):
     return None if 0 <= value <= 1 else "a fraction between 0 and 1"
 
 
+def _part(value):
+    return None if 0 < value <= 1 else "a fraction, more than 0 and at most 1"
+
+
 def _rate(value):
     return None if 0 <= value < 1 else "0 to less than 1"
 
@@ -173,7 +177,7 @@ KEYS: dict[str, Key] = {
     "folder.unsure": Key(("unsure", "skip", "?"), "answers that mean: nobody can say", _texts),
     "folder.bad": Key(("bad", "bad image"), "answers that mean: not for training at all", _texts),
     "folder.ask_again": Key(False, "images of which nobody was sure, once more at the end"),
-    "folder.wait_for": Key(1.0, "share of a request that must be answered", _fraction),
+    "folder.wait_for": Key(1.0, "share of a request that must be answered", _part),
     "folder.image_size": Key(64, "pixels, to which images are decoded", _at_least(4)),
     "folder.channels": Key(3, "or 1: grey", _one_of(1, 3)),
     "folder.resize": Key(

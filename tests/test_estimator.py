@@ -66,7 +66,7 @@ def test_indices_and_utilities(method, points):
 
 def test_candidates_are_indices_or_a_mask(points):
     x, y, _ = points
-    learner, some = Learner("entropy", quick()), np.arange(40, 60)
+    learner, some = Learner("entropy", quick()).fit(x, y), np.arange(40, 60)
     by_index = learner.query(x, y, candidates=some, batch_size=4)
     assert set(by_index) <= set(some)
     mask = np.isin(np.arange(80), some)

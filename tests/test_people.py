@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import people
@@ -17,8 +18,9 @@ import tavaal_jax
 from configs import smoke
 from tavaal_jax import data
 from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
 from tavaal_jax.report.desk import Desk
-from tavaal_jax.study import asking
+from tavaal_jax.study import asking, people_cycle
 
 
 @pytest.fixture
@@ -117,6 +119,8 @@ WRONG = [
     ({"folder.low_high": (5.0, 1.0)}, "the lower one first"),
     ({"folder.test": "/nowhere"}, "folder.test"),
     ({"batch_size": 24}, "batch_size is 24, more than initial = 16"),
+    ({"batch_size": 16}, "batch_size is 16, more than the 12 of initial = 16"),
+    ({"folder.wait_for": 0.0}, "folder.wait_for is 0.0: give a fraction, more than 0"),
 ]
 
 
@@ -126,6 +130,51 @@ def test_wrong_configs_are_one_line_and_write_nothing(changes, says, config, tmp
         people.run(config(**changes), tmp_path / "work")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "work" / "to_label").exists()
+
+
+def test_a_workdir_among_the_images_is_refused(photos, config):
+    with pytest.raises(UserError, match=r"lies in folder\.images"):
+        people.run(config(), photos[0] / "runs")
+    assert not (photos[0] / "runs").exists()
+
+
+def test_a_simulations_workdir_is_left_alone(config, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    files.write_config(work, smoke.get_config())
+    before = listing(work)
+    with pytest.raises(UserError, match=r"dataset \(digits -> folder\)"):
+        people.run(config(), work)
+    assert {k: v for k, v in listing(work).items() if k != ".lock"} == before
+
+
+def test_a_request_that_is_gone_is_written_again(photos, config, tmp_path):
+    work = tmp_path / "work"
+    line, _ = people.run(config(), work)
+    rows = people.requested(work, 0)
+    shutil.rmtree(work / "to_label")
+    people.folder(photos[0], 5, first=60)  # What is there since changes no request.
+    assert people.run(config(), work)[0] == line
+    assert people.requested(work, 0) == rows
+
+
+def test_an_image_that_is_deleted_is_not_waited_for(photos, config, tmp_path):
+    work = tmp_path / "work"
+    people.run(config(), work)
+    (photos[0] / people.requested(work, 0)[0]["file"]).unlink()
+    assert "cycle 0: 15 images to label" in people.run(config(), work)[0]
+
+
+def test_images_that_nobody_has_sorted_have_no_class(tmp_path):
+    for name in ("cat", "dog", "unlabelled"):
+        first = 20 * ("cat", "dog", "unlabelled").index(name)
+        people.folder(tmp_path / "photos" / name, 20, first=first)
+    config = people.config(tmp_path / "photos", tmp_path, initial=50)
+    config.folder.class_folders = True
+    line, _ = people.run(config, tmp_path / "work")
+    assert line.startswith("cycle 0: 10 images to label")
+    asked = {row["file"] for row in people.requested(tmp_path / "work", 0)}
+    assert all(name.startswith("unlabelled/") for name in asked)
 
 
 def test_sub_folders_are_classes_only_where_that_is_said(tmp_path):
@@ -353,6 +402,62 @@ def test_the_model_says_of_the_folder_what_the_run_has_said(rounds, photos, tmp_
 
 
 @pytest.mark.slow
+def test_it_stays_and_goes_on_by_itself(photos, config, tmp_path):
+    work = tmp_path / "work"
+
+    def stop():
+        if (work / "to_label" / "cycle_001").exists():
+            return signal.SIGTERM
+        labels = work / "labels" / "half.csv"
+        if (work / "status.json").exists() and not (work / "labels" / "000_answers.csv").exists():
+            if not labels.exists():
+                labels.write_text("file,lab")  # Somebody is writing it.
+            else:
+                labels.unlink()
+                people.answer(work, 0, photos[1])
+        return None
+
+    with pytest.raises(tavaal_jax.Interrupted):
+        tavaal_jax.run_study(config(**{"folder.poll_seconds": 1}), work, stop=stop)
+    assert Desk(work).is_trained(0)
+
+
+@pytest.mark.slow
+def test_more_cycles_and_more_images_after_the_end(rounds, photos):
+    work, truth, config = rounds
+    line, said = people.run(config(cycles=1), work)
+    assert line is None
+    assert "12 of 60 images" in said[-1] or "16 of 60 images" in said[-1]
+    line, _ = people.run(config(cycles=2), work)
+    assert line.startswith("cycle 1: 8 images to label")
+    roles = [wish.role for wish in Desk(work).asked(1)]
+    assert roles.count("pick") == 6
+    people.answer(work, 1, truth)
+    assert people.run(config(cycles=1), work)[0] is None  # Lowered: enough is enough.
+    assert not Desk(work).is_trained(1)
+    assert people.run(config(cycles=2), work)[0] is None
+    assert Desk(work).is_trained(1)
+
+
+@pytest.mark.slow
+def test_the_cache_may_go_while_a_cycle_is_trained(rounds, tmp_path):
+    work, _, config = rounds
+    other = tmp_path / "other"
+    shutil.copytree(work, other)
+    people.run(config(), work)
+
+    def stop():  # As soon as it trains, it is stopped, and all that was decoded goes.
+        return signal.SIGTERM if list(other.glob("coreset/trial_0/checkpoints/*")) else None
+
+    with pytest.raises(tavaal_jax.Interrupted):
+        tavaal_jax.run_study(config(), other, stop=stop)
+    shutil.rmtree(tmp_path / "cache")
+    people.run(config(), other)
+    for name in ("results.csv", "coreset/trial_0/picks.csv", "predictions.csv"):
+        assert (work / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.slow
 def test_one_class_alone_makes_it_ask_for_more(photos, config, tmp_path):
     work = tmp_path / "work"
     people.run(config(), work)
@@ -396,14 +501,14 @@ def test_unknown_labels_are_never_seen(rounds, monkeypatch, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(work, other)
     people.run(config(), work)
-    state_of = tavaal_jax.study.people._People._state
+    state_of = people_cycle._state
 
     def poisoned(*arguments):
         state = state_of(*arguments)
         labels = np.where(state.labelled, state.labels, 10**6).astype(np.int32)
         return state.replace(labels=labels)
 
-    monkeypatch.setattr(tavaal_jax.study.people._People, "_state", poisoned)
+    monkeypatch.setattr(people_cycle, "_state", poisoned)
     people.run(config(), other)
     for name in ("results.csv", "coreset/trial_0/picks.csv", "predictions.csv"):
         assert (work / name).read_bytes() == (other / name).read_bytes(), name
@@ -462,22 +567,35 @@ def test_killed_anywhere_while_people_go_on_labelling(
     shutil.copytree(whole, work)
     assert run_main(config_file, whole, *flags).returncode == 75
     argv, environment = command(config_file, work, *flags)
-    random, code, kills = np.random.default_rng(0), None, 0
-    while code != 75:
+    trial, cycle = work / "tavaal" / "trial_0", work / "cycles" / "cycle_000"
+    marks = [
+        "cycles/cycle_000/config.json", "tavaal/trial_0/checkpoints/*",
+        "tavaal/trial_0/results.csv", "tavaal/trial_0/picks.csv",
+        "tavaal/trial_0/model/model.json", "model/model.json", "predictions.csv",
+        "cycles/cycle_000/trained.json", "cycles/cycle_001/asked.csv",
+    ]  # fmt: skip
+    kills = []
+    while True:
         process = subprocess.Popen(
             argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        try:
-            code = process.wait(random.uniform(3, 12) + 2 * kills)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        if (work / "cycles" / "cycle_000" / "config.json").exists():
-            name = next(iter(photos[1]))
-            text = f"file,label,annotator\n{name},{random.choice(['cat', 'dog'])},eve\n"
+        there = lambda mark: any(work.glob(mark))
+        left = [mark for mark in marks if not there(mark)]
+        while process.poll() is None and left and not there(left[0]):
+            time.sleep(0.002)
+        process.kill()
+        code = process.wait()
+        if not left or code == 75:
+            break
+        kills.append(left[0])
+        if (cycle / "config.json").exists():  # Frozen: what people say now is for the next one.
+            name = people.requested(work, 0)[len(kills)]["file"]
+            text = f"file,label\n{name},{'cat' if len(kills) % 2 else 'dog'}\n"
             (work / "labels" / "late.csv").write_text(text)
-    assert kills > 1
+    assert len(kills) >= 4, kills
+    assert (trial / "picks.csv").exists()
+    (work / "labels" / "late.csv").unlink()
+    assert run_main(config_file, work, *flags).returncode == 75
     for name in ("results.csv", "tavaal/trial_0/picks.csv", "predictions.csv"):
         assert (work / name).read_bytes() == (whole / name).read_bytes(), name
     assert people.requested(work, 1) == people.requested(whole, 1)

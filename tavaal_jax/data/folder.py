@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tavaal_jax import config as configs
-from tavaal_jax.data.answers import Answer
+from tavaal_jax.data.answers import NO_CLASS, Answer
 from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.pool import Photos
 from tavaal_jax.data.scan import Image
@@ -73,8 +73,10 @@ def dataset(
             labels[index] = numbers[row.label]
         elif row is not None:
             available[index] = False
-        if rows[index] < 0 or name in seen:
-            available[index], labels[index] = False, -1
+        is_out = row is not None and row.split in ("absent", "bad")
+        if rows[index] < 0 or name in seen or is_out:
+            # Statistics of the images are of what was frozen, whatever else is decoded.
+            available[index], labels[index], rows[index] = False, -1, -1
         seen.add(name)
     tested = [row for row in frozen.rows if row.split == "test"]
     return Dataset(
@@ -107,6 +109,7 @@ def answers_of_folders(
     if class_folders is False:
         return []
     wanted = set(named) if class_folders else set(named) & set(classes)
+    wanted = {name for name in wanted if name.casefold() not in NO_CLASS}
     return [
         Answer(key, 0, image.id, image.file, tops[image.file][0], False, "", "")
         for image in images

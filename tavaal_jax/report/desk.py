@@ -71,7 +71,10 @@ class Desk:
     def classes(self) -> tuple[str, ...]:
         """Names in classes.txt, in the order of their numbers."""
         path = self.folder / "classes.txt"
-        return tuple(path.read_text().splitlines()) if path.exists() else ()
+        try:
+            return tuple(path.read_text(encoding="utf-8-sig").splitlines()) if path.exists() else ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
 
     def write_classes(self, classes: Sequence[str]) -> None:
         """classes.txt"""
@@ -155,7 +158,8 @@ class Desk:
 
     def write_labels(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
         """labels.csv: what cycle `number` has adopted; `names` are files by id."""
-        before = {row["id"]: row for row in files.read_csv(self.folder / "labels.csv")}
+        needed = ("id", "label", "split", "cycle")
+        before = {row["id"]: row for row in self.table("labels.csv", needed)}
         rows = []
         for row in frozen.rows:
             if row.split == "reserved" or (row.split == "absent" and not row.label):
@@ -171,6 +175,14 @@ class Desk:
                 }
             )  # fmt: skip
         self._write(self.folder / "labels.csv", files.as_csv(_LABELS, rows))
+
+    def table(self, name: str, needed: Sequence[str]) -> list[dict[str, str]]:
+        """Rows of a table that people may have opened and saved; none where it cannot be read."""
+        with contextlib.suppress(UserError):
+            rows = files.read_csv(self.folder / name)
+            if all(row.get(column) is not None for row in rows for column in needed):
+                return rows
+        return []
 
     def write_status(self, **record: Any) -> None:
         """status.json"""

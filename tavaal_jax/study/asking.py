@@ -45,16 +45,22 @@ def share(count: int, fraction: float, left: int) -> int:
     return min(round(count * fraction), left)
 
 
-def again(asked: Collection[str], entries: Mapping[str, Entry]) -> list[Wish]:
-    """Those of whom people said different things, to be asked for first of all."""
-    ties = [name for name in asked if name in entries and entries[name].kind == "conflict"]
-    return [Wish(name, "pick", float("nan")) for name in ties]
+def ties(entries: Mapping[str, Entry], kept: Collection[str]) -> list[Wish]:
+    """Images of which people said different things, to be asked for first of all."""
+    return _wished([name for name, entry in entries.items() if entry.kind == "conflict"], kept)
 
 
-def unsure(entries: Mapping[str, Entry], asked_twice: Collection[str]) -> list[Wish]:
-    """Those of which nobody was sure, if they were asked for once only."""
-    left = [n for n, entry in entries.items() if entry.kind == "unsure" and n not in asked_twice]
-    return [Wish(name, "pick", float("nan")) for name in left]
+def unsure(
+    entries: Mapping[str, Entry], asked_twice: Collection[str], kept: Collection[str]
+) -> list[Wish]:
+    """Images of which nobody was sure, if they were asked for once only."""
+    names = [name for name, entry in entries.items() if entry.kind == "unsure"]
+    return _wished([name for name in names if name not in asked_twice], kept)
+
+
+def _wished(names: Sequence[str], kept: Collection[str]) -> list[Wish]:
+    """To be asked again: what is kept for the test set stays in it."""
+    return [Wish(name, "test" if name in kept else "pick", float("nan")) for name in names]
 
 
 def candidates(

@@ -102,6 +102,15 @@ def _of_folder(config):
             "folder.label_studio_images is 'local': give --config.folder.label_studio_root, the"
             " document root of Label Studio"
         )
+    trained_on = config.initial
+    if not options.test:
+        trained_on -= round(config.initial * options.test_fraction)
+    if trained_on < config.batch_size <= config.initial:
+        raise UserError(
+            f"batch_size is {config.batch_size}, more than the {trained_on} of initial ="
+            f" {config.initial} that are not for the test set (folder.test_fraction ="
+            f" {options.test_fraction}): lower batch_size or raise initial"
+        )
     shape = (options.image_size, options.image_size, options.channels)
     return Facts(configs.FOLDER, sys.maxsize, max(2, len(options.classes)), shape)
 

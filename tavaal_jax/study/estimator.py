@@ -160,7 +160,8 @@ class Learner(ClassifierMixin, BaseEstimator):
     def _fit(self, dataset: Dataset) -> None:
         """Trains, unless that is what was trained last."""
         config = self._settings(dataset)
-        place = (configs.plain(config), self.method, self.cycle, dataset.fingerprint())
+        available = None if dataset.available is None else dataset.available.tobytes()
+        place = (configs.plain(config), self.method, self.cycle, dataset.fingerprint(), available)
         if getattr(self, "_place", None) == place:
             return
         self._trained = queries.train(config, dataset, self.method, self.cycle)

@@ -46,7 +46,11 @@ class Outlook:
     def _is_there(self) -> frozenset[str]:
         return frozenset(image.id for image in self.images if image.status == "ok")
 
-    @property
+    def can_be_answered(self, name: str) -> bool:
+        """Whether an image is there to be labelled, or has been."""
+        return name in self._is_there or name in self.ledger.entries
+
+    @functools.cached_property
     def candidates(self) -> np.ndarray:
         """Which images can be asked for as picks, bool `[N]`."""
         answered = self.ledger.entries.keys() | self.tested.keys()
@@ -176,6 +180,22 @@ def _tests(config, found, desk, judge, say, stop) -> Ledger:
             " or a csv with file and label of images of the pool"
         )
     return settled
+
+
+def paths(config: Any, desk: Desk, say: Say) -> dict[str, pathlib.Path]:
+    """Where the images lie now, those of a fixed test set too, by id. Writes nothing."""
+    options = config.folder
+    found: dict[str, pathlib.Path] = {}
+    for root, known, index in (
+        (options.images, desk.images(), ".scanned"), (options.test, (), ".scanned_tests"),
+    ):  # fmt: skip
+        if root and pathlib.Path(root).expanduser().is_dir():
+            place = desk.folder / index
+            there = scan.scan(root, known, place, options.max_pixels, lambda text: None)
+            found.update(there.readable)
+    if not found:
+        say(f"no image is left in {options.images}")
+    return found
 
 
 def _more(config, desk):

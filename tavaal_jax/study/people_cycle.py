@@ -1,0 +1,195 @@
+"""A cycle of people: trains on what was frozen, measures, picks, leaves what they keep.
+
+Nothing that people do meanwhile is looked at.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.algorithm.state import LoopState
+from tavaal_jax.data import Dataset
+from tavaal_jax.data import folder as folders
+from tavaal_jax.data.folder import Frozen
+from tavaal_jax.data.labels import Delivered
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files, predictions, progress, records, statistics
+from tavaal_jax.report.desk import Desk, differences
+from tavaal_jax.report.plots import curves
+from tavaal_jax.study import asking, cycle, handout, outlook, setup, trained, training
+from tavaal_jax.study.recorder import UNITS, Recorder
+from tavaal_jax.study.trial import Stop, Trial
+
+TRIAL = 0
+"""Number of the only trial that people answer."""
+_AT_ONCE = 512  # images that predictions are made of together
+_FEW = 30  # test images, with less of which nothing can be said
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A workdir of people, its config, and who is told."""
+
+    config: Any
+    desk: Desk
+    method: Method
+    callback: progress.Callback
+    stop: Stop
+
+    @property
+    def trial(self) -> pathlib.Path:
+        """Folder of the trial."""
+        return files.trial_folder(self.desk.folder, self.method.name, TRIAL)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """File of each image that can be used, by id."""
+        return {i.id: i.file for i in self.desk.images() if i.id and i.status == "ok"}
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.callback(progress.Event(text))
+
+
+def check(work: Work, number: int, record: dict[str, Any]) -> None:
+    """Raises UserError where cycle `number` has begun with another config than the present one."""
+    changed = differences(record, work.config)
+    changed += differences(record, work.config, ("methods",))
+    if changed:
+        raise UserError(
+            f"cycle {number} in {work.desk.folder} has begun with another config:"
+            f" {', '.join(changed)}; give the old values until people are asked again"
+        )
+
+
+def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
+    """Trains cycle `number` from where it stands, to its end. The last one picks nothing."""
+    dataset = _dataset(work, number, frozen)
+    config = work.config.copy_and_resolve_references()
+    candidates = int((np.asarray(dataset.available) & (dataset.train_labels < 0)).sum())
+    kept = sum(row.split == "reserved" for row in frozen.rows)
+    with config.unlocked():
+        config.cycles = number + 1 if is_last or not candidates else number + 2
+        config.budget -= asking.share(config.budget, config.folder.test_fraction, kept)
+    made = setup.prepare(config, work.method, dataset, setup.place(config, dataset), Delivered())
+    about = trained.About(
+        dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
+    )
+    labelled = int((dataset.train_labels >= 0).sum())
+    steps = sum(
+        training.stage_steps(config, made.available_size, labelled, stage) * UNITS.get(stage, 0)
+        for stage in cycle.names(config, work.method, number)
+    )
+    tracker = progress.Tracker(work.callback, steps)
+    first = functools.partial(_state, work, made, dataset.train_labels, number)
+    recorder = lambda observe: Recorder(
+        made, TRIAL, work.trial, about, tracker, lambda: None, observe, first
+    )
+    Trial(made, TRIAL, recorder, work.stop).run()
+    _keep(work, number, frozen, len(dataset.test_images))
+
+
+def _dataset(work: Work, number: int, frozen: Frozen) -> Dataset:
+    """Of a cycle; what has left the cache since is decoded again."""
+    pixels = outlook.cache(work.config)
+    wanted = [*frozen.images, *(row.id for row in frozen.rows if row.split == "test")]
+    absent = {row.id for row in frozen.rows if row.split == "absent"} | {""}
+    lost = [n for n in dict.fromkeys(wanted) if n not in absent and pixels.rows([n])[0] < 0]
+    if lost:
+        paths = outlook.paths(work.config, work.desk, work.say)
+        pixels.add([(name, paths[name]) for name in lost if name in paths])
+        gone = [name for name in lost if pixels.rows([name])[0] < 0]
+        if gone:
+            raise UserError(
+                f"{len(gone)} images that cycle {number} has begun with are gone, first"
+                f" {paths.get(gone[0], gone[0])}: put them back"
+            )
+    return folders.dataset(frozen, pixels.array, pixels.rows)
+
+
+def _state(work: Work, made: setup.Setup, labels: np.ndarray, number: int, key: Any) -> LoopState:
+    """At the beginning of cycle `number`, after those that the trial's files tell of."""
+    known_from = np.where(labels >= 0, 0, -1).astype(np.int32)
+    state = cycle.with_labels(made, labels, known_from)
+    first = cycle.names(made.config, made.method, number)[0]
+    results, counts = state.results.copy(), state.counts.copy()
+    for row in records.read_results(work.trial):
+        if row["cycle"] < number:
+            metric = made.problem.metrics.index(row["metric"])
+            results[row["cycle"], metric] = row["value"]
+            counts[row["cycle"]] = row["labelled"]
+    picks = records.read_picks(work.trial)
+    mine = picks["cycle"] < number
+    columns = {"picked_in": "cycle", "pick_rank": "rank", "pick_score": "score"}
+    arrays = {name: getattr(state, name).copy() for name in columns}
+    for name, column in columns.items():
+        arrays[name][picks["index"][mine]] = picks[column][mine]
+    state = state.replace(cycle=number, stage=first, results=results, counts=counts, **arrays)
+    return cycle.fresh(made, key, state)
+
+
+def _keep(work: Work, number: int, frozen: Frozen, tested: int) -> None:
+    """The model and what it says of all images, for people; then the cycle is through."""
+    desk, measured = work.desk, _measured(work, number, tested)
+    new = desk.folder / ".model.new"
+    with files.named(new):
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(work.trial / "model", new)
+    handout.complete(new, measured if measured["n"] else None)
+    desk.replace_model(new)
+    _predict(work, frozen)
+    records.write_results(desk.folder, records.all_results(desk.folder)[0])
+    record = {"method": work.method.name, "labelled": sum(frozen.counts.values())}
+    desk.write_trained(number, {**record, "test": measured})
+    every = [desk.trained(n) for n in range(number + 1)]
+    points = [{**r, **r["test"]} for r in every if "test" in r and r["test"]["n"]]
+    if points:
+        curves.measured(points, desk.folder / "accuracy.png")
+    if measured["n"]:
+        few = ", too few to judge" if measured["n"] < _FEW else ""
+        work.say(
+            f"cycle {number}: accuracy {measured['accuracy']:.3f}"
+            f" ({measured['low']:.3f} to {measured['high']:.3f}, n = {measured['n']}{few})"
+        )
+
+
+def _predict(work: Work, frozen: Frozen) -> None:
+    """predictions.csv: of every image that can be used."""
+    desk, pixels, files_of = work.desk, outlook.cache(work.config), work.names
+    rows = {row.id: row for row in frozen.rows}
+    names = [n for n in dict.fromkeys(frozen.images) if n in files_of and pixels.rows([n])[0] >= 0]
+    model = trained.load_model(desk.model)
+    probabilities = (
+        probability
+        for start in range(0, len(names), _AT_ONCE)
+        for probability in model.predict_proba(
+            pixels.array[pixels.rows(names[start : start + _AT_ONCE])]
+        )
+    )
+    said = (
+        predictions.Row(
+            name, files_of[name], probability,
+            rows[name].split if name in rows else "unlabelled",
+            rows[name].label if name in rows else "",
+        )
+        for name, probability in zip(names, probabilities, strict=True)
+    )  # fmt: skip
+    predictions.write(desk.folder / "predictions.csv", frozen.classes, said)
+
+
+def _measured(work: Work, number: int, tested: int) -> dict[str, Any]:
+    """Accuracy on the test set with Wilson's interval."""
+    values = [
+        row["value"]
+        for row in records.read_results(work.trial)
+        if (row["cycle"], row["metric"]) == (number, "accuracy")
+    ]
+    if not tested or not values:
+        return {"n": 0, "accuracy": None, "low": None, "high": None}
+    low, high = statistics.wilson(values[0], tested)
+    return {"n": tested, "accuracy": values[0], "low": low, "high": high}
