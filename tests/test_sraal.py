@@ -105,6 +105,7 @@ def test_metrics_are_those_of_the_equations():
     assert abs(soft - losses.discriminator(of_l, of_u)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_images_without_a_labelled_pixel_weigh_nothing_whatever_the_devices(parts):
     """The step of a map's classifier is that of the batch without them."""
