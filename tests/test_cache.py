@@ -44,6 +44,13 @@ def test_images_stay_on_the_disk(tmp_path):
         arrays["train_images"][0] = 1
 
 
+def test_a_shape_may_hold_numpys_integers(tmp_path):
+    make = lambda new: new("images", (np.arange(5).sum(), 2), np.uint8).fill(3)
+    assert np.array_equal(
+        cache.load_or_make(tmp_path / "set", make)["images"], np.full((10, 2), 3, np.uint8)
+    )
+
+
 def test_label_maps_stay_there_too(tmp_path):
     make = lambda new: cache.fill(new, {"train_labels": np.zeros((3, 4, 5), np.uint8)})
     arrays = cache.load_or_make(tmp_path / "set", make)

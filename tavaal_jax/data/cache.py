@@ -65,6 +65,7 @@ def _store(path, make):
 
     def new(name, shape, dtype):
         file = temporary / f"{name}.npy"
+        shape = tuple(map(int, shape))  # A file's header takes NumPy's integers and cannot be read.
         with _named(path):
             array = np.lib.format.open_memmap(file, "w+", dtype, shape)
             if hasattr(os, "posix_fallocate"):  # A disk that is full later would kill this process.
