@@ -1,5 +1,6 @@
 """Weights from files: what is read, what is refused, and that every cycle starts from them."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -198,6 +199,17 @@ def test_a_wrong_file_is_one_clear_line_before_anything_is_run(fault, tmp_path):
     assert line in text
     assert "task.pretrained is " in text
     assert "\n" not in text
+
+
+def test_a_file_is_checked_without_starting_a_device(file):
+    """Devices may belong to workers (`parallel="trials"`), or be of another machine."""
+    config = config_of(file, parallel="trials").to_json()
+    program = (
+        "import json, sys; from tavaal_jax.config import default; from tavaal_jax.study import checks;"
+        " config = default(); config.update(json.loads(sys.argv[1])); checks.check(config, 1)"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "none_such"}
+    subprocess.run([sys.executable, "-c", program, config], check=True, env=environment)
 
 
 def test_there_are_no_such_weights_for_an_mlp(file):

@@ -19,6 +19,7 @@ from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.engine import compilation, devices, parts, steps
 from tavaal_jax.engine.parts import Parts
+from tavaal_jax.models import portable
 
 
 class Programs(NamedTuple):
@@ -116,10 +117,14 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
 
 
 def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> None:
-    """Raises UserError where `task.pretrained` is for another network; computes nothing."""
+    """Raises UserError where `task.pretrained` is for another network.
+
+    Computes nothing and starts no device: those may belong to workers.
+    """
     made = parts.build(config, METHODS[BASELINE], shape, problem)
-    learner, _ = jax.eval_shape(functools.partial(_init, made, shape), jax.random.key(0), 0)
-    jax.eval_shape(parts.body(made, config), learner)
+    fill = parts.body(made, config)
+    with portable(True):
+        jax.eval_shape(lambda: fill(_init(made, shape, jax.random.key(0), 0)[0]))
 
 
 def _init(

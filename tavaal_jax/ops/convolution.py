@@ -58,7 +58,7 @@ def conv_transpose(images: jax.Array, kernel: jax.Array, stride: int, padding: i
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu" and not portable.value
+    return not portable.value and jax.default_backend() == "cpu"
 
 
 def _by_winograd(kernel, stride):
