@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import moons
+from configs import moons, smoke
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records
 
@@ -97,6 +97,18 @@ def test_other_arrays_are_refused(tmp_path, before, now):
     files.check_config(tmp_path, config, before)
     with pytest.raises(UserError, match="another config: the images and labels of the data set"):
         files.check_config(tmp_path, config, now)
+
+
+def test_other_pretrained_weights_are_refused_under_the_same_name(tmp_path):
+    config = smoke.get_config()
+    config.task.pretrained = str(tmp_path / "weights.npz")
+    (tmp_path / "weights.npz").write_bytes(b"one")
+    files.write_config(tmp_path, config)
+    files.check_config(tmp_path, config)
+    (tmp_path / "weights.npz").write_bytes(b"two")
+    says = r"another config: the content of .*weights.npz \(task.pretrained\); give the old values"
+    with pytest.raises(UserError, match=says):
+        files.check_config(tmp_path, config)
 
 
 @pytest.mark.parametrize(("given", "named"), [({}, 1), ({"format": 1}, 1), ({"format": 3}, 3)])

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -204,12 +205,18 @@ def test_a_wrong_file_is_one_clear_line_before_anything_is_run(fault, tmp_path):
 def test_a_file_is_checked_without_starting_a_device(file):
     """Devices may belong to workers (`parallel="trials"`), or be of another machine."""
     config = config_of(file, parallel="trials").to_json()
-    program = (
-        "import json, sys; from tavaal_jax.config import default; from tavaal_jax.study import checks;"
-        " config = default(); config.update(json.loads(sys.argv[1])); checks.check(config, 1)"
-    )
+    program = """
+        import json, sys
+        from tavaal_jax.config import default
+        from tavaal_jax.study import checks
+        config = default()
+        config.update(json.loads(sys.argv[1]))
+        checks.check(config, 1)
+    """
     environment = {**os.environ, "JAX_PLATFORMS": "none_such"}
-    subprocess.run([sys.executable, "-c", program, config], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), config], check=True, env=environment
+    )
 
 
 def test_there_are_no_such_weights_for_an_mlp(file):

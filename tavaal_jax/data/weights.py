@@ -7,6 +7,7 @@ and takes tensors only (`weights_only=True`).
 """
 
 import argparse
+import hashlib
 import pathlib
 import sys
 
@@ -28,6 +29,15 @@ def check(path: str) -> pathlib.Path:
     if not file.is_file():
         raise UserError(f"task.pretrained is {path}, and there is no such file: name one")
     return file
+
+
+def digest(path: str) -> str | None:
+    """SHA-256 of what is in a file; None where there is none."""
+    try:
+        with pathlib.Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def read(path: str) -> dict[str, np.ndarray]:

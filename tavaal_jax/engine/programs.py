@@ -124,7 +124,7 @@ def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> N
     made = parts.build(config, METHODS[BASELINE], shape, problem)
     fill = parts.body(made, config)
     with portable(True):
-        jax.eval_shape(lambda: fill(_init(made, shape, jax.random.key(0), 0)[0]))
+        jax.eval_shape(lambda: fill(_init(made, shape, jax.random.key(0), jnp.int32(0))[0]))
 
 
 def _init(

@@ -220,6 +220,6 @@ def differences(
 ) -> list[str]:
     """Keys that differ from a cycle's config: those that change results, or `keys` alone."""
     if keys is None:
-        return list(configs.differences(before["config"], configs.plain(config)))
+        return files.differences(before, config)
     old, new = configs.flat(before["config"]), configs.flat(configs.plain(config))
     return [f"{k} ({old.get(k)} -> {new.get(k)})" for k in keys if old.get(k) != new.get(k)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.data import weights
 from tavaal_jax.errors import Taken, UserError
 
 FORMAT = 2
@@ -117,7 +118,7 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
             f"{workdir} was begun by another version of tavaal_jax (format {old.get('format', 1)},"
             f" this one writes {FORMAT}): finish it with that version, or give another --workdir"
         )
-    changed = list(configs.differences(old["config"], configs.plain(config)))
+    changed = differences(old, config)
     if old.get("data") != data:
         changed.append("the images and labels of the data set")
     if changed:
@@ -125,6 +126,15 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
             f"{workdir} holds a study with another config: {', '.join(changed)};"
             " give the old values or another --workdir"
         )
+
+
+def differences(record: dict[str, Any], config: Any) -> list[str]:
+    """What changes results in which `config` is another than that of a config.json."""
+    changed = list(configs.differences(record["config"], configs.plain(config)))
+    old, new = record.get("pretrained"), weights.digest(config.task.pretrained)
+    if old not in (None, new):  # Older versions kept none.
+        changed.append(f"the content of {config.task.pretrained} (task.pretrained)")
+    return changed
 
 
 def write_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
@@ -144,6 +154,7 @@ def running(config: Any, data: str | None = None) -> dict[str, Any]:
         "format": FORMAT,
         "config": configs.plain(config),
         "data": data,
+        "pretrained": weights.digest(config.task.pretrained),
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),
     }
