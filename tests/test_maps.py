@@ -169,6 +169,14 @@ def test_streamed_and_resident_studies_pick_alike(dataset, tmp_path, flags):
     assert len(read_csv(one.folder / "results.csv")) == 4
 
 
+def test_the_drn_learns_alike_from_scenes_read_and_resident(study, tmp_path, run_main):
+    folder = study.folder.parent
+    flags = (*FLAGS, f"--config.data_dir={folder}", "--config.feed=streamed")
+    done = run_main("scenes", tmp_path / "streamed", *flags)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "streamed") == content(study.folder)
+
+
 @pytest.mark.usefixtures("quick")
 def test_labels_that_nobody_has_given_change_nothing(dataset, arrays, tmp_path):
     """All maps but those of the first images and the picks are other ones."""

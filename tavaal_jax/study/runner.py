@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
+from tavaal_jax.algorithm.losses import IGNORED
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
@@ -109,7 +110,7 @@ def is_finished(folder: pathlib.Path, cycles: int) -> bool:
 def oracle(dataset: Dataset) -> Known:
     """Answers with the data set's labels; UserError where some are unknown, or none are for tests.
 
-    A study simulates people.
+    A study simulates people. A map may be without a class in all its pixels, but not every map.
     """
     unknown = 0 if dataset.has_maps else int((dataset.train_labels < 0).sum())
     if unknown:
@@ -119,4 +120,19 @@ def oracle(dataset: Dataset) -> Known:
         )
     if not len(dataset.test_images):
         raise UserError(f"{dataset.name} has no test images: a study is measured on some")
+    if dataset.has_maps:
+        _check_maps(dataset)
     return Known.of(dataset)
+
+
+def _check_maps(dataset):
+    of_tests = (dataset.test_labels[row] for row in range(len(dataset.test_images)))
+    for kind, is_any in (
+        ("training", dataset.known.any()),
+        ("test", any((one != IGNORED).any() for one in of_tests)),
+    ):
+        if not is_any:
+            raise UserError(
+                f"all {kind} maps of {dataset.name} are {IGNORED} in every pixel, which is none of"
+                f" its {dataset.classes} classes: give some with classes"
+            )
