@@ -45,8 +45,8 @@ def choices(arrays: dict[str, np.ndarray], sizes: list[int], seed: int) -> dict[
     order = np.random.default_rng(seed).permutation(len(labels))
     best = oracle(labels, len(arrays["class_names"]), max(sizes))
     best = np.concatenate([order[:first], best[~np.isin(best, order[:first])]])
-    found = {f"{name} {n}": every[:n] for n in sizes for name, every in
-             (("random", order), ("oracle", best))}  # fmt: skip
+    found = {f"random {n}": order[:n] for n in sizes}
+    found |= {f"oracle {n}": best[:n] for n in sizes if n > first}
     return {**found, "all": np.arange(len(labels))}
 
 
@@ -64,15 +64,9 @@ def main() -> None:
         for name, chosen in choices(arrays, arguments.sizes, seed).items():
             values.setdefault(name, []).append(learned(arrays, np.sort(chosen), seed))
             print(f"seed {seed}, {name}: {values[name][-1]:.3f}", file=sys.stderr, flush=True)
-    rows = [
-        [str(n), *(shown(np.array(values[f"{name} {n}"])) for name in ("random", "oracle"))]
-        for n in sorted(arguments.sizes)
-    ]
-    print(
-        table(
-            ["labelled", "random", "oracle"], [*rows, ["all", shown(np.array(values["all"])), ""]]
-        )
-    )
+    mean = lambda name: shown(np.array(values[name])) if name in values else ""
+    rows = [[str(n), mean(f"random {n}"), mean(f"oracle {n}")] for n in sorted(arguments.sizes)]
+    print(table(["labelled", "random", "oracle"], [*rows, ["all", mean("all"), ""]]))
     if arguments.json:
         n = max(arguments.sizes)
         means = {name: statistics.mean(found) for name, found in values.items()}

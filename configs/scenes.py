@@ -2,8 +2,8 @@
 
 Command: python -m tavaal_jax.main --config=configs/scenes.py
 Time: 21 min on two cores of an AMD EPYC, six methods, 3 trials, nothing compiled before.
-Score: mean IoU 0.36 with 24 labels; with 96 random 0.490 (0.004), core-set 0.560 (0.003), entropy
-0.581 (0.007), mean and deviation of 3 trials; the others stand in benchmarks/README.md.
+Score: mean IoU 0.374 (0.026) with 24 labels; with 96 random 0.554 (0.008), core-set 0.641 (0.013),
+entropy 0.647 (0.012), tavaal 0.516 (0.040), n = 3; all methods stand in benchmarks/README.md.
 """
 
 from tavaal_jax.config import default

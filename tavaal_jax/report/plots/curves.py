@@ -109,12 +109,11 @@ def class_iou(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Pat
                 marker=style.marker(name), markersize=3, linewidth=1, label=name,
             )  # fmt: skip
         axis.set_title(label, fontsize="medium")
-        axis.set_ylim(0, 1)
+        axis.set(xlabel="labelled images", ylim=(0, 1))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, names, loc="outside lower center", ncols=min(7, len(names)), frameon=False
     )
-    figure.supxlabel("labelled images", fontsize="medium")
     figure.supylabel("IoU", fontsize="medium")
     style.save(figure, path)
 

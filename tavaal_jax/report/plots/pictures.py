@@ -56,15 +56,19 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
     picks = {name: _in_order(arrays) for name, arrays in subsets.items()}
     columns, most = 20, 60
     rows = math.ceil(min(most, max(map(len, picks.values()))) / columns)
-    figure, axes = style.axes(len(picks), 1, width=9, height=0.45 * rows + 0.3)
+    high, wide = dataset.shape[:2]
+    figure, axes = style.axes(len(picks), 1, width=9, height=0.45 * rows * high / wide + 0.35)
     for axis, (name, indices) in zip(axes.flat, picks.items(), strict=True):
         small = [_small(dataset.train_images[index]) for index in indices[: rows * columns]]
         sheet = _sheet(np.stack(small), rows, columns)
         axis.imshow(sheet, cmap="gray", interpolation="nearest")
         counts = dataset.counts_of(indices).sum(0)
-        named = zip(dataset.class_names, counts, strict=True)
-        text = ", ".join(f"{label}: {count}" for label, count in _largest(named))
-        axis.set_title(f"{name}: {text}", fontsize="small", loc="left")
+        unit = ", % of pixels" if dataset.has_maps else ""
+        if unit:
+            counts = (100 * counts / max(1, counts.sum())).round(1)
+        named = _largest(zip(dataset.class_names, counts, strict=True))
+        text = ", ".join(f"{label} {count}" for label, count in named)
+        axis.set_title(f"{name}{unit}: {text}", fontsize="x-small", loc="left")
         axis.set_axis_off()
     figure.suptitle(title)
     style.save(figure, path)
@@ -81,6 +85,7 @@ def _small(image):
 
 _COLUMNS = "image", "label", "prediction", "mistakes"
 _MOST_MAPS = 6
+_SIDE_BY_SIDE = 3  # methods
 _LONGER_SIDE = 512  # pixels of a map on the sheet
 
 
@@ -92,20 +97,25 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
     """
     chosen = {name: arrays for name, arrays in subsets.items() if "prediction" in arrays}
     rows = max(len(arrays["prediction"]) for arrays in chosen.values())
+    columns = min(_SIDE_BY_SIDE, len(chosen))
     height, width = dataset.shape[:2]
-    figure, axes = style.axes(rows, 4 * len(chosen), width=1.9, height=1.9 * height / width + 0.15)
+    figure, axes = style.axes(
+        rows * math.ceil(len(chosen) / columns), 4 * columns, width=1.9,
+        height=1.9 * height / width + 0.15,
+    )  # fmt: skip
     palette = colours(dataset.class_names)
     for axis in axes.flat:
         axis.set_axis_off()
-    for start, (name, arrays) in enumerate(chosen.items()):
-        for column, text in enumerate(_COLUMNS):
-            axes[0, 4 * start + column].set_title(f"{name}: {text}", fontsize="x-small")
-        for row, (index, predicted) in enumerate(
-            zip(_in_order(arrays), arrays["prediction"], strict=False)
+    for number, (name, arrays) in enumerate(chosen.items()):
+        top, left = rows * (number // columns), 4 * (number % columns)
+        mine = axes[top : top + rows, left : left + 4]
+        for axis, text in zip(mine[0], _COLUMNS, strict=True):
+            axis.set_title(f"{name}: {text}", fontsize="x-small")
+        for line, index, predicted in zip(
+            mine, _in_order(arrays), arrays["prediction"], strict=False
         ):
             shown = _of_map(dataset.train_images[index], dataset.train_labels[index], predicted)
-            for column, picture in enumerate(shown):
-                axis = axes[row, 4 * start + column]
+            for axis, picture in zip(line, shown, strict=True):
                 axis.imshow(picture if picture.ndim == 3 else palette[picture])
     handles = [
         patches.Patch(color=colour / 255, label=label)
