@@ -176,9 +176,7 @@ def test_pictures_of_images_show_the_first_picks(tmp_path):
     assert image.imread(tmp_path / "picks.png")[..., :3].std() > 0.01
 
 
-def test_an_image_without_a_true_loss_is_left_out_of_figure_8(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+def test_an_image_without_a_true_loss_is_left_out_of_figure_8(drawn, tmp_path):
     arrays = {
         "rank": np.array([-1, 0, 1, -1]), "loss": np.array([1.0, np.nan, 2.0, 3.0]),
         "logit": np.zeros(4),
@@ -200,6 +198,47 @@ def test_large_pictures_are_shrunk_one_at_a_time(tmp_path):
     tracemalloc.stop()
     assert most < images.nbytes
     assert image.imread(tmp_path / "picks.png")[..., :3].std() > 0.01
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that would have been saved."""
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+@pytest.fixture
+def streets():
+    """8 images and maps, 6x12, of which each map's left third is of class 1."""
+    images = np.full((8, 6, 12, 3), 100, np.uint8)
+    labels = np.zeros((8, 6, 12), np.uint8)
+    labels[:, :, :4] = 1
+    return Dataset.from_arrays(images, labels, class_names=("road", "car"))
+
+
+def test_sheets_of_maps_have_three_methods_in_a_row(drawn, streets, tmp_path):
+    names = ("random", "vaal", "tavaal", "entropy")
+    predicted = np.array([np.full((6, 12), n % 2, np.uint8) for n in range(2)])
+    chosen = {
+        name: {"index": np.arange(3), "rank": np.array([0, -1, 1]), "prediction": predicted}
+        for name in names
+    }
+    plots.figures.pictures.maps(chosen, streets, tmp_path / "maps.png", "streets")
+    axes = np.array(drawn[0].axes).reshape(4, 12)  # Two picks of each, in two rows of methods.
+    titles = [axis.get_title() for axis in axes[::2].flat if axis.get_title()]
+    words = ("image", "label", "prediction", "mistakes")
+    assert titles == [f"{name}: {word}" for name in names for word in words]
+    assert [len(axis.get_images()) for axis in axes[2]] == [1] * 4 + [0] * 8
+    red = [(axes[row, 3].get_images()[0].get_array() == (213, 94, 0)).all(-1) for row in (0, 1)]
+    np.testing.assert_array_equal(red, [streets.train_labels[0] == 1, streets.train_labels[0] == 0])
+
+
+def test_picks_with_maps_are_told_by_their_pixels(drawn, streets, tmp_path):
+    chosen = {"random": {"index": np.arange(3), "rank": np.arange(3)}}
+    plots.figures.pictures.contact_sheet(chosen, streets, tmp_path / "picks.png", "streets")
+    title = drawn[0].axes[0].get_title(loc="left")
+    assert title == "random, % of pixels: road 66.7, car 33.3"
 
 
 def test_drawing_leaves_matplotlib_as_it_is(tmp_path):
