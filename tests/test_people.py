@@ -83,6 +83,22 @@ def test_part_of_the_answers_is_counted_and_enough_of_them_go_on(photos, config,
     assert not (work / "cycles" / "cycle_000" / "config.json").exists()
 
 
+def test_status_says_that_a_cycle_is_trained(photos, config, tmp_path, monkeypatch):
+    work, seen = tmp_path / "work", []
+
+    def run(*arguments):
+        del arguments
+        seen.append(json.loads((work / "status.json").read_text()))
+        raise KeyboardInterrupt
+
+    people.run(config(), work)
+    people.answer(work, 0, photos[1])
+    monkeypatch.setattr(people_cycle, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        people.run(config(), work)
+    assert (seen[0]["state"], seen[0]["cycle"], seen[0]["answered"]) == ("TRAINING", 0, 16)
+
+
 def test_labels_that_are_there_count_and_only_the_rest_is_asked_for(photos, config, tmp_path):
     work, truth = tmp_path / "work", photos[1]
     (work / "labels").mkdir(parents=True)
