@@ -82,6 +82,11 @@ def _texts(value):
     return None if fits else 'texts, such as ("cat", "dog")'
 
 
+def _classes(value):
+    is_one = len(value) == 1 and isinstance(value[0], str) and "," in value[0]
+    return "\"('cat', 'dog')\", with both kinds of quotes" if is_one else _texts(value)
+
+
 def _low_high(value):
     fits = len(value) in (0, 2) and not _numbers(value) and list(value) == sorted(set(value))
     return None if fits else "nothing, or two numbers, the lower one first"
@@ -164,7 +169,7 @@ KEYS: dict[str, Key] = {
         neutral=True,
     ),
     "folder.images": Key("", "people's images, searched in all its sub-folders", neutral=True),
-    "folder.classes": Key((), "names in order; empty: as labels name them", _texts),
+    "folder.classes": Key((), "names in order; empty: as labels name them", _classes),
     "folder.class_folders": Key(
         None, "whether sub-folders are classes; None: those that are named in classes are"
     ),

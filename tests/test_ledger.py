@@ -162,7 +162,9 @@ def counted(*counts, **options):
                                            "bad": BAD, **options})  # fmt: skip
 
 
-@pytest.mark.parametrize("typo", ["hero", "herons", "herom", "ehron", "heorn", "Heron", "heron."])
+@pytest.mark.parametrize(
+    "typo", ["hero", "herons", "herom", "ehron", "heorn", "Heron", "heron.", "HERON"]
+)
 def test_a_class_that_is_said_once_and_looks_like_another(typo):
     with pytest.raises(UserError, match=r"^labels/a.csv line 5: .* is nearly heron: mend it") as e:
         counted(("heron", 3), (typo, 1))()
@@ -179,7 +181,7 @@ def test_a_class_that_is_said_once_and_looks_like_another(typo):
 @pytest.mark.parametrize(
     ("one", "other"),
     [("1", "2"), ("10", "11"), ("class 1", "class 2"), ("ox", "fox"), ("heron", "hornet"),
-     ("heron", "hreno"), ("cat", "tac"), ("abcd", "badc")],
+     ("heron", "hreno"), ("cat", "tac"), ("abcd", "badc"), ("a", "A")],
 )  # fmt: skip
 def test_classes_that_do_not_look_alike(one, other):
     assert counted((one, 1), (other, 1))().classes == tuple(sorted((one, other)))

@@ -122,7 +122,9 @@ def test_a_row_that_fits_no_image_stops_or_is_left_out(photos, config, tmp_path)
 
 WRONG = [
     ({"folder.images": ""}, "folder.images is empty"),
-    ({"folder.images": "/nowhere/at/all"}, "there is no such folder"),
+    ({"folder.images": "/nowhere/at/all"}, "there is no such folder, name one"),
+    ({"folder.images": __file__}, "that is a file, give its folder"),
+    ({"folder.classes": ("cat,dog",)}, "with both kinds of quotes"),
     ({"methods": "coreset,tavaal"}, "people answer one method"),
     ({"trials": 2}, "people answer one method"),
     ({"diagnostics": True}, "diagnostics is True"),
@@ -162,6 +164,27 @@ def test_a_simulations_workdir_is_left_alone(config, tmp_path):
     with pytest.raises(UserError, match=r"dataset \(digits -> folder\)"):
         people.run(config(), work)
     assert {k: v for k, v in listing(work).items() if k != ".lock"} == before
+
+
+def test_a_simulation_leaves_a_folder_alone_in_which_people_are_asked(photos, config, tmp_path):
+    work = tmp_path / "work"
+    line, _ = people.run(config(), work)
+    before = listing(work)
+    says = "holds images that people label, and dataset is 'digits': give another --workdir"
+    with pytest.raises(UserError, match=says):
+        tavaal_jax.run_study(smoke.get_config(), work)
+    assert listing(work) == before
+    assert people.run(config(), work)[0] == line
+
+
+def test_a_sub_folder_that_is_gone_needs_no_decision(photos, config, tmp_path):
+    work = tmp_path / "work"
+    (photos[0] / "trip").mkdir()
+    (photos[0] / "photo_000.png").rename(photos[0] / "trip" / "photo_000.png")
+    with pytest.raises(UserError, match=r"has sub-folders \(trip\): give --config.folder.class_f"):
+        people.run(config(), work)
+    (photos[0] / "trip" / "photo_000.png").rename(photos[0] / "photo_000.png")
+    assert "16 images to label" in people.run(config(), work)[0]
 
 
 def test_a_request_that_is_gone_is_written_again(photos, config, tmp_path):

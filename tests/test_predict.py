@@ -147,7 +147,10 @@ def wrong(model, folder, tmp_path, capsys):
 
 def test_no_model(wrong, tmp_path):
     line = wrong(model=tmp_path / "nothing")
-    assert line.startswith(f"{tmp_path}/nothing/model holds no model that can be read (")
+    assert line.startswith(f"there is no folder {tmp_path}/nothing: give the model folder")
+    (tmp_path / "empty").mkdir()
+    line = wrong(model=tmp_path / "empty")
+    assert line.startswith(f"{tmp_path}/empty/model holds no model that can be read (")
 
 
 def test_a_model_of_points(wrong, tmp_path):

@@ -98,6 +98,7 @@ def answers_of_folders(
 
     `key` is the config's key of the folder, for errors. UserError where that is not known.
     """
+    images = [i for i in images if i.status == "ok" or i.status.startswith("duplicate_of:")]
     tops = {image.file: pathlib.PurePosixPath(image.file).parts for image in images}
     named = sorted({parts[0] for parts in tops.values() if len(parts) > 1})
     if class_folders is None and named and not set(named) & set(classes):
@@ -113,7 +114,5 @@ def answers_of_folders(
     return [
         Answer(key, 0, image.id, image.file, tops[image.file][0], False, "", "")
         for image in images
-        if (image.status == "ok" or image.status.startswith("duplicate_of:"))
-        and len(tops[image.file]) > 1
-        and tops[image.file][0] in wanted
+        if len(tops[image.file]) > 1 and tops[image.file][0] in wanted
     ]

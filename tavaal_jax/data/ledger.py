@@ -257,10 +257,11 @@ def _check_labels(votes: Sequence[_Said], classes: Sequence[str], fixed: bool) -
         )
     shortened: dict[str, list[str]] = {}
     for name in names:
-        for short in _shortened(name):
+        for short in (*_shortened(name), _same(name)):
             shortened.setdefault(short, []).append(name)
     for name in (name for name in strangers if counts[name] == 1):
-        others = {other for short in _shortened(name) for other in shortened[short]}
+        shorts = (*_shortened(name), _same(name))
+        others = {other for short in shorts for other in shortened[short]}
         near = [other for other in sorted(others) if _is_near(name, other)]
         if near:
             raise UserError(
@@ -285,10 +286,13 @@ def _shortened(name):
 def _is_near(name: str, other: str) -> bool:
     """Whether one edit leads from one to the other: a letter more, less, another, or two swapped.
 
-    Numbers and names of one or two letters differ that little by nature.
+    Or they differ in case alone. Numbers, and names of one or two letters, differ that little by
+    nature.
     """
     if min(len(name), len(other)) < 3 or abs(len(name) - len(other)) > 1 or name == other:
         return False
+    if _same(name) == _same(other):
+        return True
     differ = (at for at, (a, b) in enumerate(zip(name, other, strict=False)) if a != b)
     start = next(differ, min(len(name), len(other)))
     a, b = name[start:], other[start:]

@@ -91,7 +91,10 @@ def missing(counts: Mapping[str, int], batch_size: int) -> str | None:
     enough = [name for name, count in counts.items() if count >= 2]
     have = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
     if total < batch_size:
-        return f"{batch_size} labels for training (batch_size), and there are {total}"
+        return (
+            f"{batch_size} labels for training, and there are {total} (label more, or lower"
+            " batch_size)"
+        )
     if len(enough) < 2:
         return f"two classes with two images for training or more, and there are: {have}"
     return None

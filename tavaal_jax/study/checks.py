@@ -84,7 +84,9 @@ def _of_folder(config):
     if not options.images:
         raise UserError("folder.images is empty: give --config.folder.images=FOLDER, your images")
     if not pathlib.Path(options.images).expanduser().is_dir():
-        raise UserError(f"folder.images is {options.images}: there is no such folder")
+        is_file = pathlib.Path(options.images).expanduser().exists()
+        says = "that is a file, give its folder" if is_file else "there is no such folder, name one"
+        raise UserError(f"folder.images is {options.images}: {says}")
     names = method_names(config)
     if len(names) != 1 or config.trials != 1:
         raise UserError(

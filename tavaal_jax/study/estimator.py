@@ -173,6 +173,11 @@ class Learner(ClassifierMixin, BaseEstimator):
     def _settings(self, dataset: Dataset) -> ConfigDict:
         checks.check_name("method", self.method, tuple(METHODS))
         config = settings(dataset) if self.config is None else self.config
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"config is a {type(config).__name__}: give one of tavaal_jax.default_config() or"
+                " load_config(), or None"
+            )
         config = config.copy_and_resolve_references()
         with config.unlocked():
             config.seed = int(self.random_state)

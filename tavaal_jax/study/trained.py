@@ -184,6 +184,8 @@ def load_model(folder: str | pathlib.Path) -> Model:
     Raises UserError where there is none that can be read.
     """
     folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the model folder of a workdir or trial")
     folder = folder if (folder / "model.json").exists() else folder / "model"
     try:
         record = json.loads((folder / "model.json").read_text())
