@@ -79,8 +79,9 @@ def _parse(argv: list[str]) -> pathlib.Path:
         if _CONFIG.value is not None:
             _CONFIG.value.lock()  # A config that could not be loaded raises here.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # Some hold the repr of a text, with its quotes and escaped ends of lines.
-        text = str(error.args[0] if error.args else error).replace("\\n", " ")
+        text = str(error.args[0] if error.args else error)
+        if text[:1] == text[-1:] == "'":  # The repr of a text, as a KeyError holds it.
+            text = text[1:-1].replace("\\n", " ").replace("\\'", "'")
         raise UserError(f"the flags cannot be read: {' '.join(text.split())}") from error
     if len(rest) > 1:
         raise UserError(f"unknown argument {rest[1]!r}: flags are written --name=value")

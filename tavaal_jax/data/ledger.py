@@ -257,11 +257,10 @@ def _check_labels(votes: Sequence[_Said], classes: Sequence[str], fixed: bool) -
         )
     shortened: dict[str, list[str]] = {}
     for name in names:
-        for short in (*_shortened(name), _same(name)):
+        for short in _shortened(name):
             shortened.setdefault(short, []).append(name)
     for name in (name for name in strangers if counts[name] == 1):
-        shorts = (*_shortened(name), _same(name))
-        others = {other for short in shorts for other in shortened[short]}
+        others = {other for short in _shortened(name) for other in shortened[short]}
         near = [other for other in sorted(others) if _is_near(name, other)]
         if near:
             raise UserError(
@@ -279,8 +278,8 @@ def _nearest(name: str, classes: Collection[str]) -> str:
 
 
 def _shortened(name):
-    """It, and it without one letter: names that one edit changes into each other share one."""
-    return {name, *(name[:at] + name[at + 1 :] for at in range(len(name)))}
+    """It, without case, and without one letter: names that are near to each other share one."""
+    return {name, _same(name), *(name[:at] + name[at + 1 :] for at in range(len(name)))}
 
 
 def _is_near(name: str, other: str) -> bool:

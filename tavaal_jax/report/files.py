@@ -111,12 +111,12 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
     `data` stands for the arrays of a data set that no config names.
     """
     old = read_config(workdir)
-    if old is None and (workdir / "images.csv").exists():
-        raise UserError(
-            f"{workdir} holds images that people label, and dataset is {config.dataset!r}:"
-            " give another --workdir, or their config"
-        )
     if old is None:
+        if (workdir / "images.csv").exists():
+            raise UserError(
+                f"{workdir} holds images that people label, and dataset is {config.dataset!r}:"
+                " give another --workdir, or their config"
+            )
         return
     if old.get("format") != FORMAT:
         raise UserError(
