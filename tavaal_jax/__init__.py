@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tavaal_jax.algorithm import adversary, losses, picks, values
     from tavaal_jax.algorithm.methods import METHODS, Method
     from tavaal_jax.config import default as default_config
-    from tavaal_jax.config import load as load_config
+    from tavaal_jax.config_file import load as load_config
     from tavaal_jax.data import Dataset
     from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
     from tavaal_jax.report.progress import Event
@@ -34,7 +34,7 @@ _PLACES = {
     "picks": "algorithm.picks",
     "values": "algorithm.values",
     "default_config": "config:default",
-    "load_config": "config:load",
+    "load_config": "config_file:load",
     "Dataset": "data:Dataset",
     "Interrupted": "errors:Interrupted",
     "UserError": "errors:UserError",

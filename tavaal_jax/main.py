@@ -11,7 +11,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tavaal_jax import config
+from tavaal_jax import config, config_file
 from tavaal_jax.engine import allocator, guard
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 
@@ -73,7 +73,7 @@ def _parse(argv: list[str]) -> pathlib.Path:
         name, equals, value = argument.partition("=")
         value = value if equals else following
         if name in ("-config", "--config") and value:
-            config.load(value)  # What is wrong with the file itself is named with its line.
+            config_file.load(value)  # What is wrong with the file itself is named with its line.
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:

@@ -26,7 +26,7 @@ def test_kcenter_gives_its_ratio_on_the_last_line():
 @pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("*.py")))
 def test_states_its_claim(script):
     text = (FOLDER / script).read_text()
-    shared = script in ("harness.py", "torch_peer.py")
+    shared = script in ("harness.py", "torch_peer.py", "torch_networks.py")
     study = script in ("ablation.py", "stop_hint.py", "scaling.py")
     assert shared or text.startswith('"""Claim: ')
     assert shared or study or "`ratio`" in text

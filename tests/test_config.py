@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 
 from tavaal_jax import config as configs
+from tavaal_jax import config_file
 from tavaal_jax.config import KEYS
 from tavaal_jax.errors import UserError
 
@@ -85,7 +86,7 @@ def test_a_config_that_lacks_a_key_is_refused(name):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda p: p.stem)
 def test_every_config_of_the_clone_keeps_all_limits(path):
-    config = configs.load(path)
+    config = config_file.load(path)
     configs.check(config)
     assert config.is_locked
 
@@ -113,17 +114,17 @@ def get_config(epochs=7):
 
 def test_overrides_flat_and_nested(file):
     path = file(GOOD)
-    assert configs.load(path).epochs == 7
-    config = configs.load(str(path), cycles=3, **{"vae.latent": 16, "task.widths": (8, 8)})
+    assert config_file.load(path).epochs == 7
+    config = config_file.load(str(path), cycles=3, **{"vae.latent": 16, "task.widths": (8, 8)})
     assert (config.cycles, config.vae.latent, config.task.widths) == (3, 16, (8, 8))
     assert config.epochs == 7
-    assert configs.load(f"{path}:20").epochs == 20
+    assert config_file.load(f"{path}:20").epochs == 20
 
 
 def test_a_file_of_the_clone_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    assert configs.load(ROOT / "configs" / "smoke.py").dataset == "digits"
+    assert config_file.load(ROOT / "configs" / "smoke.py").dataset == "digits"
     assert sys.path == before
 
 
@@ -142,22 +143,22 @@ def test_a_file_of_the_clone_finds_its_neighbours_from_anywhere(tmp_path, monkey
 )  # fmt: skip
 def test_a_wrong_override_is_one_line(file, overrides, message):
     with pytest.raises(UserError) as error:
-        configs.load(file(GOOD), **overrides)
+        config_file.load(file(GOOD), **overrides)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"there is no config file .*no_such\.py: give a file"):
-        configs.load(tmp_path / "no_such.py")
+        config_file.load(tmp_path / "no_such.py")
     with pytest.raises(UserError, match="there is no config file"):
-        configs.load(tmp_path)
+        config_file.load(tmp_path)
 
 
 def test_a_file_that_is_not_python(tmp_path):
     (tmp_path / "mine.txt").write_text("epochs = 3")
     with pytest.raises(UserError, match=r"mine\.txt is no Python file"):
-        configs.load(tmp_path / "mine.txt")
+        config_file.load(tmp_path / "mine.txt")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_file_that_is_not_python(tmp_path):
 def test_what_a_file_raises_is_one_line_with_file_and_line(file, text, message):
     path, before = file(text), list(sys.path)
     with pytest.raises(UserError) as error:
-        configs.load(path)
+        config_file.load(path)
     assert str(error.value).startswith(f"{path}")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -185,7 +186,7 @@ def test_what_a_file_raises_is_one_line_with_file_and_line(file, text, message):
 def test_a_users_fault_in_a_file_stays_as_it_is(file):
     text = "from tavaal_jax.errors import UserError\ndef get_config():\n    raise UserError('mine')"
     with pytest.raises(UserError) as error:
-        configs.load(file(text))
+        config_file.load(file(text))
     assert str(error.value) == "mine"
 
 
@@ -229,4 +230,4 @@ def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
 
 
 def test_the_configs_default_is_the_packages():
-    assert configs.load(ROOT / "configs" / "default.py") == configs.default()
+    assert config_file.load(ROOT / "configs" / "default.py") == configs.default()

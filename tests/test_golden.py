@@ -18,15 +18,16 @@ STEPS, PICKS = 3, 5
 
 def recorded(method):
     """What a method does in the first steps, and at the first choice, of a shortened `smoke`."""
-    from tavaal_jax import METHODS
-    from tavaal_jax import config as configs
+    from tavaal_jax import METHODS, config_file
     from tavaal_jax.algorithm.state import derive
     from tavaal_jax.data import load
     from tavaal_jax.data.labels import Known
     from tavaal_jax.study import cycle, setup
 
     path = GOLDEN.parent.parent / "configs" / "smoke.py"
-    config = configs.load(path, cycles=2, epochs=1, diagnostics=False, **{"mc_dropout.passes": 4})
+    config = config_file.load(
+        path, cycles=2, epochs=1, diagnostics=False, **{"mc_dropout.passes": 4}
+    )
     dataset = load(config)
     placed, oracle = setup.place(config, dataset), Known(dataset.train_labels)
     made = setup.prepare(config, METHODS[method], dataset, placed, oracle)

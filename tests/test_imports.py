@@ -12,19 +12,43 @@ from tavaal_jax.algorithm.methods import METHODS
 
 PACKAGE = ROOT / "tavaal_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("algorithm", "config", "data", "engine", "errors", "models", "ops", "report", "study")
+ROOMS = (
+    "algorithm",
+    "config",
+    "config_file",
+    "data",
+    "engine",
+    "errors",
+    "limits",
+    "models",
+    "ops",
+    "report",
+    "study",
+)
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
     "errors": (),
-    "config": ("errors",),
+    "limits": (),
+    "config": ("errors", "limits"),
+    "config_file": ("config", "errors"),
     "ops": (),
     "models": ("ops",),
     "algorithm": ("models", "ops"),
     "data": ("config", "errors"),
     "engine": ("algorithm", "data", "models", "errors"),
     "report": ("data", "config", "errors", "algorithm.methods", "algorithm.state"),
-    "study": ("algorithm", "config", "data", "engine", "errors", "models", "report"),
+    "study": (
+        "algorithm",
+        "config",
+        "config_file",
+        "data",
+        "engine",
+        "errors",
+        "limits",
+        "models",
+        "report",
+    ),
     "main": ROOMS,
     "predict": ROOMS,
     "__init__": ROOMS,
