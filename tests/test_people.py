@@ -204,6 +204,12 @@ def test_an_image_that_is_deleted_is_not_waited_for(photos, config, tmp_path):
     assert "cycle 0: 15 images to label" in people.run(config(), work)[0]
 
 
+def test_requests_for_more_images_than_there_are_say_so(photos, config, tmp_path):
+    line, said = people.run(config(initial=100), tmp_path / "work")
+    assert line.startswith("cycle 0: 60 images to label")
+    assert "initial is 100: only 60 images are left to ask for" in said
+
+
 def test_images_that_nobody_has_sorted_have_no_class(tmp_path):
     for name in ("cat", "dog", "unlabelled"):
         first = 20 * ("cat", "dog", "unlabelled").index(name)

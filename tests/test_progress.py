@@ -61,6 +61,11 @@ def test_the_time_left_goes_by_what_this_process_has_done(elapsed, left, monkeyp
     assert f"line  [{left}]" in out.getvalue()
 
 
+def test_nothing_is_left_when_all_is_done():
+    out = shown(Event("last", 1.0, 0.0, "random", 0))
+    assert out == "last\n"
+
+
 def test_a_line_about_the_whole_study_has_no_time_left():
     assert shown(Event("All is [bold]finished[/bold].")) == "All is [bold]finished[/bold].\n"
 

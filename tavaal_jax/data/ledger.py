@@ -42,6 +42,8 @@ class Ledger(NamedTuple):
 MOST_CLASSES = 1000
 LONGEST_NAME = 100
 """Characters of a class."""
+MOST_ONCE = 20
+"""New names said once each, of more than four in five labels: hardly a column of classes."""
 
 _FORBIDDEN = '/\\<>"'
 _SHEETS = "to_label/"  # where requests lie
@@ -255,11 +257,18 @@ def _check_labels(votes: Sequence[_Said], classes: Sequence[str], fixed: bool) -
             f"the labels name {len(names):,} classes, at most {MOST_CLASSES:,}: is the column of"
             " labels the right one?"
         )
+    once = [name for name in strangers if counts[name] == 1]
+    if len(once) > MOST_ONCE and len(once) > 0.8 * len(votes):
+        raise UserError(
+            f"{strangers[once[0]]}: {len(once):,} of {len(votes):,} labels are said once only,"
+            f" {shown(once[0])} and {shown(once[1])} among them: is the column of labels the right"
+            " one? If so, name the classes in folder.classes"
+        )
     shortened: dict[str, list[str]] = {}
     for name in names:
         for short in _shortened(name):
             shortened.setdefault(short, []).append(name)
-    for name in (name for name in strangers if counts[name] == 1):
+    for name in once:
         others = {other for short in _shortened(name) for other in shortened[short]}
         near = [other for other in sorted(others) if _is_near(name, other)]
         if near:

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
     tensors = {str(name): x for name, x in named if isinstance(x, torch.Tensor)}
     try:
         # Files of 2017 hold parameters, which have a gradient; numpy has no bfloat16.
-        arrays = {name: x.detach().float().numpy() for name, x in tensors.items()}
+        arrays: dict[str, Any] = {n: x.detach().float().numpy() for n, x in tensors.items()}
     except (RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{source} holds tensors that make no arrays ({text})") from error

@@ -114,7 +114,7 @@ class Display:
             text = " ".join(map(str, (*place, event.step)))
             self._bar.update(self._task, completed=self._done, description=text)
         if event.text is not None:
-            running = event.method is not None and not self._console.is_terminal
+            running = event.method is not None and self._done < 1 and not self._console.is_terminal
             left = f"  [{self._time_left()}]" if running else ""
             self._console.print(
                 f"{event.text}{left}", highlight=False, markup=False, soft_wrap=True

@@ -181,6 +181,9 @@ class _People:
             count = min(wanted, len(seen.kept_left))
         others = asking.tests(seen.kept_left, count, config.seed)
         asked = asking.mixed(wishes, others, config.seed, number)
+        if 0 < len(asked) < wanted:
+            key = "budget" if number else "initial"
+            self._work.say(f"{key} is {config[key]}: only {len(asked)} images are left to ask for")
         # From here on the cycle before is done; a request that is missing is written by `_begin`.
         self._desk.write_asked(number, asked)
         if asked:
