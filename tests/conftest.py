@@ -92,9 +92,13 @@ def features():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory, worker_id):
-    """A cache of compiled programs that all processes of the session share."""
+    """A cache of compiled programs that all processes of the session share.
+
+    Sessions share the one that JAX_COMPILATION_CACHE_DIR names.
+    """
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "compiled"
+    base = base if worker_id == "master" else base.parent
+    folder = pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", base / "compiled"))
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
