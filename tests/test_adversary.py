@@ -195,7 +195,7 @@ def test_no_gradient_reaches_the_ranker_through_a_rank(raw):
 
 
 def test_ranks_need_a_ranker():
-    with pytest.raises(ValueError, match="ranking_loss"):
+    with pytest.raises(AttributeError, match="give the method a ranking_loss"):
         rank_of(said(None))
 
 

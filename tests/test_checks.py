@@ -1,10 +1,14 @@
 """What only config, methods, data and devices together can say is wrong."""
 
+import re
+
 import numpy as np
 import pytest
 
 from configs import moons, scenes, smoke
-from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm import picks, values
+from tavaal_jax.algorithm.adversary import tavaal
+from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks
@@ -35,6 +39,50 @@ def points(**changes):
     config.update(cycles=2, initial=20, budget=8, subset=0)
     config.update_from_flattened_dict(changes)
     return config
+
+
+ROWS = {
+    "predicted_loss": (Method("mine", values.predicted_loss, picks.largest), "R(x) needs a Ranker"),
+    "score": (Method("mine", values.discriminator, picks.smallest), "this method has no adversary"),
+    "rank": (
+        Method("mine", values.entropy, picks.smallest, adversary=tavaal), "a rank needs a Ranker"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", [IMAGES, POINTS], ids=["images", "points"])
+@pytest.mark.parametrize("row", ROWS)
+def test_a_value_that_asks_for_what_its_row_does_not_have(row, dataset, monkeypatch):
+    config = (images if dataset is IMAGES else points)(methods="random,mine")
+    method, lacks = ROWS[row]
+    monkeypatch.setitem(METHODS, "mine", method)
+    with pytest.raises(UserError, match=f"^METHODS has 'mine', and {re.escape(lacks)}: give "):
+        checks.check(config, 1, dataset)
+    whole = METHODS["tavaal"]._replace(name="mine", value=method.value)
+    monkeypatch.setitem(METHODS, "mine", whole)
+    checks.check(config, 1, dataset)
+
+
+def test_a_fault_in_a_value_is_raised_as_it_is(monkeypatch):
+    monkeypatch.setitem(
+        METHODS, "mine", Method("mine", lambda view, key: view.label, picks.largest)
+    )
+    for config, dataset in ((images(methods="mine"), IMAGES), (maps(methods="mine"), MAPS)):
+        with pytest.raises(AttributeError, match="'View' object has no attribute 'label'"):
+            checks.check(config, 1, dataset)
+
+
+def test_a_value_sees_the_image_and_what_the_vae_sees_of_it(monkeypatch):
+    seen = []
+
+    def value(view, key):
+        seen.append((view.image.shape, None if view.thumbnail is None else view.thumbnail.shape))
+        return view.score
+
+    monkeypatch.setitem(METHODS, "mine", METHODS["vaal"]._replace(name="mine", value=value))
+    checks.check(images(methods="mine", **{"vae.image_size": 4}), 1, IMAGES)
+    checks.check(images(methods="mine", **{"vae.image_size": 8}), 1, IMAGES)
+    assert seen == [((6, 6, 3), (4, 4, 3)), ((6, 6, 3), None)]
 
 
 def test_names_of_methods():

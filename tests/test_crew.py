@@ -318,11 +318,12 @@ def test_workers_know_the_methods_of_a_config_file_and_tell_of_bugs(run_main, tm
     done = run_main(path, tmp_path / "study", *APART, "--config.trials=2")
     assert done.returncode == 0, done.stderr
     assert {r["trial"] for r in read_csv(tmp_path / "study" / "results.csv")} == {"0", "1"}
-    path.write_text(METHOD.format(body="return view.label"))
+    broken = METHOD.replace("tv.picks.largest", "lambda values, *others: values.nothing")
+    path.write_text(broken.format(body="return view.image.sum()"))
     done = run_main(path, tmp_path / "broken", *APART)
     assert done.returncode == 1
     assert "in a worker process:" in done.stderr
-    assert "'View' object has no attribute 'label'" in done.stderr
+    assert "has no attribute 'nothing'" in done.stderr
 
 
 @pytest.mark.slow

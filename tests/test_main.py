@@ -263,6 +263,7 @@ def test_a_fault_in_a_method_keeps_its_traceback(run_main, tmp_path):
     assert "Traceback" in done.stderr
     assert f'File "{path}", line 7, in value' in done.stderr
     assert "'View' object has no attribute 'label'" in done.stderr
+    assert not (tmp_path / "study" / "mine").exists()  # It was seen before any training.
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
-from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.learner import Missing, Said
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import AdversaryState, Half, Params, Stream, derive
 
@@ -238,7 +238,7 @@ class Adversary:
 def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
     """Normalised ranks from R(x) `[B]`; D's may stay raw, as in the released code."""
     if said.predicted is None:
-        raise ValueError("a rank needs a Ranker: give the method a ranking_loss")
+        raise Missing("a rank needs a Ranker: give the method a ranking_loss")
     predicted = jax.lax.stop_gradient(said.predicted)[:, None]
     normalised = losses.normalised_rank(predicted)
     return Rank(normalised, predicted if raw_to_discriminator else normalised)

@@ -22,6 +22,10 @@ Where some images have no loss, there are weights of the pairs, too, see `losses
 """
 
 
+class Missing(AttributeError):
+    """What a method asks for, and its row does not have."""
+
+
 class Said(NamedTuple):
     """What T and R say of images, in evaluation mode."""
 

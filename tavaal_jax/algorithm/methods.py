@@ -53,6 +53,8 @@ METHODS: dict[str, Method] = {
     )
 }  # fmt: skip
 
+SHIPPED = tuple(METHODS.values())
+"""Those that are tested; others are tried before anything is trained."""
 BASELINE = "random"
 """What every method is compared with."""
 PARTS = ("vaal", "learning_loss", "learning_loss_v2", "vaal_learning_loss", "tavaal")

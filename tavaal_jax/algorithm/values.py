@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tavaal_jax.algorithm.adversary import Adversary
-from tavaal_jax.algorithm.learner import Learner, Said
+from tavaal_jax.algorithm.learner import Learner, Missing, Said
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import LearnerState
 
@@ -72,7 +72,7 @@ class View:
     def score(self) -> jax.Array:
         """The adversary's, equation (7): `[]`."""
         if self.adversary is None:
-            raise AttributeError("this method has no adversary: give it one, or another value")
+            raise Missing("this method has no adversary: give it one, or another value")
         told = jax.tree.map(lambda x: x[None], self.told)
         image = self.image if self.thumbnail is None else self.thumbnail
         return self.adversary.score(self.adversary_state, image[None], told)[0]
@@ -100,7 +100,7 @@ def predicted_loss(view: View, key: jax.Array) -> jax.Array:
     """R(x), the loss that the Ranker predicts."""
     del key
     if view.predicted is None:
-        raise AttributeError("R(x) needs a Ranker: give the method a ranking_loss")
+        raise Missing("R(x) needs a Ranker: give the method a ranking_loss")
     return view.predicted
 
 

@@ -127,6 +127,31 @@ def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> N
         jax.eval_shape(lambda: fill(_init(made, shape, jax.random.key(0), jnp.int32(0))[0]))
 
 
+def check_value(
+    config: Any, method: Method, shape: tuple[int, ...], problem: Problem, thumbnail: int
+) -> None:
+    """Raises what a method's value would raise when the pool is scored, after a training.
+
+    `thumbnail` is the side of what the VAE sees of larger images, else 0. Like `check_pretrained`
+    it computes nothing and starts no device.
+    """
+    made = parts.build(config, method, shape, problem)
+
+    def one(image: jax.Array, small: jax.Array | None) -> Valued:
+        key = jax.random.key(0)
+        learner, adversary = _init(made, shape, key, jnp.int32(0))
+        inspected = _inspect_one(made, (learner, lambda x: x), image)
+        candidate = Candidate(image, jnp.int32(0), inspected, small)
+        return _value_of_one(made, (learner, adversary, lambda x: x, key), candidate)
+
+    def like(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    small = like(thumbnail, thumbnail, shape[-1]) if thumbnail else None
+    with portable(True):
+        jax.eval_shape(one, like(*shape), small)
+
+
 def _init(
     made: Parts, shape: tuple[int, ...], key: jax.Array, cycle: jax.Array
 ) -> tuple[LearnerState, Any]:

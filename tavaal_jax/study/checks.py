@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import problems
-from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.learner import Missing
+from tavaal_jax.algorithm.methods import METHODS, SHIPPED
 from tavaal_jax.data import SOURCES, Dataset, weights
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
+from tavaal_jax.study import setup
 
 
 class Facts(NamedTuple):
@@ -71,6 +73,7 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     _check_networks(config, facts)
     if config.task.pretrained:
         _check_pretrained(config, facts)
+    _check_values(config, facts)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "tensorboard is True, but tensorboardX is not installed:"
@@ -230,6 +233,18 @@ def _check_pretrained(config, facts):
         )
     problem = problems.of(config, facts.classes, facts.has_maps)
     programs.check_pretrained(config, facts.shape, problem)
+
+
+def _check_values(config, facts):
+    """What a method of the user's computes of an image; a fault in it is raised as it is."""
+    problem = problems.of(config, facts.classes, facts.has_maps)
+    thumbnail = setup.thumbnail_size(config, facts.shape)
+    for name in method_names(config):
+        if METHODS[name] not in SHIPPED:
+            try:
+                programs.check_value(config, METHODS[name], facts.shape, problem, thumbnail)
+            except Missing as error:
+                raise UserError(f"METHODS has {name!r}, and {error}") from error
 
 
 def _check_networks(config, facts):
