@@ -12,6 +12,17 @@ class TrialError(UserError):
     """The same, where it concerns one trial only: the study's others go on."""
 
 
+class Diverged(TrialError):
+    """A figure of a training is not finite: it cannot go on with this config."""
+
+    def __init__(self, what: str, mend: str):
+        super().__init__(what, mend)
+        self.what = what
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
+
+
 class Taken(TrialError):
     """Another process has it."""
 

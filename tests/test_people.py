@@ -1,5 +1,6 @@
 """People label their own images: requests, answers, cycles, and what happens in real life."""
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -365,6 +366,44 @@ def test_a_run_from_no_label_to_the_last(rounds):
     for row in said_of:
         np.testing.assert_allclose(float(row["p_cat"]) + float(row["p_dog"]), 1, atol=1e-5)
     assert people.run(config(), work)[0] is None  # Nothing is left to do.
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_begins_anew_with_another_learning_rate(rounds):
+    work, truth, config = rounds
+    line = (
+        r"^coreset trial 0: task_loss is nan in cycle 0, stage task, step \d+: lower the learning"
+        r" rates, or .*; the same command begins cycle 0 anew$"
+    )
+    for _ in range(2):
+        with pytest.raises(UserError, match=line):
+            people.run(config(**{"task.learning_rate": 1e30}), work)
+    row = people.requested(work, 0)[0]["file"]
+    people.answer(work, 0, truth, name="later.csv", **{pathlib.Path(row).stem: "bad"})
+    assert people.run(config(), work)[0].startswith("cycle 1: ")
+    frozen, record = Desk(work).frozen(0)
+    assert record["config"]["task"]["learning_rate"] == config().task.learning_rate
+    files = {image.id: image.file for image in Desk(work).images()}
+    assert [files[r.id] for r in frozen.rows if r.split == "bad"] == [row]  # What is said by then.
+    assert [row["cycle"] for row in read_csv(work / "results.csv")] == ["0"]
+
+
+@pytest.mark.slow
+def test_another_share_for_the_test_set_moves_nothing_from_one_side_to_the_other(rounds):
+    work, truth, config = rounds
+    sides = []
+    for number, fraction in enumerate((0.25, 0.5, 0.0, 0.25)):
+        line = people.run(config(**{"folder.test_fraction": fraction}), work)[0]
+        assert line.startswith(f"cycle {number + 1}: ")
+        people.answer(work, number + 1, truth)
+        rows = Desk(work).frozen(number)[0].rows
+        sides.append([{r.id for r in rows if r.split == split} for split in ("train", "test")])
+    for (train, test), (later, tested) in itertools.pairwise(sides):
+        assert train < later
+        assert test <= tested
+    assert not sides[-1][0] & sides[-1][1]
+    # A request is made with the share of its start: 8 images, of which 4, then none are for tests.
+    assert [len(tested) for _, tested in sides] == [4, 6, 10, 10]
 
 
 @pytest.mark.slow

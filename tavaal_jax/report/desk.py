@@ -141,6 +141,12 @@ class Desk:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
 
+    def thaw(self, number: int) -> None:
+        """Takes `freeze` back: the cycle begins anew, with what is known and given then."""
+        path = self.cycle(number) / "config.json"
+        with files.named(path):
+            path.unlink(missing_ok=True)
+
     def is_trained(self, number: int) -> bool:
         """Whether a cycle has been through, the request that follows aside."""
         return (self.cycle(number) / "trained.json").exists()

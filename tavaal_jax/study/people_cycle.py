@@ -17,8 +17,8 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data import folder as folders
 from tavaal_jax.data.folder import Frozen
 from tavaal_jax.data.labels import Delivered
-from tavaal_jax.errors import UserError
-from tavaal_jax.report import files, predictions, progress, records, statistics
+from tavaal_jax.errors import Diverged, UserError
+from tavaal_jax.report import checkpoints, files, predictions, progress, records, statistics
 from tavaal_jax.report.desk import Desk, differences
 from tavaal_jax.report.plots import curves
 from tavaal_jax.study import asking, cycle, handout, outlook, setup, trained, training
@@ -90,7 +90,15 @@ def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
     recorder = lambda observe: Recorder(
         made, TRIAL, work.trial, about, tracker, lambda: None, observe, first
     )
-    Trial(made, TRIAL, recorder, work.stop).run()
+    try:
+        Trial(made, TRIAL, recorder, work.stop).run()
+    except Diverged as error:  # The config that it has begun with is not kept to.
+        work.desk.thaw(number)
+        checkpoints.remove(work.trial / "checkpoints")
+        raise UserError(
+            f"{error.what}: lower the learning rates, or mend the method's value or pick; the same"
+            f" command begins cycle {number} anew"
+        ) from error
     _keep(work, number, frozen, len(dataset.test_images))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.engine import devices
-from tavaal_jax.errors import TrialError
+from tavaal_jax.errors import Diverged
 from tavaal_jax.report import files, progress, records
 from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
 from tavaal_jax.study import cycle, replay, trained, training
@@ -164,7 +164,7 @@ class Recorder:
             files.write_arrays(path, report.details)
 
     def _checked(self, report: Report):
-        """Mean of each metric over the steps of a call; TrialError at the first not finite."""
+        """Mean of each metric over the steps of a call; Diverged at the first not finite."""
         devices.check_agreement(report.agree, report.stage)
         values = report.values()
         for name, value in values.items():
@@ -172,7 +172,7 @@ class Recorder:
                 bad = int(np.flatnonzero(~np.isfinite(np.atleast_1d(value)))[0])
                 where = f"{np.atleast_1d(value)[bad]} in cycle {report.cycle}, stage {report.stage}"
                 if not report.count:
-                    raise TrialError(f"{self._name}: {name} is {where}: no figure can be that")
+                    raise Diverged(f"{self._name}: {name} is {where}", "no figure can be that")
                 self._fail(f"{name} is {where}, step {report.step - value.size + bad}")
         return {name: float(value.mean(dtype=np.float64)) for name, value in values.items()}
 
@@ -189,10 +189,9 @@ class Recorder:
 
     def _fail(self, what, cause=None):
         folder = self._folder / "checkpoints"
-        kept = f"; the last good checkpoint is kept in {folder}" if any(folder.iterdir()) else ""
-        raise TrialError(
-            f"{self._name}: {what}{kept}: lower the learning rates in a new --workdir"
-        ) from cause
+        kept = f"the last good checkpoint is kept in {folder}: " if any(folder.iterdir()) else ""
+        mend = f"{kept}lower the learning rates in a new --workdir"
+        raise Diverged(f"{self._name}: {what}", mend) from cause
 
     def _write_log(self, report, values):
         place = {"cycle": report.cycle, "stage": report.stage, "step": report.step}

@@ -8,7 +8,7 @@ import jax
 
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices, processes
-from tavaal_jax.errors import Interrupted, TrialError, WaitingForLabels
+from tavaal_jax.errors import Diverged, Interrupted, WaitingForLabels
 from tavaal_jax.study import cycle
 from tavaal_jax.study.pace import Pace
 from tavaal_jax.study.recorder import Recorder
@@ -79,9 +79,10 @@ class Trial:
             except (StopIteration, WaitingForLabels):
                 break
             except ValueFault as error:
-                raise TrialError(
-                    f"{self._name}: in cycle {state.cycle}, {error}: mend the method's value or"
-                    " pick, or lower the learning rates if the weights have grown too large"
+                raise Diverged(
+                    f"{self._name}: in cycle {state.cycle}, {error}",
+                    "mend the method's value or pick, or lower the learning rates if the weights"
+                    " have grown too large",
                 ) from error
             self._record(operator.methodcaller("catch_up"))
             asked = self._agree()
