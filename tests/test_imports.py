@@ -13,18 +13,9 @@ from tavaal_jax.algorithm.methods import METHODS
 PACKAGE = ROOT / "tavaal_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    "algorithm",
-    "config",
-    "config_file",
-    "data",
-    "engine",
-    "errors",
-    "limits",
-    "models",
-    "ops",
-    "report",
-    "study",
-)
+    "algorithm", "config", "config_file", "data", "engine", "errors", "limits", "models", "ops",
+    "report", "study",
+)  # fmt: skip
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
@@ -38,17 +29,7 @@ ALLOWED = {
     "data": ("config", "errors"),
     "engine": ("algorithm", "data", "models", "errors"),
     "report": ("data", "config", "errors", "algorithm.methods", "algorithm.state"),
-    "study": (
-        "algorithm",
-        "config",
-        "config_file",
-        "data",
-        "engine",
-        "errors",
-        "limits",
-        "models",
-        "report",
-    ),
+    "study": ("algorithm", "config", "data", "engine", "errors", "models", "report"),
     "main": ROOMS,
     "predict": ROOMS,
     "__init__": ROOMS,
