@@ -10,6 +10,8 @@ from conftest import read_csv
 from PIL import Image
 from trials import config_of, dataset
 
+from configs import smoke
+from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.dataset import Dataset
@@ -17,7 +19,8 @@ from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.feed import Ahead, Reads, feed
 from tavaal_jax.data.plans import Corners, Given, More, Plan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
-from tavaal_jax.engine import devices, steps
+from tavaal_jax.engine import devices, programs, steps
+from tavaal_jax.engine.programs import Candidate, Inspected
 from tavaal_jax.study import setup
 from tavaal_jax.study.study import run_study
 
@@ -240,6 +243,52 @@ def test_a_pool_in_host_memory_is_mapped_like_one_on_the_devices(count):
     }
     jax.tree.map(np.testing.assert_array_equal, parts["host"], parts["devices"])
     np.testing.assert_array_equal(parts["host"][1], indices)
+
+
+class Unreadable:
+    """An array on a disk that nobody is to read."""
+
+    def __init__(self, *shape, dtype=np.uint8):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def __getitem__(self, rows):
+        raise AssertionError("it was read")
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [("random", ""), ("learning_loss", ""), ("vaal", "thumbnail"), ("tavaal", "thumbnail"),
+     ("sraal", "thumbnail"), ("entropy", "image"), ("coreset", "image"), ("mc_dropout", "image")],
+)  # fmt: skip
+def test_scoring_reads_only_what_the_value_depends_on(name, reads):
+    config, shape = smoke.get_config(), (12, 12, 1)
+    config.vae.image_size = 8
+    problem = problems.of(config, 4, False)
+    made = programs.build(config, METHODS[name], shape, problem)
+    key = jax.random.key(0)
+    learner, adversary = devices.place(made.init(key, 0))
+    inspected = Inspected(None, None)
+    if made.asks:
+        one = np.zeros((8, *shape), np.uint8)
+        parts = made.inspect((learner, Normaliser.constant([0.5], [0.5])), one, np.arange(8))
+        inspected = next(iter(parts))
+    variables = (learner, adversary, Normaliser.constant([0.5], [0.5]), key)
+    there = {
+        "image": np.zeros((8, *shape), np.uint8),
+        "thumbnail": np.zeros((8, 8, 8, 1), np.uint8),
+    }
+
+    def score(**images):
+        candidates = Candidate(number=np.arange(8), inspected=inspected, **images)
+        return list(made.values(variables, candidates, np.arange(8)))
+
+    nowhere = {what: Unreadable(*array.shape) for what, array in there.items()}
+    needed = {what: there[what] for what in there if what == reads}
+    one, other = score(**{**nowhere, **needed}), score(**there)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    if reads:
+        with pytest.raises(AssertionError, match="it was read"):
+            score(**nowhere)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tavaal_jax.data.pool import take_rows
@@ -135,9 +136,10 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
 
     The program is `(variables, data, indices [n]) -> iterator of results`: `data` is a tree of
     arrays `[N, ...]`, of which each call takes `chunk` examples per device; where they lie in host
-    memory or on a disk, it is handed those examples, which are read while the call before runs. The
-    last call is padded, and the padding is dropped, so that every index counts exactly once.
-    Results are numpy arrays in the order of `indices`, some rows at a time.
+    memory or on a disk, it is handed those examples, which are read while the call before runs. No
+    array is read, and no picture decoded, that the results do not depend on. The last call is
+    padded, and the padding is dropped, so that every index counts exactly once. Results are numpy
+    arrays in the order of `indices`, some rows at a time.
     """
 
     def mapped(variables: Any, data: Any, indices: jax.Array) -> Any:
@@ -150,14 +152,24 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
     compiled = _pmap(mapped, name, in_axes=(None, None, 0))
     compiled_given = _pmap(mapped_given, name, in_axes=(None, 0, 0))
 
+    found: dict[Any, Any] = {}  # By the structure of the data: their shapes stay.
+
     def program(variables: Any, data: Any, indices: np.ndarray) -> Iterator[Any]:
         given = not all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
-        call = compiled_given if given else compiled
+        call, structure = compiled_given if given else compiled, jax.tree.structure(data)
+        if given and structure not in found:
+            found[structure] = needed(function, variables, data)
 
         def read(call: tuple[np.ndarray, np.ndarray]) -> tuple[Any, ...]:
             wanted, rows = call
-            take = lambda x: take_rows(x, rows)
-            return wanted, jax.tree.map(take, data) if given else data, rows
+            if not given:
+                return wanted, data, rows
+
+            def take(x: Any, is_needed: bool) -> np.ndarray:
+                blank = (np.zeros((), x.dtype), (*rows.shape, *x.shape[1:]))
+                return take_rows(x, rows) if is_needed else np.broadcast_to(*blank)
+
+            return wanted, jax.tree.map(take, data, found[structure]), rows
 
         before = None  # Results are fetched one call late, so that devices never wait.
         for wanted, examples, rows in _one_ahead(read, _calls(indices, chunk)):
@@ -169,6 +181,15 @@ def map_program(function: Callable[[Any, Any], Any], name: str, chunk: int) -> M
             yield _in_order(*before)
 
     return program
+
+
+def needed(function: Callable[[Any, Any], Any], variables: Any, data: Any) -> Any:
+    """Of each array `[N, ...]` in `data`, whether `function(variables, example)` depends on it."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
+    traced = jax.make_jaxpr(function)(variables, one).jaxpr
+    _, used = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    leaves, structure = jax.tree.flatten(one)
+    return jax.tree.unflatten(structure, used[len(used) - len(leaves) :])
 
 
 def _calls(indices: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
