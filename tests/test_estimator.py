@@ -116,6 +116,16 @@ def test_a_model_is_exported(points, tmp_path):
         (lambda x, y: Learner().query(x, np.where(y == 1, np.nan, y)), "two classes"),
         (lambda x, y: Learner().fit(x, y[:, None]), r"y has shape \(80, 1\)"),
         (lambda x, y: Learner().fit(x[:9], y), "labels are int32"),
+        (lambda x, y: Learner().predict(x), "has not been fitted"),
+        (lambda x, y: Learner().query(x, y, batch_size=2.0), "batch_size is 2.0: give 1 to 56"),
+        (lambda x, y: Learner().query(x, y, batch_size=None), "batch_size is None: give 1 to 56"),
+        (lambda x, y: Learner().query(x, y, candidates=x[30:40]), "candidates are float64 .10, 2."),
+        (lambda x, y: Learner().query(x, y, candidates=[30.7]), "candidates are float64 .1,."),
+        (lambda x, y: Learner(random_state=None).query(x, y), "random_state is None: give a whole"),
+        (lambda x, y: Learner(cycle=-1).query(x, y), "cycle is -1: give 0, or"),
+        (lambda x, y: Learner().fit(x, np.where(y == 1, np.inf, y)), "y has the label inf"),
+        (lambda x, y: Learner().fit(x, [1, "a"] * 40), "y mixes texts with other labels"),
+        (lambda x, y: Learner().fit(x, np.array(["a", "b", np.nan, "a"] * 20)), "or with nan"),
     ],
 )
 def test_what_does_not_fit_is_one_line(call, says, points):
@@ -123,6 +133,22 @@ def test_what_does_not_fit_is_one_line(call, says, points):
     with pytest.raises(UserError, match=says) as error:
         call(x, y)
     assert "\n" not in str(error.value)
+
+
+def test_a_fit_that_fails_leaves_what_was_there(points):
+    x, y, _ = points
+    learner = Learner(config=quick(), missing_label=np.nan).fit(x, y)
+    classes, probabilities = learner.classes_, learner.predict_proba(x)
+    others = np.where(y == 1, 7.0, np.where(y == 0, 5.0, y))
+    learner.config = quick(**{"task.learning_rate": 1e30, "task.optimiser": "sgd"})
+    with pytest.raises(UserError, match="lower the learning rates"):
+        learner.fit(x, others)
+    with pytest.raises(UserError, match="two classes"):
+        learner.query(x, np.where(y == 1, np.nan, y))
+    np.testing.assert_array_equal(learner.classes_, classes)
+    np.testing.assert_array_equal(learner.predict_proba(x), probabilities)
+    learner.config = quick()
+    assert set(learner.fit(x, others).classes_) == {5, 7}  # Other names of the same numbers.
 
 
 class Active:

@@ -1,5 +1,6 @@
 """People label their own images: requests, answers, cycles, and what happens in real life."""
 
+import functools
 import itertools
 import json
 import pathlib
@@ -18,7 +19,7 @@ from PIL import Image
 import tavaal_jax
 from configs import smoke
 from tavaal_jax import data
-from tavaal_jax.errors import UserError
+from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.report import files
 from tavaal_jax.report.desk import Desk
 from tavaal_jax.study import asking, people_cycle
@@ -386,6 +387,140 @@ def test_a_training_that_diverges_begins_anew_with_another_learning_rate(rounds)
     files = {image.id: image.file for image in Desk(work).images()}
     assert [files[r.id] for r in frozen.rows if r.split == "bad"] == [row]  # What is said by then.
     assert [row["cycle"] for row in read_csv(work / "results.csv")] == ["0"]
+
+
+@pytest.mark.slow
+def test_a_cycle_that_begins_anew_forgets_the_stages_of_its_other_schedule(rounds):
+    work, _, config = rounds
+    bad = {"methods": "vaal", "log_every_steps": 1, "discriminator.learning_rate": 1e30}
+    with pytest.raises(UserError, match="begins cycle 0 anew"):
+        people.run(config(**bad), work)
+    log = work / "vaal" / "trial_0" / "metrics.jsonl"
+    log.write_text('{"cycle": 0, "stage": "joint", "step": 1}\n')
+    other = {"methods": "vaal", "schedule": "two_phase", "vae.epochs": 1}
+    assert people.run(config(**other), work)[0].startswith("cycle 1: ")
+    stages = [json.loads(line)["stage"] for line in log.read_text().splitlines()]
+    assert "joint" not in stages
+    assert "adversary" in stages
+
+
+@pytest.mark.slow
+def test_a_begun_cycle_whose_config_is_deleted_begins_anew(rounds):
+    work, _, config = rounds
+    with pytest.raises(Interrupted):
+        tavaal_jax.run_study(config(epochs=50), work, stop=training_begins(work))
+    with pytest.raises(UserError, match=r"epochs \(50 -> 2\); give .* begins anew") as e:
+        people.run(config(), work)
+    path = pathlib.Path(str(e.value).partition("or delete ")[2].partition(" and it begins")[0])
+    path.unlink()
+    assert people.run(config(), work)[0].startswith("cycle 1: ")
+    assert Desk(work).frozen(0)[1]["config"]["epochs"] == 2
+
+
+def training_begins(work):
+    """A `stop` that ends a run as soon as its first training is under way."""
+    log = work / "coreset" / "trial_0" / "metrics.jsonl"
+    return lambda: signal.SIGTERM if log.exists() else None
+
+
+@pytest.mark.slow
+def test_an_unlabelled_image_that_is_gone_holds_nobody_up_and_a_labelled_one_is_named(
+    rounds, photos
+):
+    work, _, config = rounds
+    with pytest.raises(Interrupted):
+        tavaal_jax.run_study(config(epochs=50), work, stop=training_begins(work))
+    labelled = {row["file"] for row in people.requested(work, 0)}
+    other = next(path for path in sorted(photos[0].iterdir()) if path.name not in labelled)
+    one = photos[0] / min(labelled)
+    kept = one.read_bytes()
+    shutil.rmtree(config().data_dir)
+    other.unlink()
+    one.unlink()
+    with pytest.raises(UserError, match=rf"^1 labelled images .* gone, first {one.name}: put them"):
+        people.run(config(epochs=50), work)
+    one.write_bytes(kept)
+    line, said = people.run(config(epochs=50), work)
+    assert line.startswith("cycle 1: ")
+    assert "1 images without a label are gone: they are not picked" in said
+
+
+def contradict(work, truth, files, who):
+    """Somebody says the other class of some images."""
+    other = {"cat": "dog", "dog": "cat"}
+    rows = "".join(f"{file},{other[truth[file]]},{who}\n" for file in files)
+    (work / "labels" / f"{who}.csv").write_text(f"file,label,annotator\n{rows}")
+
+
+@pytest.mark.slow
+def test_what_was_said_before_a_request_does_not_answer_it(rounds):
+    """Whatever share is waited for, ties are asked again until somebody has said more of them."""
+    work, truth, config = rounds
+    options = {"folder.wait_for": 0.5}
+    files_of = [row["file"] for row in people.requested(work, 0)][:4]
+    contradict(work, truth, files_of, "anna")
+    line, said = people.run(config(**options), work)
+    assert "4 images of which people said different things: asked again" in said
+    assert line.startswith("cycle 1: 12 images to label (0 answered)")
+    again = {row["file"] for row in people.requested(work, 1)}
+    assert again >= set(files_of)
+    (work / "labels" / "anna.csv").unlink()  # She sees her mistake.
+    people.answer(work, 1, truth)
+    assert people.run(config(**options), work)[0].startswith("cycle 2: 8 images to label (0 ans")
+
+
+@pytest.fixture
+def all_at_once(tmp_path):
+    """24 photos, all asked for in the first request: workdir, truth, files, config."""
+    truth, work = people.folder(tmp_path / "photos", 24), tmp_path / "work"
+    changes = {"initial": 24, "methods": "random", "epochs": 1, "folder.test_fraction": 0.0}
+    config = lambda **more: people.config(tmp_path / "photos", tmp_path, **changes, **more)
+    assert people.run(config(), work)[0].startswith("cycle 0: 24 images to label")
+    return work, truth, [row["file"] for row in people.requested(work, 0)], config
+
+
+@pytest.mark.slow
+def test_ties_at_the_end_are_asked_again_twice(all_at_once):
+    work, truth, files_of, config = all_at_once
+    people.answer(work, 0, truth)
+    contradict(work, truth, files_of[:4], "anna")
+    for number in (1, 2):
+        line = people.run(config(), work)[0]
+        assert line.startswith(f"cycle {number}: 4 images to label (0 answered)")
+        assert {row["file"] for row in people.requested(work, number)} == set(files_of[:4])
+        people.answer(work, number, truth, name="by_me.csv")  # And anna stays with hers.
+    line, said = people.run(config(), work)
+    assert line is None
+    assert said[-1] == f"20 of 24 images are labelled; model in {work}/model"
+
+
+@pytest.mark.slow
+def test_images_of_which_nobody_was_sure_are_asked_once_more_and_waited_for(all_at_once):
+    work, truth, files_of, config = all_at_once
+    config = functools.partial(config, **{"folder.ask_again": True})
+    stems = [pathlib.Path(file).stem for file in files_of[:3]]
+    people.answer(work, 0, truth, **dict.fromkeys(stems, "unsure"))
+    assert people.run(config(), work)[0].startswith("cycle 1: 3 images to label (0 answered)")
+    people.answer(work, 1, truth, **{stems[0]: "unsure"})
+    line, said = people.run(config(), work)
+    assert line is None
+    assert said[-1] == f"23 of 24 images are labelled; model in {work}/model"
+
+
+@pytest.mark.slow
+def test_labels_that_are_mended_after_the_end_are_not_said_to_be_learned(all_at_once):
+    work, truth, _, config = all_at_once
+    path = people.answer(work, 0, truth)
+    assert people.run(config(cycles=1), work)[0] is None
+    before = (work / "labels.csv").read_bytes()
+    first = path.read_text().splitlines()[1]
+    other = first.replace("cat", "x").replace("dog", "cat").replace("x", "dog")
+    path.write_text(path.read_text().replace(first, other))
+    line, said = people.run(config(cycles=1), work)
+    assert line is None
+    assert said[-2].startswith("1 images are labelled otherwise than when cycle 0 began, which the")
+    assert "give --config.cycles=2 to train once more" in said[-2]
+    assert (work / "labels.csv").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ class Wish(NamedTuple):
     """pick, or test: never trained on."""
     score: float
     """With which it was picked; nan where it was drawn at random."""
+    said: str = ""
+    """What people had said of it, see `ledger.digest`; "" for nothing."""
 
 
 class Frozen(NamedTuple):

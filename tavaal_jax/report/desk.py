@@ -72,7 +72,8 @@ class Desk:
         """Names in classes.txt, in the order of their numbers."""
         path = self.folder / "classes.txt"
         try:
-            return tuple(path.read_text(encoding="utf-8-sig").splitlines()) if path.exists() else ()
+            text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+            return tuple(line for line in text.splitlines() if line.strip())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
 
@@ -99,7 +100,7 @@ class Desk:
         path = self.cycle(number) / "asked.csv"
         try:
             return [
-                Wish(row["id"], row["role"], float(row["score"] or "nan"))
+                Wish(row["id"], row["role"], float(row["score"] or "nan"), row.get("said") or "")
                 for row in files.read_csv(path)
             ]
         except (KeyError, TypeError, ValueError) as error:
@@ -153,7 +154,11 @@ class Desk:
 
     def trained(self, number: int) -> dict[str, Any]:
         """What was said of a cycle that is through."""
-        record: dict[str, Any] = json.loads((self.cycle(number) / "trained.json").read_text())
+        path = self.cycle(number) / "trained.json"
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
         return record
 
     def write_trained(self, number: int, record: Mapping[str, Any]) -> None:

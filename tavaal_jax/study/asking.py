@@ -1,12 +1,13 @@
 """Which images people are asked for: picks, and random ones by which the model is measured."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tavaal_jax.data.folder import Wish
-from tavaal_jax.data.ledger import Entry
+from tavaal_jax.data.ledger import Entry, digest
 from tavaal_jax.data.scan import Image
 
 
@@ -45,22 +46,29 @@ def share(count: int, fraction: float, left: int) -> int:
     return min(round(count * fraction), left)
 
 
-def ties(entries: Mapping[str, Entry], kept: Collection[str]) -> list[Wish]:
-    """Images of which people said different things, to be asked for first of all."""
-    return _wished([name for name, entry in entries.items() if entry.kind == "conflict"], kept)
+def ties(entries: Mapping[str, Entry], asked: Iterable[Wish], kept: Collection[str]) -> list[Wish]:
+    """Images of which people said different things, to be asked for first of all.
+
+    Of the images that were `asked` for three times before, none is any more.
+    """
+    return _again("conflict", 3, entries, asked, kept)
 
 
 def unsure(
-    entries: Mapping[str, Entry], asked_twice: Collection[str], kept: Collection[str]
+    entries: Mapping[str, Entry], asked: Iterable[Wish], kept: Collection[str]
 ) -> list[Wish]:
     """Images of which nobody was sure, if they were asked for once only."""
-    names = [name for name, entry in entries.items() if entry.kind == "unsure"]
-    return _wished([name for name in names if name not in asked_twice], kept)
+    return _again("unsure", 2, entries, asked, kept)
 
 
-def _wished(names: Sequence[str], kept: Collection[str]) -> list[Wish]:
-    """To be asked again: what is kept for the test set stays in it."""
-    return [Wish(name, "test" if name in kept else "pick", float("nan")) for name in names]
+def _again(kind, most, entries, asked, kept):
+    """What is kept for the test set stays in it."""
+    times = Counter(wish.id for wish in asked)
+    return [
+        Wish(name, "test" if name in kept else "pick", float("nan"), digest(entry))
+        for name, entry in entries.items()
+        if entry.kind == kind and times[name] < most
+    ]
 
 
 def candidates(
@@ -74,9 +82,10 @@ def candidates(
     return np.array(free, bool)
 
 
-def progress(asked: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:
-    """How far people have come with a request."""
-    kinds = [entries[name].kind for name in asked if name in entries]
+def progress(asked: Collection[Wish], entries: Mapping[str, Entry]) -> dict[str, int]:
+    """How far people have come with a request: what they had said before it is no answer."""
+    new = [w.id for w in asked if w.id in entries and digest(entries[w.id]) != w.said]
+    kinds = [entries[name].kind for name in new]
     return {
         "asked": len(asked),
         "answered": len(kinds),

@@ -48,13 +48,13 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Trains T, and what the method has beside it, on what is labelled."""
-        known, codes, self.classes_ = self._coded(y)
-        if len(self.classes_) < 2:
+        known, codes, classes = self._coded(y)
+        if len(classes) < 2:
             raise UserError(
-                f"y has {int(known.sum())} labels of {len(self.classes_)} classes: label images of"
-                " two classes or more"
+                f"y has {int(known.sum())} labels of {len(classes)} classes: label images of two"
+                " classes or more"
             )
-        self._fit(self._dataset(X, codes))
+        self._fit(_dataset(X, codes, classes), classes)
         return self
 
     def query(
@@ -74,20 +74,19 @@ class Learner(ClassifierMixin, BaseEstimator):
         """
         known, codes, classes = self._coded(y)
         free = self._free(known, candidates)
-        if not 1 <= batch_size <= int(free.sum()):
+        if not (_is_whole(batch_size) and 1 <= batch_size <= int(free.sum())):
             raise UserError(
-                f"batch_size is {batch_size}: give 1 to {int(free.sum())}, the images that can be"
+                f"batch_size is {batch_size!r}: give 1 to {int(free.sum())}, the images that can be"
                 " picked"
             )
         if not known.any():
             return self._drawn(free, batch_size, return_utilities)
-        self.classes_ = classes
-        dataset = self._dataset(X, codes, known | free)
+        dataset = _dataset(X, codes, classes, known | free)
         if len(classes) < 2:
             raise UserError(
                 f"y has labels of {len(classes)} class: label images of two classes or more"
             )
-        self._fit(dataset)
+        self._fit(dataset, classes)
         found = queries.pick(self._trained, batch_size, 0 if candidates is not None else None)
         if not return_utilities:
             return found.indices
@@ -99,7 +98,8 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest of `classes_`: `[n, ...] -> [n]`."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        likeliest = self.predict_proba(X).argmax(1)
+        return self.classes_[likeliest]
 
     def export(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes the model that `predict_proba` uses; returns its folder, for `load_model`."""
@@ -118,10 +118,20 @@ class Learner(ClassifierMixin, BaseEstimator):
         if labels.ndim != 1:
             raise UserError(f"y has shape {labels.shape}: give a label for each image, [N]")
         known = np.array([not self._is_missing(label) for label in labels], bool)
+        texts = [isinstance(label, str) for label in labels[known]]
+        if any(texts) and (
+            not all(texts) or (self._is_missing(np.nan) and "nan" in labels.tolist())
+        ):
+            raise UserError(
+                "y mixes texts with other labels, or with nan, which is a text among them: give"
+                " one kind, and missing labels as None in an array of dtype=object"
+            )
         try:
             classes, numbers = np.unique(np.array(labels[known].tolist()), return_inverse=True)
         except TypeError as error:
             raise UserError(f"y mixes labels that do not sort ({error}): give one kind") from error
+        if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+            raise UserError(f"y has the label {classes[-1]}: give finite numbers, or texts")
         if classes.dtype.kind == "f" and (classes == np.round(classes)).all():
             classes = classes.astype(np.int64)  # Numbers, among which nan is a float.
         codes = np.full(len(labels), -1, np.int32)
@@ -144,6 +154,8 @@ class Learner(ClassifierMixin, BaseEstimator):
         given = np.asarray(candidates)
         free = np.zeros(len(known), bool)
         try:
+            if given.ndim != 1 or (given.size and given.dtype.kind not in "biu"):
+                raise TypeError("these are none")
             free[given.astype(bool if given.dtype.kind == "b" else np.int64)] = True
         except (IndexError, ValueError, TypeError) as error:
             raise UserError(
@@ -152,19 +164,16 @@ class Learner(ClassifierMixin, BaseEstimator):
             ) from error
         return free & ~known
 
-    def _dataset(self, X: Any, codes: np.ndarray, available: np.ndarray | None = None) -> Dataset:
-        names = [str(label) for label in self.classes_]
-        dataset = Dataset.from_arrays(X, codes, class_names=[*names, *[""] * (2 - len(names))])
-        return dataset if available is None else dataset.only(available)
-
-    def _fit(self, dataset: Dataset) -> None:
-        """Trains, unless that is what was trained last."""
+    def _fit(self, dataset: Dataset, classes: np.ndarray) -> None:
+        """Trains, unless that is what was trained last; where it cannot, what was there stays."""
         config = self._settings(dataset)
         available = None if dataset.available is None else dataset.available.tobytes()
-        place = (configs.plain(config), self.method, self.cycle, dataset.fingerprint(), available)
+        fingerprint, names = dataset.fingerprint(), classes.tolist()
+        place = (configs.plain(config), self.method, self.cycle, fingerprint, names, available)
         if getattr(self, "_place", None) == place:
             return
         self._trained = queries.train(config, dataset, self.method, self.cycle)
+        self.classes_ = classes
         self._about = trained.About(
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
@@ -178,10 +187,19 @@ class Learner(ClassifierMixin, BaseEstimator):
                 f"config is a {type(config).__name__}: give one of tavaal_jax.default_config() or"
                 " load_config(), or None"
             )
+        if not (_is_whole(self.cycle) and self.cycle >= 0):
+            raise UserError(f"cycle is {self.cycle!r}: give 0, or how many requests there were")
         config = config.copy_and_resolve_references()
         with config.unlocked():
-            config.seed = int(self.random_state)
+            config.seed = self._seed()
         return config
+
+    def _seed(self) -> int:
+        if not _is_whole(self.random_state):
+            raise UserError(
+                f"random_state is {self.random_state!r}: give a whole number, the seed of all"
+            )
+        return int(self.random_state)
 
     def _model(self) -> trained.Model:
         if not hasattr(self, "_trained"):
@@ -190,7 +208,7 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def _drawn(self, free, count, return_utilities):
         """The cold start: random images, in the order of the command line's first request."""
-        key = derive(derive(jax.random.key(int(self.random_state)), 0), Stream.INITIAL)
+        key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
         order = plans.initial(key, len(free), len(free))
         indices = order[free[order]][:count]
         if not return_utilities:
@@ -217,6 +235,18 @@ class Learner(ClassifierMixin, BaseEstimator):
         free = np.zeros(size, bool)
         free[subset] = True
         return _rows(every, free, found.indices)
+
+
+def _dataset(
+    X: Any, codes: np.ndarray, classes: np.ndarray, available: np.ndarray | None = None
+) -> Dataset:
+    names = [str(label) for label in classes]
+    dataset = Dataset.from_arrays(X, codes, class_names=[*names, *[""] * (2 - len(names))])
+    return dataset if available is None else dataset.only(available)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _rows(every: np.ndarray, free: np.ndarray, indices: np.ndarray) -> np.ndarray:

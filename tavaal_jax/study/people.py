@@ -30,6 +30,7 @@ _FIXED = (
     "dataset", "seed", "folder.image_size", "folder.channels", "folder.resize", "folder.low_high",
 )  # fmt: skip
 """Keys that stay what they were in the first cycle."""
+_USED = ("train", "test")
 
 
 def run(config: Any, workdir: pathlib.Path, callback: progress.Callback, stop: Stop) -> None:
@@ -95,6 +96,8 @@ class _People:
                 if not is_skipped and (is_enough or self._is_through(seen, found[0])):
                     return self._finish(number)
                 picks = self._picks(number, seen)
+                if not picks and not is_skipped and seen.candidates.any():
+                    self._work.say(f"cycle {number} has no picks: random images are asked for")
                 self._ask(number + 1, seen, picks or self._random(seen, self._config.budget))
 
     def _trainings(self) -> int:
@@ -106,22 +109,23 @@ class _People:
 
     def _look(self) -> Outlook:
         """What there is now, and what people have said of it."""
-        return look(self._config, self._desk, self._work.say, self._stop_if_asked)
+        while True:
+            try:
+                return look(self._config, self._desk, self._work.say, self._stop_if_asked)
+            except UserError as error:
+                if not self._config.folder.poll_seconds:
+                    raise
+                self._wait(f"{error}; it is looked at again")  # Somebody may be writing it.
 
     def _begin(self, number: int) -> None:
         """Freezes what is known for a cycle; asks for what is missing, and waits for it."""
-        try:
-            seen = self._look()
-        except UserError as error:
-            if not self._config.folder.poll_seconds:
-                raise
-            return self._wait(f"{error}; it is looked at again")  # Somebody may be writing it.
+        seen = self._look()
         if self._desk.last() < number:
             return self._ask(number, seen, self._random(seen))
         asked = [wish for wish in self._desk.asked(number) if seen.can_be_answered(wish.id)]
         if asked and not self._request(number).exists():
             self._write_request(number, seen, asked)
-        far = asking.progress([wish.id for wish in asked], seen.ledger.entries)
+        far = asking.progress(asked, seen.ledger.entries)
         frozen = seen.freeze(self._tested())
         lacks = asking.missing(frozen.counts, self._config.batch_size)
         self._status("WAITING", number, seen, far)
@@ -168,8 +172,8 @@ class _People:
 
     def _ask(self, number: int, seen: Outlook, picks: list[Wish]) -> None:
         """Writes the request for cycle `number`: picks, images of the test set among them."""
-        config, entries = self._config, seen.ledger.entries
-        ties = [wish for wish in asking.ties(entries, seen.kept) if seen.can_be_answered(wish.id)]
+        config = self._config
+        ties = self._ties(seen)
         if ties:
             self._work.say(f"{len(ties)} images of which people said different things: asked again")
         wishes = [*ties, *picks]
@@ -181,7 +185,8 @@ class _People:
             count = min(wanted, len(seen.kept_left))
         others = asking.tests(seen.kept_left, count, config.seed)
         asked = asking.mixed(wishes, others, config.seed, number)
-        if 0 < len(asked) < wanted:
+        is_all = not seen.kept_left - {wish.id for wish in asked}
+        if is_all and 0 < len(asked) < wanted:
             key = "budget" if number else "initial"
             self._work.say(f"{key} is {config[key]}: only {len(asked)} images are left to ask for")
         # From here on the cycle before is done; a request that is missing is written by `_begin`.
@@ -189,14 +194,21 @@ class _People:
         if asked:
             self._write_request(number, seen, asked)
 
+    def _ties(self, seen: Outlook) -> list[Wish]:
+        """Images of which people said different things."""
+        ties = asking.ties(seen.ledger.entries, self._asked(), seen.kept)
+        return [wish for wish in ties if seen.can_be_answered(wish.id)]
+
     def _unsure(self, seen: Outlook) -> list[Wish]:
         """Images of which nobody was sure, where they are to be asked for once more."""
         if not self._config.folder.ask_again:
             return []
-        asked = [w.id for n in range(self._desk.last() + 1) for w in self._desk.asked(n)]
-        twice = {name for name in asked if asked.count(name) > 1}
-        wishes = asking.unsure(seen.ledger.entries, twice, seen.kept)
-        return [wish for wish in wishes if seen.can_be_answered(wish.id)]
+        unsure = asking.unsure(seen.ledger.entries, self._asked(), seen.kept)
+        return [wish for wish in unsure if seen.can_be_answered(wish.id)]
+
+    def _asked(self) -> list[Wish]:
+        """What all cycles have asked for, one after another."""
+        return [wish for n in range(self._desk.last() + 1) for wish in self._desk.asked(n)]
 
     def _random(self, seen: Outlook, least: int = 0) -> list[Wish]:
         """Random images in a simulation's order of the initial set, as many as `initial` lacks."""
@@ -208,7 +220,8 @@ class _People:
 
     def _picks(self, number: int, seen: Outlook) -> list[Wish]:
         """What a cycle has picked, in order, but for what people have said or removed since."""
-        picks = records.read_picks(self._work.trial)
+        method = self._desk.trained(number).get("method", self._work.method.name)
+        picks = records.read_picks(files.trial_folder(self._desk.folder, method, TRIAL))
         mine = np.flatnonzero(picks["cycle"] == number)
         order = mine[np.argsort(picks["rank"][mine])]
         wishes = [Wish(str(picks["id"][i]), "pick", float(picks["score"][i])) for i in order]
@@ -234,25 +247,37 @@ class _People:
 
     def _tested(self) -> set[str]:
         """Images that were asked for to be tested on; the last request with one decides."""
-        roles = {w.id: w.role for n in range(self._desk.last() + 1) for w in self._desk.asked(n)}
+        roles = {wish.id: wish.role for wish in self._asked()}
         return {name for name, role in roles.items() if role == "test"}
 
     # The end
 
     def _is_through(self, seen: Outlook, frozen: Frozen) -> bool:
         """Whether nothing is left to ask, and nothing was said that the model does not know."""
-        if seen.candidates.any() or seen.kept_left or self._unsure(seen):
+        if seen.candidates.any() or seen.kept_left or self._unsure(seen) or self._ties(seen):
             return False
-        learned = lambda one: {(row.id, row.label) for row in one.rows if row.split == "train"}
-        return learned(seen.freeze(self._tested())) == learned(frozen)
+        return not self._since(seen, frozen)
+
+    def _since(self, seen: Outlook, frozen: Frozen) -> set[str]:
+        """Images that are now trained or tested on with another label, or no more, or newly."""
+        used = lambda one: {(r.id, r.split, r.label) for r in one.rows if r.split in _USED}
+        return {name for name, _, _ in used(seen.freeze(self._tested())) ^ used(frozen)}
 
     def _finish(self, number: int) -> None:
-        seen = self._look()
-        self._desk.write_labels(number, seen.freeze(self._tested()), seen.files)
+        seen, found = self._look(), self._desk.frozen(number)
+        if found is not None:
+            self._desk.write_labels(number, found[0], seen.files)
+            since = self._since(seen, found[0])
+            if since:
+                self._work.say(
+                    f"{len(since)} images are labelled otherwise than when cycle {number} began,"
+                    " which the model does not know: give --config.cycles="
+                    f"{self._trainings() + 1} to train once more"
+                )
         checkpoints.remove(self._work.trial / "checkpoints")
         self._status("FINISHED", number, seen, {"asked": 0, "answered": 0, "unsure": 0, "bad": 0})
         labelled, every = len(seen.labelled), sum(image.status == "ok" for image in seen.images)
-        what = f"all {every:,}" if not seen.candidates.any() else f"{labelled:,} of {every:,}"
+        what = f"all {every:,}" if labelled == every else f"{labelled:,} of {every:,}"
         self._work.say(f"{what} images are labelled; model in {self._desk.model}")
 
     # What is told

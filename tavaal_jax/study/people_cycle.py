@@ -63,7 +63,8 @@ def check(work: Work, number: int, record: dict[str, Any]) -> None:
     if changed:
         raise UserError(
             f"cycle {number} in {work.desk.folder} has begun with another config:"
-            f" {', '.join(changed)}; give the old values until people are asked again"
+            f" {', '.join(changed)}; give the old values until people are asked again, or delete"
+            f" {work.desk.cycle(number) / 'config.json'} and it begins anew"
         )
 
 
@@ -107,16 +108,22 @@ def _dataset(work: Work, number: int, frozen: Frozen) -> Dataset:
     pixels = outlook.cache(work.config)
     wanted = [*frozen.images, *(row.id for row in frozen.rows if row.split == "test")]
     absent = {row.id for row in frozen.rows if row.split == "absent"} | {""}
+    used = {row.id for row in frozen.rows if row.split in ("train", "test")}
     lost = [n for n in dict.fromkeys(wanted) if n not in absent and pixels.rows([n])[0] < 0]
     if lost:
         paths = outlook.paths(work.config, work.desk, work.say)
         pixels.add([(name, paths[name]) for name in lost if name in paths])
         gone = [name for name in lost if pixels.rows([name])[0] < 0]
-        if gone:
+        needed = [name for name in gone if name in used]
+        if needed:
+            files_of = {image.id: image.file for image in work.desk.images()}
             raise UserError(
-                f"{len(gone)} images that cycle {number} has begun with are gone, first"
-                f" {paths.get(gone[0], gone[0])}: put them back"
+                f"{len(needed)} labelled images that cycle {number} has begun with are gone, first"
+                f" {files_of.get(needed[0], needed[0])}: put them back, or delete"
+                f" {work.desk.cycle(number) / 'config.json'} and it begins anew without them"
             )
+        if gone:
+            work.say(f"{len(gone)} images without a label are gone: they are not picked")
     return folders.dataset(frozen, pixels.array, pixels.rows)
 
 

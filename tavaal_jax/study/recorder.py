@@ -262,5 +262,7 @@ def is_before(record: dict, state: LoopState, names: Callable[[int], tuple[str, 
     if record["cycle"] != state.cycle:
         return record["cycle"] < state.cycle
     order = names(state.cycle)
+    if record["stage"] not in order:  # Of a cycle that has begun anew with another schedule.
+        return False
     stage, now = order.index(record["stage"]), order.index(state.stage)
     return stage < now or (stage == now and 0 < record["step"] <= state.step)
