@@ -272,7 +272,7 @@ class _People:
                 self._work.say(
                     f"{len(since)} images are labelled otherwise than when cycle {number} began,"
                     " which the model does not know: give --config.cycles="
-                    f"{self._trainings() + 1} to train once more"
+                    f"{self._trainings() + 1} to go on with them"
                 )
         checkpoints.remove(self._work.trial / "checkpoints")
         self._status("FINISHED", number, seen, {"asked": 0, "answered": 0, "unsure": 0, "bad": 0})
