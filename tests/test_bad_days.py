@@ -174,7 +174,9 @@ def test_records_that_were_cut(share, tmp_path, run_main, start, whole):
 def test_two_runs_on_one_folder(tmp_path, run_main, start, whole):
     process = start(tmp_path)
     wait_for(process, tmp_path / "random" / "trial_0" / "metrics.jsonl")
+    process.send_signal(signal.SIGSTOP)  # It must not have ended when the second one looks.
     second = run_main("moons", tmp_path, *FLAGS)
+    process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert f"another process is running in {tmp_path}: wait for it" in last(second.stderr)
     assert process.communicate()[1] == ""
