@@ -12,15 +12,23 @@ class TrialError(UserError):
     """The same, where it concerns one trial only: the study's others go on."""
 
 
-class Diverged(TrialError):
-    """A figure of a training is not finite: it cannot go on with this config."""
+class Unworkable(TrialError):
+    """A trial cannot go on with this config: `what` has happened, `mend` is to be changed."""
 
     def __init__(self, what: str, mend: str):
         super().__init__(what, mend)
-        self.what = what
+        self.what, self.mend = what, mend
 
     def __str__(self) -> str:
         return ": ".join(self.args)
+
+
+class Diverged(Unworkable):
+    """A figure of a training is not finite."""
+
+
+class OutOfMemory(Unworkable):
+    """The memory of a device is full."""
 
 
 class Taken(TrialError):

@@ -39,7 +39,7 @@ def save(folder, config, shape=None, classes=CLASSES):
     params = {**params, "learner": {**params["learner"], "Dense_0": last}}
     state = state.replace(learner=state.learner.replace(params=params, stats=stats))
     about = trained.About(data.train_ids, data.class_names, data.shape, "uint8")
-    trained.save(folder, made, state, about)
+    trained.of(made, state, about).save(folder)
     return folder
 
 

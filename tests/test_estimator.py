@@ -1,5 +1,7 @@
 """The learner in scikit-activeml's shape."""
 
+import pickle
+
 import numpy as np
 import people
 import pytest
@@ -133,6 +135,21 @@ def test_what_does_not_fit_is_one_line(call, says, points):
     with pytest.raises(UserError, match=says) as error:
         call(x, y)
     assert "\n" not in str(error.value)
+
+
+def test_a_pickle_says_and_picks_the_same(points, tmp_path):
+    x, y, _ = points
+    learner = Learner("margin", quick()).fit(x, y)
+    again = pickle.loads(pickle.dumps(learner))
+    np.testing.assert_array_equal(again.predict_proba(x), learner.predict_proba(x))
+    np.testing.assert_array_equal(again.predict(x), learner.predict(x))
+    again.export(tmp_path / "model")
+    model = tavaal_jax.load_model(tmp_path / "model")
+    np.testing.assert_array_equal(model.predict_proba(x), learner.predict_proba(x))
+    np.testing.assert_array_equal(
+        again.query(x, y, batch_size=3), learner.query(x, y, batch_size=3)
+    )
+    assert pickle.loads(pickle.dumps(Learner("badge"))).method == "badge"
 
 
 def test_a_fit_that_fails_leaves_what_was_there(points):

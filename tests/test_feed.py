@@ -315,10 +315,6 @@ def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_pa
         np.testing.assert_array_equal(placed[0].images, pictures)
 
 
-def test_a_device_has_memory():
-    assert devices.memory() > 10**8
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes"),

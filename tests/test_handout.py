@@ -48,7 +48,7 @@ def deserialised(folder):
 
 def of_moons(folder):
     made = prepared("random")
-    trained.save(folder, made, cycle.start(made, KEY), about(dataset()))
+    trained.of(made, cycle.start(made, KEY), about(dataset())).save(folder)
     return folder
 
 
@@ -60,7 +60,7 @@ def model_of_maps():
     state = learner.init(KEY, jnp.zeros((1, 16, 24, 3)))
     normalise = Normaliser(np.full((1, 1, 3), 100, np.float32), np.full((1, 1, 3), 50, np.float32))
     return trained.Model(
-        ("a", "b", "c"), (16, 24, 3), "random", 8, learner, state, normalise, 4, "uint8"
+        ("a", "b", "c"), (16, 24, 3), "random", 8, learner, state, normalise, 4, "uint8", {}
     )
 
 

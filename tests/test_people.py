@@ -85,20 +85,28 @@ def test_part_of_the_answers_is_counted_and_enough_of_them_go_on(photos, config,
     assert not (work / "cycles" / "cycle_000" / "config.json").exists()
 
 
-def test_status_says_that_a_cycle_is_trained(photos, config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [(KeyboardInterrupt(), "STOPPED"), (Interrupted(15), "STOPPED"),
+     (UserError("of the user's"), "FAILED"), (ValueError("of ours"), "FAILED")],
+)  # fmt: skip
+def test_status_says_that_a_cycle_is_trained_and_how_that_ended(
+    ends, state, photos, config, tmp_path, monkeypatch
+):
     work, seen = tmp_path / "work", []
 
     def run(*arguments):
         del arguments
         seen.append(json.loads((work / "status.json").read_text()))
-        raise KeyboardInterrupt
+        raise ends
 
     people.run(config(), work)
     people.answer(work, 0, photos[1])
     monkeypatch.setattr(people_cycle, "run", run)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(ends)):
         people.run(config(), work)
     assert (seen[0]["state"], seen[0]["cycle"], seen[0]["answered"]) == ("TRAINING", 0, 16)
+    assert json.loads((work / "status.json").read_text()) == seen[0] | {"state": state}
 
 
 def test_labels_that_are_there_count_and_only_the_rest_is_asked_for(photos, config, tmp_path):
@@ -387,6 +395,15 @@ def test_a_training_that_diverges_begins_anew_with_another_learning_rate(rounds)
     files = {image.id: image.file for image in Desk(work).images()}
     assert [files[r.id] for r in frozen.rows if r.split == "bad"] == [row]  # What is said by then.
     assert [row["cycle"] for row in read_csv(work / "results.csv")] == ["0"]
+
+
+@pytest.mark.slow
+def test_a_training_that_does_not_fit_begins_anew_with_smaller_networks(rounds):
+    work, _, config = rounds
+    line = r"^cycle 0: a device's memory, .* is full .*: lower batch_size .* begins cycle 0 anew$"
+    with pytest.raises(UserError, match=line):
+        people.run(config(**{"task.widths": (500_000,)}), work)
+    assert people.run(config(), work)[0].startswith("cycle 1: ")
 
 
 @pytest.mark.slow

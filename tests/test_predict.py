@@ -155,7 +155,7 @@ def test_no_model(wrong, tmp_path):
 
 def test_a_model_of_points(wrong, tmp_path):
     made, model = prepared("random"), tmp_path / "model"
-    trained.save(model, made, cycle.start(made, KEY), about(dataset()))
+    trained.of(made, cycle.start(made, KEY), about(dataset())).save(model)
     assert wrong(model=model) == (
         f"--model is {model}, a model of features (2): give one of square photos with a class each,"
         " or use tavaal_jax.load_model"

@@ -2,10 +2,9 @@
 
 import os
 
-import jax
 import pytest
 
-from tavaal_jax.engine import devices, shares
+from tavaal_jax.engine import memory, shares
 from tavaal_jax.errors import UserError
 
 
@@ -32,7 +31,7 @@ def test_the_cores_of_a_cpu_are_shared_out(machine, monkeypatch, count, cores):
     found = shares.shares(count)
     assert [share.cores for share in found] == cores
     assert {share.environment["XLA_FLAGS"] for share in found} == {"--a=1 --b=2"}
-    assert {share.environment[devices.SHARED_BY] for share in found} == {str(len(cores))}
+    assert {share.environment[memory.SHARED_BY] for share in found} == {str(len(cores))}
     assert not any("JAX_NUM_CPU_DEVICES" in share.environment for share in found)
 
 
@@ -85,10 +84,3 @@ def test_the_machine_is_looked_at_from_another_process():
     assert found >= chips >= 1
     with pytest.raises(UserError, match="JAX finds no device for worker processes"):
         shares._look({**environment, "JAX_PLATFORMS": "nonsense"})
-
-
-def test_workers_share_the_machines_memory(monkeypatch):
-    alone = devices.memory()
-    monkeypatch.setenv(devices.SHARED_BY, "2")
-    if jax.default_backend() == "cpu":
-        assert devices.memory() == alone // 2

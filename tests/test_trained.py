@@ -28,7 +28,7 @@ def moons(tmp_path_factory):
     """Set-up, state and folder of a trial of `tavaal` on points."""
     made, folder = prepared("tavaal"), tmp_path_factory.mktemp("moons")
     state = cycle.start(made, KEY)
-    trained.save(folder / "model", made, state, about(dataset()))
+    trained.of(made, state, about(dataset())).save(folder / "model")
     return made, state, folder
 
 
@@ -43,7 +43,7 @@ def digits(tmp_path_factory):
     state = cycle.start(made, KEY)
     stats = jax.tree.map(lambda x: 0.1 * x + 0.01, state.learner.stats)
     state = state.replace(learner=state.learner.replace(stats=stats))
-    trained.save(folder, made, state, about(images))
+    trained.of(made, state, about(images)).save(folder)
     return made, state, folder
 
 
@@ -100,6 +100,12 @@ def test_images_of_another_shape_are_refused(moons, shape):
     assert str(error.value) == f"images have shape {shape}: give [n, 2], n > 0"
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(moons, value):
+    with pytest.raises(UserError, match=r"^images hold nan or infinity: give finite numbers$"):
+        load_model(moons[2]).predict_proba([[0.5, 1.0], [value, 0.0]])
+
+
 def test_what_a_model_knows_of_itself(moons, digits):
     model = load_model(str(moons[2] / "model"))
     assert model.class_names == ("0", "1")
@@ -123,7 +129,7 @@ def test_arrays_of_ones_own_come_back_with_their_classes(tmp_path):
     config = config_of()
     placed = setup.place(config, mine)
     made = setup.prepare(config, METHODS["random"], mine, placed, Known(mine.train_labels))
-    trained.save(tmp_path, made, cycle.start(made, KEY), about(mine))
+    trained.of(made, cycle.start(made, KEY), about(mine)).save(tmp_path)
     assert load_model(tmp_path).class_names == ("cat", "dog")
 
 

@@ -7,7 +7,6 @@ alike on all devices; training programs say whether it is, for :func:`check_agre
 
 import concurrent.futures
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,8 +21,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tavaal_jax.data.pool import take_rows
 
 AXIS = "batch"
-SHARED_BY = "TAVAAL_JAX_SHARED_BY"
-"""Variable of the environment: how many processes of a study share this machine's memory."""
 
 _program_number = itertools.count()
 
@@ -42,16 +39,6 @@ def place(tree: Any) -> Any:
     """Puts a tree on every device of this process, once, so that no call has to copy it again."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def memory() -> int:
-    """Bytes of a device of this process; a CPU device has its share of the machine's memory."""
-    local = jax.local_devices()
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in local]
-    if all(limits):
-        return min(limits)
-    shares = len(local) * int(os.environ.get(SHARED_BY, "1"))
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
 
 
 def layout(batch_size: int, devices: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from tavaal_jax.engine import devices
+from tavaal_jax.engine import memory
 from tavaal_jax.errors import UserError
 
 _PROBE = """
@@ -49,7 +49,7 @@ def shares(count: int = 0) -> list[Share]:
     platform, found, chips = _look(environment)
     if platform == "cpu":
         cores = _cores(count)
-        environment[devices.SHARED_BY] = str(len(cores))
+        environment[memory.SHARED_BY] = str(len(cores))
         return [Share(environment, mine) for mine in cores]
     if platform not in _VISIBLE or chips < found:
         raise UserError(

@@ -27,7 +27,8 @@ class Learner(ClassifierMixin, BaseEstimator):
     """Task learner, method and all that it needs, behind `fit`, `query` and `predict_proba`.
 
     `X` are images uint8 `[N, H, W, C]` or `[N, H, W]`, or features `[N, F]`; `y [N]` are labels of
-    any kind that sorts, `missing_label` where unknown. Raises UserError for what does not fit.
+    any kind that sorts, `missing_label` where unknown. Raises UserError for what does not fit. It
+    can be pickled, with its model; the next `query` then trains anew.
     """
 
     def __init__(
@@ -103,10 +104,8 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def export(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes the model that `predict_proba` uses; returns its folder, for `load_model`."""
-        self._model()
-        made, state = self._trained.setup, self._trained.state
         path = pathlib.Path(folder).expanduser()
-        trained.save(path, made, state, self._about)
+        self._model().save(path)
         handout.complete(path)
         return path
 
@@ -174,9 +173,10 @@ class Learner(ClassifierMixin, BaseEstimator):
             return
         self._trained = queries.train(config, dataset, self.method, self.cycle)
         self.classes_ = classes
-        self._about = trained.About(
+        about = trained.About(
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
+        self._fitted = trained.of(self._trained.setup, self._trained.state, about)
         self._place = place
 
     def _settings(self, dataset: Dataset) -> ConfigDict:
@@ -202,9 +202,16 @@ class Learner(ClassifierMixin, BaseEstimator):
         return int(self.random_state)
 
     def _model(self) -> trained.Model:
-        if not hasattr(self, "_trained"):
+        if not hasattr(self, "_fitted"):
             raise UserError("this Learner has not been fitted: call fit, or query, first")
-        return trained.of(self._trained.setup, self._trained.state, self._about)
+        return self._fitted
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle keeps the model; programs and the pool it leaves out."""
+        state = dict(super().__getstate__())
+        for name in ("_trained", "_place"):
+            state.pop(name, None)
+        return state
 
     def _drawn(self, free, count, return_utilities):
         """The cold start: random images, in the order of the command line's first request."""

@@ -24,7 +24,7 @@ _SHOWN = 10  # classes in README.txt
 
 
 def complete(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> None:
-    """Adds `predict.jaxexport` and `README.txt` to what `trained.save` has written to a folder.
+    """Adds `predict.jaxexport` and `README.txt` to what `Model.save` has written to a folder.
 
     `model.json` gets what is to be known of both, and `test`: how good the model is. Where the
     program cannot be made the README says why; only a disk raises UserError.

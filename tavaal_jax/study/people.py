@@ -3,6 +3,7 @@
 The loop of a simulation, one cycle at a time; between two cycles everything is in files.
 """
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -154,7 +155,14 @@ class _People:
             return self._desk.write_trained(number, {"skipped": lacks})
         self._desk.write_status(**{**self._desk.status(), "state": "TRAINING", "cycle": number})
         is_last = 0 < self._config.cycles <= self._trainings() + 1
-        return people_cycle.run(self._work, number, frozen, is_last)
+        try:
+            people_cycle.run(self._work, number, frozen, is_last)
+        except BaseException as error:
+            is_stop = isinstance(error, Interrupted | KeyboardInterrupt)
+            state = "STOPPED" if is_stop else "FAILED"
+            with contextlib.suppress(Exception):  # What is under way says more.
+                self._desk.write_status(**{**self._desk.status(), "state": state})
+            raise
 
     def _wait(self, line: str) -> None:
         """Ends the program, or looks again later."""

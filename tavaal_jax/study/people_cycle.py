@@ -17,7 +17,8 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data import folder as folders
 from tavaal_jax.data.folder import Frozen
 from tavaal_jax.data.labels import Delivered
-from tavaal_jax.errors import Diverged, UserError
+from tavaal_jax.engine import memory
+from tavaal_jax.errors import Diverged, Unworkable, UserError
 from tavaal_jax.report import checkpoints, files, predictions, progress, records, statistics
 from tavaal_jax.report.desk import Desk, differences
 from tavaal_jax.report.plots import curves
@@ -92,13 +93,16 @@ def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
         made, TRIAL, work.trial, about, tracker, lambda: None, observe, first
     )
     try:
-        Trial(made, TRIAL, recorder, work.stop).run()
-    except Diverged as error:  # The config that it has begun with is not kept to.
+        with memory.named(f"cycle {number}", config):
+            Trial(made, TRIAL, recorder, work.stop).run()
+    except Unworkable as error:  # The config that it has begun with is not kept to.
         work.desk.thaw(number)
         checkpoints.remove(work.trial / "checkpoints")
+        mend = error.mend
+        if isinstance(error, Diverged):
+            mend = "lower the learning rates, or mend the method's value or pick"
         raise UserError(
-            f"{error.what}: lower the learning rates, or mend the method's value or pick; the same"
-            f" command begins cycle {number} anew"
+            f"{error.what}: {mend}; the same command begins cycle {number} anew"
         ) from error
     _keep(work, number, frozen, len(dataset.test_images))
 

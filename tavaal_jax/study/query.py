@@ -9,7 +9,7 @@ import numpy as np
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.data import Dataset
-from tavaal_jax.engine import devices
+from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks, cycle, setup, stages
 
@@ -94,18 +94,20 @@ def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> Traine
     labels = known_from if dataset.has_maps else dataset.train_labels
     stages_before = cycle.names(config, METHODS[method], number)
     state = cycle.with_labels(made, labels, known_from)
-    state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
-    now = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
-    for name in stages_before[: stages_before.index("select")]:
-        if name != "evaluate":
-            state = _end(now.run(name, state))[0].replace(step=0)
+    with memory.named(f"training {method}", config):
+        state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
+        now = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
+        for name in stages_before[: stages_before.index("select")]:
+            if name != "evaluate":
+                state = _end(now.run(name, state))[0].replace(step=0)
     return Trained(made, key, state)
 
 
 def pick(trained: Trained, count: int, subset: int | None = None) -> Query:
     """The `count` images that the method picks next, of `subset` random ones (0: of all)."""
     state = trained.state
-    state = _end(_choosing(trained, count, subset).run("select", state))[0]
+    with _scoring(trained):
+        state = _end(_choosing(trained, count, subset).run("select", state))[0]
     picks = np.flatnonzero(state.picked_in == state.cycle)
     picks = picks[np.argsort(state.pick_rank[picks])]
     return Query(picks, state.pick_score[picks])
@@ -117,11 +119,16 @@ def values(trained: Trained) -> tuple[np.ndarray, Any, Any]:
     The last are None for a method that does not compare.
     """
     choosing, state = _choosing(trained, 1, None), trained.state
-    valued = _end(choosing.values(state, "select", choosing.subset)).value
-    if not trained.setup.method.compares:
-        return choosing.subset, valued, None
-    labelled = np.flatnonzero(choosing.labelled)
-    return choosing.subset, valued, _end(choosing.values(state, "select", labelled)).value
+    with _scoring(trained):
+        valued = _end(choosing.values(state, "select", choosing.subset)).value
+        if not trained.setup.method.compares:
+            return choosing.subset, valued, None
+        labelled = np.flatnonzero(choosing.labelled)
+        return choosing.subset, valued, _end(choosing.values(state, "select", labelled)).value
+
+
+def _scoring(trained):
+    return memory.named(f"scoring by {trained.setup.method.name}", trained.setup.config)
 
 
 def _choosing(trained, count, subset):

@@ -222,7 +222,7 @@ class Recorder:
         But for a trial that waits for people: its cycle ends when they have been asked.
         """
         self.close()
-        trained.save(self._folder / "model", self._setup, state, self._about)
+        trained.of(self._setup, state, self._about).save(self._folder / "model")
         if self._first is None:
             remove(self._folder / "checkpoints")
 

@@ -10,7 +10,7 @@ from tavaal_jax.algorithm.losses import IGNORED
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import compilation, processes
+from tavaal_jax.engine import compilation, memory, processes
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
 from tavaal_jax.study import setup, trained
@@ -84,7 +84,8 @@ class Runner:
                 return True
 
             if processes.by_first(claim):
-                Trial(prepared, trial, recorder, self._told.stop).run()
+                with memory.named(f"{name} trial {trial}", self._config):
+                    Trial(prepared, trial, recorder, self._told.stop).run()
 
     def _setup(self, name: str) -> setup.Setup:
         if name not in self._setups:

@@ -14,7 +14,7 @@ from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.labels import Oracle
 from tavaal_jax.data.pool import Resident, Streamed
-from tavaal_jax.engine import devices, programs
+from tavaal_jax.engine import devices, memory, programs
 from tavaal_jax.engine.programs import Programs
 from tavaal_jax.models import vae
 from tavaal_jax.report import diagnostics
@@ -82,9 +82,10 @@ def place(config: Any, dataset: Dataset) -> Placed:
     sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
     arrays = jax.tree.leaves(sets)
     decoded = not any(isinstance(x, Pictures) for x in arrays)
-    fits = decoded and sum(x.nbytes for x in arrays) < devices.memory() / 2
+    fits = decoded and sum(x.nbytes for x in arrays) < memory.of_device() / 2
     if config.feed == "resident" or (config.feed == "auto" and fits):
-        placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
+        with memory.named(f"{len(dataset.train_images):,} images", config):
+            placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)
     train, test = (Streamed(one.images, one.labels, normalise, one.thumbnails) for one in sets)

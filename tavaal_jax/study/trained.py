@@ -56,35 +56,6 @@ class Decoding(NamedTuple):
         return cls(its.image_size, its.channels, its.resize, tuple(its.low_high), its.max_pixels)
 
 
-def save(folder: pathlib.Path, setup: Setup, state: LoopState, about: About) -> None:
-    """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
-    normalise = setup.train.normalise
-    tree = {
-        "params": state.learner.params,
-        "stats": state.learner.stats,
-        "normalise": {"mean": normalise.mean, "deviation": normalise.deviation},
-    }
-    flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
-    files.write_arrays(folder / "weights.npz", {k: np.asarray(v) for k, v in flat.items()})
-    plain = configs.plain(setup.config)
-    for name in ("data_dir", "folder"):  # Whose machine it was is nobody's business.
-        del plain[name]
-    record = {
-        "config": plain,
-        "method": setup.method.name,
-        "ranker": setup.method.ranking_loss is not None,
-        "labelled": int((state.labelled_in >= 0).sum()),
-        "class_names": list(about.class_names),
-        "shape": list(about.shape),
-        "dtype": about.dtype,
-        "maps": isinstance(setup.problem, problems.Segmentation),
-    }
-    photos = Decoding.of(setup.config)
-    if photos is not None:
-        record["photos"] = photos._asdict()
-    files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
-
-
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A trained task learner."""
@@ -101,6 +72,8 @@ class Model:
     batch_size: int
     dtype: str
     """Of the images it was trained on: "uint8", or "float32" for features."""
+    config: dict[str, Any]
+    """Of its training, plain; without what says on whose machine that was."""
     photos: Decoding | None = None
     """Where the images were photographs."""
 
@@ -122,6 +95,30 @@ class Model:
         """T's penultimate features: `[n, ...] -> [n, E]`."""
         return self._over(images, lambda said: said.embedding)
 
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
+        folder = pathlib.Path(folder).expanduser()
+        tree = {
+            "params": self.state.params,
+            "stats": self.state.stats,
+            "normalise": {"mean": self.normalise.mean, "deviation": self.normalise.deviation},
+        }
+        flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+        files.write_arrays(folder / "weights.npz", {k: np.asarray(v) for k, v in flat.items()})
+        record = {
+            "config": self.config,
+            "method": self.method,
+            "ranker": self.learner.ranker is not None,
+            "labelled": self.labelled,
+            "class_names": list(self.class_names),
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "maps": isinstance(self.learner.problem, problems.Segmentation),
+        }
+        if self.photos is not None:
+            record["photos"] = self.photos._asdict()
+        files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
+
     @property
     def at_once(self) -> int:
         """Images of a call, always as many: in batches of another size sums are rounded otherwise.
@@ -141,6 +138,8 @@ class Model:
             raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise UserError("images hold nan or infinity: give finite numbers")
         size = self.at_once
         parts = []
         for start in range(0, len(images), size):
@@ -158,7 +157,9 @@ def _say(learner: Learner, state: LearnerState, normalise: Normaliser, images: j
 
 def of(setup: Setup, state: LoopState, about: About) -> Model:
     """The model of a trial's state."""
-    config = setup.config
+    config, plain = setup.config, configs.plain(setup.config)
+    for name in ("data_dir", "folder"):
+        del plain[name]
     ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
     learner = Learner(
         models.build_learner(config, setup.problem.classes), ranker, None, setup.problem,
@@ -168,12 +169,13 @@ def of(setup: Setup, state: LoopState, about: About) -> Model:
         about.class_names,
         about.shape,
         setup.method.name,
-        int(state.labelled.sum()),
+        int((state.labelled_in >= 0).sum()),
         learner,
         LearnerState(state.learner.params, state.learner.stats, None),
         setup.train.normalise,
         config.score_batch_size,
         about.dtype,
+        plain,
         Decoding.of(config),
     )
 
@@ -219,5 +221,6 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
         Normaliser(**tree["normalise"]),
         config.score_batch_size,
         record["dtype"],
+        record["config"],
         None if photos is None else Decoding(**{**photos, "low_high": tuple(photos["low_high"])}),
     )

@@ -1,0 +1,72 @@
+"""Memory of a device: how much there is, and one that is full for real."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import read_csv
+from trials import config_of
+
+import tavaal_jax
+from tavaal_jax.engine import memory
+from tavaal_jax.errors import OutOfMemory, TrialError, UserError
+
+HUGE = (2_000_000, 2_000_000)
+"""Units of two layers of D: 16 TB of weights."""
+
+
+def test_a_device_has_memory():
+    assert memory.of_device() > 10**8
+
+
+def test_workers_share_the_machines_memory(monkeypatch):
+    alone = memory.of_device()
+    monkeypatch.setenv(memory.SHARED_BY, "2")
+    if jax.default_backend() == "cpu":
+        assert memory.of_device() == alone // 2
+
+
+@pytest.mark.parametrize(("feed", "is_a_mend"), [("auto", True), ("streamed", False)])
+def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
+    config = config_of(feed=feed)
+    line = (
+        r"^tavaal trial 3: a device's memory, \d+\.\d GiB, is full \(RESOURCE_EXHAUSTED: .*\):"
+        r" lower batch_size \(16\), score_batch_size \(128\) or the networks' widths"
+    )
+    with pytest.raises(OutOfMemory, match=line) as caught, memory.named("tavaal trial 3", config):
+        jax.block_until_ready(jnp.zeros((2**44,), jnp.float32))
+    assert str(caught.value).endswith("give --config.feed=streamed") == is_a_mend
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, TrialError)
+    again = pickle.loads(pickle.dumps(caught.value))  # A worker sends it.
+    assert (str(again), again.mend) == (str(caught.value), caught.value.mend)
+
+
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("INTERNAL: RESOURCE_EXHAUSTED"), ValueError("ours")]
+)
+def test_any_other_fault_stays_what_it_is(error):
+    with pytest.raises(type(error)) as caught, memory.named("a trial", config_of()):
+        raise error
+    assert caught.value is error
+
+
+def test_a_trial_that_does_not_fit_leaves_the_others_alone(tmp_path):
+    config = config_of(**{"discriminator.hidden": HUGE})
+    config.update(methods="random,vaal", trials=1)
+    for _ in range(2):  # The second time only what is left is tried.
+        with pytest.raises(UserError, match=r"^vaal trial 0: a device's memory, .* is full"):
+            tavaal_jax.run_study(config, tmp_path)
+    assert [row["method"] for row in read_csv(tmp_path / "results.csv")] == ["random"] * 2
+
+
+def test_a_query_that_does_not_fit_says_so(rng):
+    config = config_of(**{"discriminator.hidden": HUGE})
+    images = rng.normal(size=(60, 2))
+    labels = [0, 1] * 10 + [-1] * 40
+    known = tavaal_jax.Dataset.from_arrays(images, labels)
+    with pytest.raises(OutOfMemory, match=r"^training vaal: a device's memory, .* is full"):
+        tavaal_jax.query(config, known, method="vaal", budget=3)
+    picks = tavaal_jax.query(config, known, method="random", budget=3)
+    assert len(picks.indices) == 3
