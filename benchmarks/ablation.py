@@ -4,7 +4,8 @@ Variants of TA-VAAL beside plain methods, paired by trial.
 
 python benchmarks/ablation.py run digits --trials=20 fills the machine with studies, a process per
 core (or as many as --processes says), in runs/ablation/digits/<cell>/trials_<first>; the same
-command continues what was interrupted, and with more trials adds some.
+command continues what was interrupted, and with more trials adds some. --cells, --methods and
+--first_trial leave the rest to other machines.
 python benchmarks/ablation.py report digits moons writes tables and the figure from what is there.
 """
 
@@ -87,23 +88,31 @@ EFFECTS = {
 # Run
 
 
-def jobs(arguments: argparse.Namespace, config: str) -> list[tuple[str, str, int, int]]:
-    """(config, cell, first trial, number after the last), such that all cells grow alike.
+Job = tuple[str, str, str, int, int]
+"""Config, cell, methods, first trial, number after the last."""
+
+
+def jobs(arguments: argparse.Namespace, config: str) -> list[Job]:
+    """All that there is to run, such that all cells grow alike.
 
     Cells whose VAE takes more steps last several times as long and get half of the trials.
     """
     cells = arguments.cells.split(",") if arguments.cells else list(CELLS)
+    wanted = set(filter(None, arguments.methods.split(",")))
     return [
-        (config, cell, first, min(first + arguments.block, last))
-        for first in range(0, arguments.trials, arguments.block)
+        (config, cell, methods, first, min(first + arguments.block, last))
+        for first in range(arguments.first_trial, arguments.trials, arguments.block)
         for cell in cells
         if first < (last := arguments.trials // (1 + (cell in LONG)))
+        if (methods := ",".join(m for m in CELLS[cell][1].split(",") if m in wanted or not wanted))
     ]
 
 
-def command(workdir: pathlib.Path, config: str, cell: str, first: int, last: int) -> list[str]:
+def command(
+    workdir: pathlib.Path, config: str, cell: str, methods: str, first: int, last: int
+) -> list[str]:
     """Of one study."""
-    keys, methods = CELLS[cell]
+    keys = CELLS[cell][0]
     changes = {**keys, "methods": methods, "first_trial": first, "trials": last}
     return [
         sys.executable, "-m", "tavaal_jax.main", f"--config=configs/{config}.py",
@@ -287,9 +296,11 @@ def main() -> int:
     parser.add_argument("config", nargs="+", help="names of files in configs/, such as digits")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/ablation"))
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--first_trial", type=int, default=0, help="those before it are elsewhere")
     parser.add_argument("--block", type=int, default=5, help="trials of one study's process")
     parser.add_argument("--processes", type=int, default=0, help="0: one per core")
     parser.add_argument("--cells", default="", help=f"comma-separated, of {', '.join(CELLS)}")
+    parser.add_argument("--methods", default="", help="of those of each cell; default: all")
     arguments = parser.parse_args()
     unknown = set(filter(None, arguments.cells.split(","))) - set(CELLS)
     if unknown:

@@ -30,6 +30,7 @@ ablation, stop_hint = script("ablation"), script("stop_hint")
 
 def arguments(workdir, **changes):
     given = {"config": ["moons"], "trials": 4, "block": 2, "processes": 2, "cells": ""}
+    given |= {"methods": "", "first_trial": 0}
     return argparse.Namespace(workdir=workdir, **{**given, **changes})
 
 
@@ -53,23 +54,34 @@ def test_every_cell_names_keys_and_methods_that_there_are():
 def test_cells_grow_at_the_same_pace_and_the_long_ones_to_half():
     jobs = ablation.jobs(arguments(pathlib.Path()), "moons")
     short = [cell for cell in ablation.CELLS if cell not in ablation.LONG]
-    assert [cell for _, cell, first, _ in jobs if first == 0] == list(ablation.CELLS)
-    assert [cell for _, cell, first, _ in jobs if first == 2] == short
-    assert {last for _, _, _, last in jobs} == {2, 4}
-    ends = {cell: last for _, cell, _, last in jobs}
+    assert [cell for _, cell, _, first, _ in jobs if first == 0] == list(ablation.CELLS)
+    assert [cell for _, cell, _, first, _ in jobs if first == 2] == short
+    assert {last for *_, last in jobs} == {2, 4}
+    ends = {cell: last for _, cell, *_, last in jobs}
     assert all(ends[cell] == 2 for cell in ablation.LONG)
 
 
+def test_the_rest_is_left_to_other_machines():
+    given = arguments(pathlib.Path(), methods="random,tavaal", first_trial=2)
+    jobs = ablation.jobs(given, "moons")
+    short = [cell for cell in ablation.CELLS if cell not in ablation.LONG]
+    own = [c for c in short if {"random", "tavaal"} & set(ablation.CELLS[c][1].split(","))]
+    assert [cell for _, cell, *_ in jobs] == own  # The long ones have no third trial.
+    assert {job[2:] for job in jobs} == {("random,tavaal", 2, 4), ("tavaal", 2, 4)}
+    assert not ablation.jobs(arguments(pathlib.Path(), methods="sraal"), "moons")
+
+
 def test_a_command_overrides_the_keys_of_its_cell():
-    command = ablation.command(pathlib.Path("w"), "moons", "two_phase_raw", 5, 10)
+    command = ablation.command(pathlib.Path("w"), "moons", "two_phase_raw", "tavaal", 5, 10)
     assert "--config=configs/moons.py" in command
     assert "--workdir=w/moons/two_phase_raw/trials_5" in command
-    assert {"--config.first_trial=5", "--config.trials=10", "--config.schedule=two_phase",
+    assert {"--config.methods=tavaal", "--config.first_trial=5", "--config.trials=10",
+            "--config.schedule=two_phase",
             "--config.rank_to_discriminator=raw"} <= set(command)  # fmt: skip
 
 
 def test_all_jobs_are_run_and_a_failure_is_told(tmp_path, monkeypatch, capsys):
-    def command(workdir, config, cell, first, last):
+    def command(workdir, config, cell, methods, first, last):
         code = (
             f"open(r'{tmp_path}/{cell}_{first}', 'w'); raise SystemExit({int(cell == 'no_rank')})"
         )
