@@ -4,7 +4,8 @@ Command: python -m tavaal_jax.main --config=configs/fashion_mnist_evidence.py
 Time and score: not run. From step times measured on one H100 (4.7 ms a step of T, 7.5 ms of VAE and
 D): about 7 min for a trial of each method with an adversary, 1 to 2 min for the others.
 On machines that are lent for minutes: a trial continues from its picks.csv and results.csv alone.
-Leaves out, against `fashion_mnist`: 100 of 200 epochs and five of ten cycles; it runs five methods of 13.
+Leaves out, against `fashion_mnist`: 100 of 200 epochs, five of ten cycles, eight of 13
+methods.
 """
 
 from configs import fashion_mnist
