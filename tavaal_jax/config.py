@@ -261,7 +261,8 @@ def default() -> ConfigDict:
 def override(config: ConfigDict, **overrides: Any) -> ConfigDict:
     """Sets keys of a config in place and returns it; UserError for one that it lacks."""
     for name, value in overrides.items():
-        _get(config, name)
+        if isinstance(_get(config, name), ConfigDict):
+            raise UserError(f"{name} is {value!r}: give its keys by their dotted names, {name}.KEY")
         try:
             config.update_from_flattened_dict({name: value})
         except TypeError as error:

@@ -71,9 +71,11 @@ def _parse(argv: list[str]) -> pathlib.Path:
     """Reads the flags; the config's file. UserError for anything that is wrong with them."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
-        value = value if equals else following
+        given, value = value, value if equals else following
         if name in ("-config", "--config") and value:
             config_file.load(value)  # What is wrong with the file itself is named with its line.
+            if given.startswith("~"):  # A shell expands it only where it begins a word.
+                argv[argv.index(argument)] = f"{name}={pathlib.Path(given).expanduser()}"
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:

@@ -137,6 +137,7 @@ def test_a_file_of_the_clone_finds_its_neighbours_from_anywhere(tmp_path, monkey
         ({"epochs": "many"}, "epochs is 'many': "),
         ({"vae.latent": 2.5}, "vae.latent is 2.5: "),
         ({"vae": 3}, "vae is 3: "),
+        ({"task": {"widths": (8,)}}, "task is {'widths': (8,)}: give its keys by their dotted"),
         ({"dataset.name": "x"}, "the config has no dataset.name"),
         ({"epochs.task": 3}, "the config has no epochs.task"),
     ],

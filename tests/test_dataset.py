@@ -121,6 +121,18 @@ FAULTS = {
         "labels go up to 2 and there are 2 classes: give class_names",
     ),
     "ids twice": ((IMAGES, LABELS), {"ids": list("aabcde")}, "ids are 6: give 6 different ones"),
+    "an id that no file can hold": (
+        (IMAGES, LABELS),
+        {"ids": ["\udcff", *"abcde"]},
+        "'\\udcff' is an id or class name that no file can hold: rename it",
+    ),
+    "masked labels": (
+        (IMAGES, np.ma.masked_equal(LABELS, 2)),
+        {},
+        "labels are masked: give -1 to those that are unknown",
+    ),
+    "no features": ((POINTS[:, :0], LABELS), {}, "images have shape (6, 0): give images, or"),
+    "people's name": ((IMAGES, LABELS), {"name": "folder"}, "name is 'folder', which is people's"),
     "too few ids": ((IMAGES, LABELS), {"ids": list("abc")}, "ids are 3: give 6 different ones"),
 }
 

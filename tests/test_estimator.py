@@ -2,6 +2,7 @@
 
 import pickle
 
+import jax
 import numpy as np
 import people
 import pytest
@@ -12,6 +13,7 @@ import tavaal_jax
 from tavaal_jax import Learner
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
+from tavaal_jax.study import estimator
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,9 @@ def test_a_model_is_exported(points, tmp_path):
     [
         (lambda x, y: Learner().predict_proba(x), "has not been fitted"),
         (lambda x, y: Learner("coreste").query(x, y), "did you mean coreset"),
+        (lambda x, y: Learner("coreste").query(x, y * np.nan), "did you mean coreset"),
+        (lambda x, y: Learner().query(x[:3], y * np.nan), "labels are int32"),
+        (lambda x, y: Learner(random_state=-1).query(x, y * np.nan), "seed is -1"),
         (lambda x, y: Learner().query(x, y, batch_size=57), "give 1 to 56"),
         (lambda x, y: Learner().query(x, y, candidates=[99]), "candidates are int"),
         (lambda x, y: Learner().query(x, np.where(y == 1, np.nan, y)), "two classes"),
@@ -135,6 +140,17 @@ def test_what_does_not_fit_is_one_line(call, says, points):
     with pytest.raises(UserError, match=says) as error:
         call(x, y)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [8, 10, 30, 33])
+def test_its_own_settings_fit_any_number_of_labels_and_devices(points, count):
+    x, _, truth = points
+    labelled = np.where(np.arange(len(x)) < count, truth.astype(float), np.nan)
+    numbers = np.where(np.isnan(labelled), -1, labelled).astype(int)
+    size = estimator.settings(tavaal_jax.Dataset.from_arrays(x, numbers)).batch_size
+    assert size <= max(count, 2 * jax.device_count())
+    assert size % (2 * jax.device_count()) == 0
+    assert Learner("random").fit(x, labelled).predict(x).shape == (80,)
 
 
 def test_a_pickle_says_and_picks_the_same(points, tmp_path):

@@ -100,6 +100,15 @@ def test_missing_config_file(call):
     assert "no_such.py" in lines[0]
 
 
+def test_the_home_folder_may_be_written_as_a_tilde(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "from configs import smoke\n\nget_config = smoke.get_config\n"
+    )
+    code, lines = call("--config.epochs=-1", config="~/mine.py")
+    assert (code, lines) == (2, ["error: epochs is -1: give at least 1"])
+
+
 def test_config_that_lacks_a_key(call, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

@@ -1,11 +1,15 @@
 """Memory of a device: how much there is, and one that is full for real."""
 
+import gc
+import os
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import read_csv
+from conftest import ROOT, read_csv
 from trials import config_of
 
 import tavaal_jax
@@ -29,12 +33,13 @@ def test_workers_share_the_machines_memory(monkeypatch):
 
 @pytest.mark.parametrize(("feed", "is_a_mend"), [("auto", True), ("streamed", False)])
 def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
-    config = config_of(feed=feed)
+    mend = memory.smaller(config_of(feed=feed), " in a new --workdir")
     line = (
         r"^tavaal trial 3: a device's memory, \d+\.\d GiB, is full \(RESOURCE_EXHAUSTED: .*\):"
-        r" lower batch_size \(16\), score_batch_size \(128\) or the networks' widths"
+        r" lower batch_size \(16\), score_batch_size \(128\) or the networks' widths in a new"
+        r" --workdir"
     )
-    with pytest.raises(OutOfMemory, match=line) as caught, memory.named("tavaal trial 3", config):
+    with pytest.raises(OutOfMemory, match=line) as caught, memory.named("tavaal trial 3", mend):
         jax.block_until_ready(jnp.zeros((2**44,), jnp.float32))
     assert str(caught.value).endswith("give --config.feed=streamed") == is_a_mend
     assert "\n" not in str(caught.value)
@@ -44,10 +49,10 @@ def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
 
 
 @pytest.mark.parametrize(
-    "error", [jax.errors.JaxRuntimeError("INTERNAL: RESOURCE_EXHAUSTED"), ValueError("ours")]
+    "error", [jax.errors.JaxRuntimeError("INTERNAL: no such kernel"), ValueError("ours")]
 )
 def test_any_other_fault_stays_what_it_is(error):
-    with pytest.raises(type(error)) as caught, memory.named("a trial", config_of()):
+    with pytest.raises(type(error)) as caught, memory.named("a trial", "mend"):
         raise error
     assert caught.value is error
 
@@ -59,6 +64,57 @@ def test_a_trial_that_does_not_fit_leaves_the_others_alone(tmp_path):
         with pytest.raises(UserError, match=r"^vaal trial 0: a device's memory, .* is full"):
             tavaal_jax.run_study(config, tmp_path)
     assert [row["method"] for row in read_csv(tmp_path / "results.csv")] == ["random"] * 2
+
+
+ALONE = """
+import sys, faulthandler
+faulthandler.dump_traceback_later(300, exit=True)  # It waited for ever once.
+import tavaal_jax as tv
+from configs import moons
+
+config = moons.get_config()
+config.update(methods="vaal,random", trials=1, cycles=2, epochs=2)
+config.discriminator.hidden = (2_000_000, 2_000_000)
+config.parallel = sys.argv[2]
+try:
+    tv.run_study(config, sys.argv[1])
+except tv.UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("parallel", ["data", "trials"])
+def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
+    flags = os.environ["XLA_FLAGS"].replace("count=4", "count=1")
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, tmp_path, parallel], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("vaal trial 0: a device's memory, ")
+    assert "in a new --workdir, or give --config.feed=streamed" in done.stdout
+    assert [row["method"] for row in read_csv(tmp_path / "results.csv")] == ["random"] * 2
+
+
+def test_a_trial_that_has_failed_leaves_nothing_on_the_devices(tmp_path):
+    """Its error is kept to the end of the study, and must not keep the trial's weights."""
+    config = config_of(**{"vae.learning_rate": 1e38, "discriminator.hidden": (700, 700)})
+    config.update(methods="vaal", trials=2)
+    held = []
+
+    def watch(event):
+        if "the other trials go on" in event.text:
+            gc.collect()
+            held.append(sum(x.nbytes for x in jax.live_arrays()))
+
+    gc.collect()
+    before = sum(x.nbytes for x in jax.live_arrays())
+    with pytest.raises(UserError, match="2 faults"):
+        tavaal_jax.run_study(config, tmp_path, progress=watch)
+    assert len(held) == 2
+    weights = 700 * 700 * 4
+    assert max(held) - before < weights * jax.device_count()
 
 
 def test_a_query_that_does_not_fit_says_so(rng):

@@ -109,6 +109,24 @@ def test_status_says_that_a_cycle_is_trained_and_how_that_ended(
     assert json.loads((work / "status.json").read_text()) == seen[0] | {"state": state}
 
 
+def test_status_says_so_where_it_ends_between_a_training_and_the_next_request(
+    photos, config, tmp_path, monkeypatch
+):
+    work = tmp_path / "work"
+    people.run(config(), work)
+    people.answer(work, 0, photos[1])
+
+    def run(its, number, *others):
+        del others
+        its.desk.write_trained(number, {"skipped": "nothing"})
+        (work / "labels" / "bad.csv").write_text("file,label\nno_such.png,cat\n")
+
+    monkeypatch.setattr(people_cycle, "run", run)
+    with pytest.raises(UserError, match=r"no_such\.png"):
+        people.run(config(), work)
+    assert json.loads((work / "status.json").read_text())["state"] == "FAILED"
+
+
 def test_labels_that_are_there_count_and_only_the_rest_is_asked_for(photos, config, tmp_path):
     work, truth = tmp_path / "work", photos[1]
     (work / "labels").mkdir(parents=True)

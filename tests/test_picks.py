@@ -29,6 +29,13 @@ def test_smallest_first_and_largest_first():
     assert (list(positions), list(scores)) == ([2, 0], [2.0, 0.3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, bool, np.int32, np.float32])
+def test_the_largest_of_numbers_of_any_kind(dtype):
+    positions, scores = picks.largest(np.array([0, 5, 3]).astype(dtype), 2, KEY)
+    assert list(positions) == [1, 2]
+    assert list(scores) == ([1, 1] if dtype is bool else [5, 3])
+
+
 def test_ties_go_to_the_smaller_position():
     values = np.array([1.0, 0.0, 0.0, 0.0, -1.0])
     assert list(picks.smallest(values, 4, KEY)[0]) == [4, 1, 2, 3]

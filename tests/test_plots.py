@@ -1,5 +1,6 @@
 """The figures, their command line, studies put together from several folders, files that lack."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, read_csv, results
 from matplotlib import image
+from matplotlib.axes import Axes
 from trials import compiled_once, config_of
 
 from tavaal_jax import run_study
@@ -110,6 +112,59 @@ def test_a_damaged_file_of_a_choice_is_named(parts, tmp_path):
     path.write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"tavaal/trial_0/diagnostics/cycle_1\.npz cannot be read"):
         plots.draw(tmp_path)
+
+
+def test_figure_1_shows_a_cycle_that_there_is(parts, tmp_path):
+    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+    for method in NAMES.split(","):
+        (tmp_path / method / "trial_0" / "diagnostics" / "cycle_0.npz").unlink()
+    there = tmp_path / "random" / "trial_0" / "diagnostics"
+    shutil.copy(there / "cycle_1.npz", there / "cycle_1 (copy).npz")
+    assert "plane.png" in plots.draw(tmp_path)
+    (there / "cycle_1.npz").rename(there / "cycle_6.npz")  # None of the fifth, or before it.
+    assert "plane.png" in plots.draw(tmp_path)
+
+
+def test_a_study_of_another_version_is_not_drawn(parts, tmp_path):
+    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text('{"config": {"a": 1}}')
+    with pytest.raises(UserError, match="is of another version of tavaal_jax"):
+        plots.draw(tmp_path)
+
+
+def test_names_with_dollars_are_shown_as_they_are(tmp_path):
+    from configs import digits
+
+    data = load(digits.get_config())
+    names = ("$5_$", "a$b", *data.class_names[2:])
+    arrays = {"index": np.arange(20), "rank": np.arange(20)}
+    plots.figures.pictures.contact_sheet(
+        {"$mine_$": arrays}, dataclasses.replace(data, class_names=names),
+        tmp_path / "picks.png", "set $^",
+    )  # fmt: skip
+    curves.accuracy(results(**{"$m_$": [[0.5, 0.6]]}), tmp_path / "accuracy.png", "$_$")
+    assert (tmp_path / "accuracy.png").exists()
+
+
+def test_every_class_of_the_plane_has_its_points_and_its_boundary(tmp_path, monkeypatch):
+    rng, contours, scatters = np.random.default_rng(0), [], []
+    points, labels = rng.normal(size=(80, 2)), np.arange(80) % 8
+    data = Dataset.from_arrays(points, labels)
+    x, y = np.meshgrid(np.linspace(-2, 2, 9), np.linspace(-2, 2, 9))
+    arrays = {
+        "labelled": np.arange(16), "index": np.arange(16, 20), "rank": np.arange(4),
+        "x": x[0], "y": y[:, 0], "classes": np.arange(81).reshape(9, 9) % 8,
+    }  # fmt: skip
+    for name, calls in (("contour", contours), ("scatter", scatters)):
+        whole = getattr(Axes, name)
+        monkeypatch.setattr(
+            Axes,
+            name,
+            lambda *a, whole=whole, calls=calls, **k: (calls.append(k), whole(*a, **k))[1],
+        )
+    plots.figures.pictures.plane({"random": arrays}, data, tmp_path / "plane.png", "eight")
+    assert len(contours) == 7
+    assert len(scatters) == 2 * 8 + 1
 
 
 def test_a_trial_of_an_unknown_method_is_drawn_as_well(parts, tmp_path):

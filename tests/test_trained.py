@@ -1,6 +1,7 @@
 """A trial's last model, written and read back."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data.labels import Known
 from tavaal_jax.engine import parts
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import cycle, setup, trained
+from tavaal_jax.report import files
+from tavaal_jax.study import cycle, handout, setup, trained
 
 
 def about(dataset):
@@ -100,10 +102,42 @@ def test_images_of_another_shape_are_refused(moons, shape):
     assert str(error.value) == f"images have shape {shape}: give [n, 2], n > 0"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_numbers_that_are_not_finite_are_refused(moons, value):
-    with pytest.raises(UserError, match=r"^images hold nan or infinity: give finite numbers$"):
+    with pytest.raises(UserError, match=r"^images hold nan, infinity or what float32 cannot"):
         load_model(moons[2]).predict_proba([[0.5, 1.0], [value, 0.0]])
+
+
+@pytest.mark.parametrize("wrong", [[[1.0, 2.0], [3.0]], [["a", "b"]], [[None, 1.0]]])
+def test_what_is_no_array_of_numbers_is_one_line(moons, wrong):
+    with pytest.raises(UserError, match="give ") as error:
+        load_model(moons[2]).predict(wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_in_an_old_ones_place_leaves_nothing_of_it(moons, digits, tmp_path):
+    shutil.copytree(moons[2] / "model", tmp_path, dirs_exist_ok=True)
+    handout.complete(tmp_path)
+    assert (tmp_path / handout.NAME).exists()
+    load_model(digits[2]).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "weights.npz"}
+    assert load_model(tmp_path).shape == (8, 8, 1)
+
+
+def test_a_save_that_was_cut_short_leaves_no_mixture(moons, digits, tmp_path, monkeypatch):
+    shutil.copytree(moons[2] / "model", tmp_path, dirs_exist_ok=True)
+    old, write = load_model(digits[2]), files.write
+
+    def stop(path, content):
+        if path.name == "model.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(files, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        old.save(tmp_path)
+    with pytest.raises(UserError, match="holds no model that can be read"):
+        load_model(tmp_path)
 
 
 def test_what_a_model_knows_of_itself(moons, digits):

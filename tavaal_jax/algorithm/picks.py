@@ -28,6 +28,8 @@ def smallest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = Non
 
 def largest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None) -> Picks:
     """The largest of `values [M]`."""
+    if values.dtype.kind in "bu":  # Which have no negatives.
+        values = values.astype(np.float32 if values.itemsize < 4 else np.float64)
     positions, scores = smallest(-values, count, key, labelled)
     return positions, -scores
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tavaal_jax import config as configs
 from tavaal_jax.data import cache, cityscapes, overview, sources
 from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.overview import Overview, thumbnail
@@ -56,6 +57,8 @@ class Dataset:
         any numbers. `class_names` (K of them) default to the numbers. Raises UserError for what
         does not fit.
         """
+        if name == configs.FOLDER:
+            raise UserError(f"name is {name!r}, which is people's own images: give another")
         train, test = _images(images, "images"), None
         labels = _labels(labels, train, "labels", least=-1)
         if (test_images is None) != (test_labels is None):
@@ -86,6 +89,11 @@ class Dataset:
         texts = np.array(list(map(str, ids if ids is not None else numbers)))
         if len(texts) != len(train) or len(np.unique(texts)) < len(texts):
             raise UserError(f"ids are {len(texts)}: give {len(train)} different ones")
+        for text in (*texts, *names):
+            if not _is_writable(text):
+                raise UserError(
+                    f"{str(text)!r} is an id or class name that no file can hold: rename it"
+                )
         return cls(name, train, labels, texts, test, answers, names)
 
     def only(self, available: np.ndarray) -> "Dataset":
@@ -195,6 +203,15 @@ def normaliser(config: Any, images: np.ndarray, known: Overview | None = None) -
     return Normaliser.constant(settings.mean, settings.deviation)
 
 
+def _is_writable(text):
+    """Whether a file in UTF-8 can hold it: names of files that are no UTF-8 come otherwise."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _array(values, name):
     try:
         return np.asarray(values)
@@ -204,6 +221,8 @@ def _array(values, name):
 
 def _images(images, name):
     images = _array(images, name)
+    if 0 in images.shape[1:]:
+        raise UserError(f"{name} have shape {images.shape}: give images, or features, of some size")
     if images.dtype != np.uint8:
         if images.dtype.kind not in "fiub" or images.ndim != 2:
             raise UserError(
@@ -221,6 +240,8 @@ def _images(images, name):
 
 
 def _labels(labels, images, name, least):
+    if np.ma.is_masked(labels):
+        raise UserError(f"{name} are masked: give -1 to those that are unknown")
     labels, count = _array(labels, name), len(images)
     if labels.ndim == 3 and images.ndim == 4:
         if labels.shape != images.shape[:3] or labels.dtype != np.uint8:

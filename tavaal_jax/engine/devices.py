@@ -233,7 +233,7 @@ def spread_program(
     It may call collectives over `AXIS`; what it returns is alike on all devices.
     """
     compiled = jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=None)
-    return _waited_for(compiled)
+    return waited_for(compiled)
 
 
 def _pmap(
@@ -250,11 +250,15 @@ def _pmap(
     compiled = jax.pmap(
         counted, axis_name=AXIS, in_axes=in_axes, out_axes=None, donate_argnums=donate
     )
-    return _waited_for(compiled)
+    return waited_for(compiled)
 
 
-def _waited_for(program: Callable[..., Any]) -> Callable[..., Any]:
-    """Programs with collectives in flight at the same time dead-lock CPU devices on few cores."""
+def waited_for(program: Callable[..., Any]) -> Callable[..., Any]:
+    """The program; on a CPU one that has ended when it returns.
+
+    Collectives in flight at the same time dead-lock CPU devices on few cores, and of a result that
+    could not be made, memory being full, nobody would hear: who reads it waits for ever.
+    """
     if jax.default_backend() != "cpu":
         return program
     return lambda *args: jax.block_until_ready(program(*args))

@@ -11,6 +11,8 @@ from tavaal_jax.errors import OutOfMemory
 
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
 """Variable of the environment: how many processes of a study share this machine's memory."""
+STREAMED = "--config.feed=streamed"
+"""What keeps images off the devices."""
 
 
 def of_device() -> int:
@@ -23,21 +25,26 @@ def of_device() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
 
 
+def smaller(config: Any, where: str = "") -> str:
+    """What to change where a training does not fit; `where` that changes the results."""
+    size, scored = config.batch_size, config.score_batch_size
+    text = f"lower batch_size ({size}), score_batch_size ({scored}) or the networks' widths{where}"
+    return text if config.feed == "streamed" else f"{text}, or give {STREAMED}"
+
+
 @contextlib.contextmanager
-def named(what: str, config: Any) -> Iterator[None]:
+def named(what: str, mend: str) -> Iterator[None]:
     """Within its context a device whose memory is full raises OutOfMemory, which says the mend.
 
-    `what` was being done; `config` has the keys that decide how much it needs.
+    `what` was being done. What was computed must be waited for within it.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         said = str(error).partition("\n")[0]
-        if not said.startswith("RESOURCE_EXHAUSTED"):
+        # What uses an array that could not be made says "INTERNAL: ... Out of memory".
+        if not (said.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in said):
             raise
-        size, scored = config.batch_size, config.score_batch_size
-        feed = "" if config.feed == "streamed" else ", or give --config.feed=streamed"
-        raise OutOfMemory(
-            f"{what}: a device's memory, {of_device() / 2**30:.1f} GiB, is full ({said[:200]})",
-            f"lower batch_size ({size}), score_batch_size ({scored}) or the networks' widths{feed}",
-        ) from error
+        size = f"{of_device() / 2**30:.1f} GiB"
+        text = f"{what}: a device's memory, {size}, is full ({said[:200]})"
+        raise OutOfMemory(text, mend) from error

@@ -96,7 +96,8 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
 
     def init(key: jax.Array, cycle: Any) -> tuple[LearnerState, Any]:
         learner, adversary = compiled(key, cycle)
-        return fill(learner), adversary
+        made_now: tuple[LearnerState, Any] = jax.block_until_ready((fill(learner), adversary))
+        return made_now
 
     return Programs(
         init=init,
@@ -112,7 +113,7 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
         losses=map_over(_loss_of_one, "losses"),
         values=map_over(_value_of_one, "value"),
         adversary=made.adversary,
-        classify=jax.jit(bind(_classify)),
+        classify=devices.waited_for(jax.jit(bind(_classify))),
     )
 
 

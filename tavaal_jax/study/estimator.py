@@ -18,6 +18,7 @@ from tavaal_jax.algorithm import picks as picking
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
+from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks, handout, trained
 from tavaal_jax.study import query as queries
@@ -80,9 +81,11 @@ class Learner(ClassifierMixin, BaseEstimator):
                 f"batch_size is {batch_size!r}: give 1 to {int(free.sum())}, the images that can be"
                 " picked"
             )
-        if not known.any():
-            return self._drawn(free, batch_size, return_utilities)
         dataset = _dataset(X, codes, classes, known | free)
+        if not known.any():
+            # What is wrong is said now, not after the first labels.
+            configs.check(self._settings(dataset))
+            return self._drawn(free, batch_size, return_utilities)
         if len(classes) < 2:
             raise UserError(
                 f"y has labels of {len(classes)} class: label images of two classes or more"
@@ -267,8 +270,9 @@ def _rows(every: np.ndarray, free: np.ndarray, indices: np.ndarray) -> np.ndarra
 def settings(dataset: Dataset) -> ConfigDict:
     """For a few hundred labels on a CPU: an MLP for features, a small ResNet for images."""
     config = configs.default()
-    labelled = int(dataset.known.sum())
-    config.update(subset=0, epochs=60, batch_size=max(2, min(32, labelled // 2 * 2)))
+    least = 2 * devices.device_count()
+    most = min(32, int(dataset.known.sum()))
+    config.update(subset=0, epochs=60, batch_size=max(least, most // least * least))
     if len(dataset.shape) == 1:
         config.augmentation.update(pad=0, flip=False)
         config.task.update(

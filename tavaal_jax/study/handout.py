@@ -16,9 +16,10 @@ from jax import export
 
 from tavaal_jax import models
 from tavaal_jax.report import files
+from tavaal_jax.study import trained
 from tavaal_jax.study.trained import Decoding, Model, load_model
 
-NAME = "predict.jaxexport"
+NAME, README = trained.HANDOUT
 PLATFORMS = ("cpu", "cuda", "tpu")
 _SHOWN = 10  # classes in README.txt
 
@@ -48,7 +49,7 @@ def complete(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> Non
     }
     if test is not None:
         record["test"] = dict(test)
-    files.write(folder / "README.txt", _readme(model, record))
+    files.write(folder / README, _readme(model, record))
     files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
 
 

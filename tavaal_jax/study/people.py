@@ -81,6 +81,19 @@ class _People:
 
     def run(self) -> None:
         """Until people have to answer, or nothing is left to ask."""
+        try:
+            self._run()
+        except BaseException as error:
+            if self._desk.status().get("state") == "TRAINING":
+                is_stop = isinstance(error, Interrupted | KeyboardInterrupt)
+                with contextlib.suppress(Exception):  # What is under way says more.
+                    self._set_state("STOPPED" if is_stop else "FAILED")
+            raise
+
+    def _set_state(self, state: str, **others: Any) -> None:
+        self._desk.write_status(**{**self._desk.status(), "state": state, **others})
+
+    def _run(self) -> None:
         desk = self._desk
         while True:
             number = max(desk.last(), 0)
@@ -153,16 +166,9 @@ class _People:
         if lacks is not None:
             self._work.say(f"cycle {number} needs {lacks}: more images are asked for")
             return self._desk.write_trained(number, {"skipped": lacks})
-        self._desk.write_status(**{**self._desk.status(), "state": "TRAINING", "cycle": number})
+        self._set_state("TRAINING", cycle=number)
         is_last = 0 < self._config.cycles <= self._trainings() + 1
-        try:
-            people_cycle.run(self._work, number, frozen, is_last)
-        except BaseException as error:
-            is_stop = isinstance(error, Interrupted | KeyboardInterrupt)
-            state = "STOPPED" if is_stop else "FAILED"
-            with contextlib.suppress(Exception):  # What is under way says more.
-                self._desk.write_status(**{**self._desk.status(), "state": state})
-            raise
+        people_cycle.run(self._work, number, frozen, is_last)
 
     def _wait(self, line: str) -> None:
         """Ends the program, or looks again later."""

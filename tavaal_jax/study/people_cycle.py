@@ -78,6 +78,22 @@ def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
     with config.unlocked():
         config.cycles = number + 1 if is_last or not candidates else number + 2
         config.budget -= asking.share(config.budget, config.folder.test_fraction, kept)
+    try:
+        _train(work, config, number, dataset)
+    except Unworkable as error:  # The config that it has begun with is not kept to.
+        work.desk.thaw(number)
+        checkpoints.remove(work.trial / "checkpoints")
+        mend = error.mend
+        if isinstance(error, Diverged):
+            mend = "lower the learning rates, or mend the method's value or pick"
+        raise UserError(
+            f"{error.what}: {mend}; the same command begins cycle {number} anew"
+        ) from error
+    _keep(work, number, frozen, len(dataset.test_images))
+
+
+def _train(work: Work, config: Any, number: int, dataset: Dataset) -> None:
+    """The trial's cycle `number`."""
     made = setup.prepare(config, work.method, dataset, setup.place(config, dataset), Delivered())
     about = trained.About(
         dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
@@ -92,19 +108,8 @@ def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
     recorder = lambda observe: Recorder(
         made, TRIAL, work.trial, about, tracker, lambda: None, observe, first
     )
-    try:
-        with memory.named(f"cycle {number}", config):
-            Trial(made, TRIAL, recorder, work.stop).run()
-    except Unworkable as error:  # The config that it has begun with is not kept to.
-        work.desk.thaw(number)
-        checkpoints.remove(work.trial / "checkpoints")
-        mend = error.mend
-        if isinstance(error, Diverged):
-            mend = "lower the learning rates, or mend the method's value or pick"
-        raise UserError(
-            f"{error.what}: {mend}; the same command begins cycle {number} anew"
-        ) from error
-    _keep(work, number, frozen, len(dataset.test_images))
+    with memory.named(f"cycle {number}", memory.smaller(config)):
+        Trial(made, TRIAL, recorder, work.stop).run()
 
 
 def _dataset(work: Work, number: int, frozen: Frozen) -> Dataset:

@@ -94,7 +94,7 @@ def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> Traine
     labels = known_from if dataset.has_maps else dataset.train_labels
     stages_before = cycle.names(config, METHODS[method], number)
     state = cycle.with_labels(made, labels, known_from)
-    with memory.named(f"training {method}", config):
+    with memory.named(f"training {method}", memory.smaller(config)):
         state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
         now = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
         for name in stages_before[: stages_before.index("select")]:
@@ -128,7 +128,8 @@ def values(trained: Trained) -> tuple[np.ndarray, Any, Any]:
 
 
 def _scoring(trained):
-    return memory.named(f"scoring by {trained.setup.method.name}", trained.setup.config)
+    mend = memory.smaller(trained.setup.config)
+    return memory.named(f"scoring by {trained.setup.method.name}", mend)
 
 
 def _choosing(trained, count, subset):

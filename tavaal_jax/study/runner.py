@@ -84,7 +84,8 @@ class Runner:
                 return True
 
             if processes.by_first(claim):
-                with memory.named(f"{name} trial {trial}", self._config):
+                mend = memory.smaller(self._config, " in a new --workdir")
+                with memory.named(f"{name} trial {trial}", mend):
                     Trial(prepared, trial, recorder, self._told.stop).run()
 
     def _setup(self, name: str) -> setup.Setup:

@@ -84,7 +84,7 @@ def place(config: Any, dataset: Dataset) -> Placed:
     decoded = not any(isinstance(x, Pictures) for x in arrays)
     fits = decoded and sum(x.nbytes for x in arrays) < memory.of_device() / 2
     if config.feed == "resident" or (config.feed == "auto" and fits):
-        with memory.named(f"{len(dataset.train_images):,} images", config):
+        with memory.named(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):
             placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)

@@ -126,6 +126,13 @@ def _stop_if_asked(stop: Stop) -> None:
         raise Interrupted(asked)
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    """Lets go of the frames that an error has passed, and with them of a trial's weights."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _named_after(config, dataset):
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -255,6 +262,7 @@ class _Study:
         )
 
     def _fault(self, error):
+        _forget_frames(error)
         self.faults.append(error)
         self.say(f"warning: {error}; the other trials go on")
 

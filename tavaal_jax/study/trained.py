@@ -24,6 +24,9 @@ from tavaal_jax.errors import UserError
 from tavaal_jax.report import files
 from tavaal_jax.study.setup import Setup
 
+HANDOUT = ("predict.jaxexport", "README.txt")
+"""What `handout` adds to a model's folder."""
+
 
 class About(NamedTuple):
     """What a model's user must know of the data it was trained on."""
@@ -98,6 +101,9 @@ class Model:
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
         folder = pathlib.Path(folder).expanduser()
+        for name in ("model.json", *HANDOUT):  # Of a model that was here before.
+            with files.named(folder / name):
+                (folder / name).unlink(missing_ok=True)
         tree = {
             "params": self.state.params,
             "stats": self.state.stats,
@@ -130,7 +136,10 @@ class Model:
 
     def _over(self, images: Any, part: Callable[[Said], Any]) -> np.ndarray:
         """A part of what T and R say of images `[n, ...]`, some at a time."""
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise UserError(f"images make no array ({error}): give all the same shape") from error
         if self.shape[-1] == 1 and images.ndim == len(self.shape):
             images = images[..., None]
         if images.shape[1:] != self.shape or not len(images):
@@ -138,14 +147,19 @@ class Model:
             raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise UserError("images hold nan or infinity: give finite numbers")
+        if images.dtype.kind not in "fiub":
+            raise UserError(f"images are {images.dtype}: give numbers")
+        if images.dtype != np.uint8:
+            with np.errstate(over="ignore"):
+                images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise UserError("images hold nan, infinity or what float32 cannot: give finite numbers")
         size = self.at_once
         parts = []
         for start in range(0, len(images), size):
             some = images[start : start + size]
             padded = np.resize(some, (size, *self.shape))
-            said = _say(self.learner, self.state, self.normalise, padded)
+            said = jax.block_until_ready(_say(self.learner, self.state, self.normalise, padded))
             parts.append(np.asarray(part(said)))
         return np.concatenate(parts)[: len(images)]
 

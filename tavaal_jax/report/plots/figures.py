@@ -46,6 +46,11 @@ def draw(
     rows = records.read_results(folder)
     if record is None or not rows:
         raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
+    if record.get("format") != files.FORMAT:
+        raise UserError(
+            f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
+            f" one reads {files.FORMAT}): draw its figures with that version"
+        )
     config = ConfigDict(record["config"])
     trials_there = files.trials(folder)
     curves.accuracy(rows, folder / "accuracy.png", config.dataset)
@@ -78,7 +83,7 @@ def draw(
     plane = dataset.is_plane
     if len(dataset.shape) == 1 and not plane:
         return drawn  # Features have no picture.
-    shown = min(4, last) if plane and cycle < 0 else last
+    shown = _fifth(found, trial) if plane and cycle < 0 else last
     chosen = {name: _arrays(there[trial]) for name, there in found[shown].items() if trial in there}
     picture, name = (
         (pictures.plane, "plane.png") if plane else (pictures.contact_sheet, "picks.png")
@@ -89,6 +94,12 @@ def draw(
         return [*drawn, name]
     pictures.maps(chosen, dataset, folder / "maps.png", title)
     return [*drawn, name, "maps.png"]
+
+
+def _fifth(found, trial):
+    """The fifth cycle, or the one before it, else after it, of which there are a trial's files."""
+    there = sorted(c for c, by in found.items() if any(trial in trials for trials in by.values()))
+    return max((cycle for cycle in there if cycle <= 4), default=there[0])
 
 
 def _title(dataset, trial, chosen):
@@ -161,8 +172,9 @@ def _choices(folder, there):
     found: dict[int, dict[str, dict[int, pathlib.Path]]] = {}
     for name, trial in there:
         for path in (files.trial_folder(folder, name, trial) / "diagnostics").glob("cycle_*.npz"):
-            cycle = int(path.stem.removeprefix("cycle_"))
-            found.setdefault(cycle, {}).setdefault(name, {})[trial] = path
+            cycle = path.stem.removeprefix("cycle_")
+            if cycle.isdecimal():  # Copies that people have made are not ours.
+                found.setdefault(int(cycle), {}).setdefault(name, {})[trial] = path
     return found
 
 

@@ -1,5 +1,6 @@
 """The picks themselves: points of the plane (Figure 1) and images (Figure 13)."""
 
+import itertools
 import math
 import pathlib
 
@@ -26,7 +27,7 @@ def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> 
         axis.set_axis_off()
     for axis, (name, arrays) in zip(axes.flat, subsets.items(), strict=False):
         labelled = np.isin(np.arange(len(points)), arrays["labelled"])
-        for number, colour in zip(range(dataset.classes), _CLASS_COLOURS, strict=False):
+        for number, colour in zip(range(dataset.classes), itertools.cycle(_CLASS_COLOURS)):
             mine = classes == number
             axis.scatter(*points[mine].T, s=4, color=colour, alpha=0.25, linewidths=0)
             known = mine & labelled
@@ -34,16 +35,20 @@ def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> 
                 *points[known].T, s=18, color=colour, edgecolors="white", linewidths=0.4,
                 label=f"labelled, class {number}",
             )  # fmt: skip
-        if np.ptp(arrays["classes"]) > 0:
+        said = np.unique(arrays["classes"])
+        for number in said[1:]:  # Two classes have one boundary.
             axis.contour(
-                arrays["x"], arrays["y"], arrays["classes"], levels=[0.5], colors="black",
-                linestyles="dashed", linewidths=1,
+                arrays["x"], arrays["y"], arrays["classes"] == number, levels=[0.5],
+                colors="black", linestyles="dashed", linewidths=1,
             )  # fmt: skip
         picks = points[arrays["index"][arrays["rank"] >= 0]]
         axis.scatter(*picks.T, s=36, color="black", marker="x", linewidths=1.4, label="picks")
         axis.set(title=name, xticks=[], yticks=[])
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    wide = 3 * columns  # Entries of a row of the legend, about.
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(wide, len(labels)), frameon=False
+    )
     figure.suptitle(title)
     style.save(figure, path)
 

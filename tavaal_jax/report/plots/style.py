@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tavaal_jax.report import files
 
@@ -51,5 +52,7 @@ def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> tu
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a figure as PNG, whole."""
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # A class may have a dollar in its name.
     figure.savefig(buffer, format="png", dpi=120)
     files.write(path, buffer.getvalue())
