@@ -84,6 +84,11 @@ def _parse(argv: list[str]) -> pathlib.Path:
         text = str(error.args[0] if error.args else error)
         if text[:1] == text[-1:] == "'":  # The repr of a text, as a KeyError holds it.
             text = text[1:-1].replace("\\n", " ").replace("\\'", "'")
+        name = text.strip("'\"")
+        for argument in argv:  # The name alone is said of a key that none is like.
+            key = argument.lstrip("-").partition("=")[0]
+            if key.startswith("config.") and name in key.split("."):
+                text = f"{key}: the config has no {name}; tavaal_jax/config.py lists all keys"
         raise UserError(f"the flags cannot be read: {' '.join(text.split())}") from error
     if len(rest) > 1:
         raise UserError(f"unknown argument {rest[1]!r}: flags are written --name=value")

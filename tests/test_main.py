@@ -35,6 +35,8 @@ def call(monkeypatch, capsys, tmp_path, request):
 WRONG = {
     "unknown key": (["--config.lerning_rate=1"], "lerning_rate"),
     "unknown group": (["--config.tusk.widths=(4,)"], "tusk"),
+    "a key like none": (["--config.foo=1"], "config.foo: the config has no foo; tavaal_jax/config"),
+    "a group like none": (["--config.foo.bar=1"], "config.foo.bar: the config has no foo; tavaal"),
     "wrong type": (["--config.epochs=many"], "epochs"),
     "unknown flag": (["--wrokdir=x"], "wrokdir"),
     "stray argument": (["digits"], "unknown argument 'digits'"),

@@ -1,6 +1,7 @@
 """The figures, their command line, studies put together from several folders, files that lack."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,17 @@ def test_a_study_of_another_version_is_not_drawn(parts, tmp_path):
     (tmp_path / "config.json").write_text('{"config": {"a": 1}}')
     with pytest.raises(UserError, match="is of another version of tavaal_jax"):
         plots.draw(tmp_path)
+
+
+def test_the_figure_of_people_is_left_alone(parts, tmp_path):
+    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["config"]["dataset"] = "folder"
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    before = (tmp_path / "accuracy.png").read_bytes()
+    with pytest.raises(UserError, match=r"is people's, whose accuracy\.png each training draws"):
+        plots.draw(tmp_path)
+    assert (tmp_path / "accuracy.png").read_bytes() == before
 
 
 def test_names_with_dollars_are_shown_as_they_are(tmp_path):

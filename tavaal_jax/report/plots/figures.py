@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.errors import UserError
@@ -52,6 +53,8 @@ def draw(
             f" one reads {files.FORMAT}): draw its figures with that version"
         )
     config = ConfigDict(record["config"])
+    if config.dataset == configs.FOLDER:
+        raise UserError(f"{folder} is people's, whose accuracy.png each training draws anew itself")
     trials_there = files.trials(folder)
     curves.accuracy(rows, folder / "accuracy.png", config.dataset)
     drawn = ["accuracy.png"]
