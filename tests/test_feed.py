@@ -19,7 +19,7 @@ from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.feed import Ahead, Reads, feed
 from tavaal_jax.data.plans import Corners, Given, More, Plan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
-from tavaal_jax.engine import devices, programs, steps
+from tavaal_jax.engine import devices, memory, programs, steps
 from tavaal_jax.engine.programs import Candidate, Inspected
 from tavaal_jax.study import setup
 from tavaal_jax.study.study import run_study
@@ -297,7 +297,7 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
      ("streamed", 10**9, Streamed)],
 )  # fmt: skip
 def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, memory, kind):
-    monkeypatch.setattr(devices, "memory", lambda: memory)
+    monkeypatch.setattr(memory, "of_device", lambda: memory)
     placed = setup.place(config_of(feed=asked), dataset())
     assert [type(one) for one in placed] == [kind, kind]
 
