@@ -292,12 +292,12 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
 
 
 @pytest.mark.parametrize(
-    ("asked", "memory", "kind"),
+    ("asked", "size", "kind"),
     [("auto", 10**9, Resident), ("auto", 1000, Streamed), ("resident", 1000, Resident),
      ("streamed", 10**9, Streamed)],
 )  # fmt: skip
-def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, memory, kind):
-    monkeypatch.setattr(memory, "of_device", lambda: memory)
+def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, size, kind):
+    monkeypatch.setattr(memory, "of_device", lambda: size)
     placed = setup.place(config_of(feed=asked), dataset())
     assert [type(one) for one in placed] == [kind, kind]
 
