@@ -83,7 +83,7 @@ except tv.UserError as error:
 """
 
 
-@pytest.mark.parametrize("parallel", ["data", "trials"])
+@pytest.mark.parametrize("parallel", ["data", pytest.param("trials", marks=pytest.mark.slow)])
 def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
     flags = os.environ["XLA_FLAGS"].replace("count=4", "count=1")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
