@@ -123,7 +123,9 @@ def learner(ranking_loss):
 SCHEDULE = Schedule(np.int32(0), np.float32(0.1), np.True_, np.False_)
 
 
-@pytest.mark.parametrize("ranking_loss", [losses.ranking, losses.margin])
+@pytest.mark.parametrize(
+    "ranking_loss", [losses.ranking, pytest.param(losses.margin, marks=pytest.mark.slow)]
+)
 def test_images_without_a_labelled_pixel_weigh_nothing(rng, ranking_loss):
     """The pairs of equation (1) are (0, 5), (1, 4), (2, 3): of image 1 nothing is known."""
     images = rng.normal(size=(6, 4, 4, 3)).astype(np.float32)
@@ -176,6 +178,7 @@ def test_a_batch_without_any_label_changes_nothing(rng):
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_whole_batch_whatever_the_devices(rng):
     images = rng.normal(size=(8, 4, 4, 3)).astype(np.float32)
     labels = maps(rng, 8, (4, 4))
