@@ -57,6 +57,12 @@ def test_any_other_fault_stays_what_it_is(error):
     assert caught.value is error
 
 
+def test_of_several_processes_one_alone_is_lost_by_the_others(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(jax.errors.JaxRuntimeError), memory.named("a trial", "mend"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+
 def test_a_trial_that_does_not_fit_leaves_the_others_alone(tmp_path):
     config = config_of(**{"discriminator.hidden": HUGE})
     config.update(methods="random,vaal", trials=1)

@@ -36,14 +36,16 @@ def smaller(config: Any, where: str = "") -> str:
 def named(what: str, mend: str) -> Iterator[None]:
     """Within its context a device whose memory is full raises OutOfMemory, which says the mend.
 
-    `what` was being done. What was computed must be waited for within it.
+    `what` was being done. What was computed must be waited for within it. Of several processes one
+    alone may meet it, which the others then lose: there it stays a fault with its traceback.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         said = str(error).partition("\n")[0]
         # What uses an array that could not be made says "INTERNAL: ... Out of memory".
-        if not (said.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in said):
+        is_full = said.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in said
+        if not is_full or jax.process_count() > 1:
             raise
         size = f"{of_device() / 2**30:.1f} GiB"
         text = f"{what}: a device's memory, {size}, is full ({said[:200]})"
