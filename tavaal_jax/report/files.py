@@ -105,6 +105,15 @@ def order(trial: tuple[str, int]) -> tuple[int, str, int]:
 # config.json
 
 
+def check_readable(folder: pathlib.Path, record: dict[str, Any], what: str) -> None:
+    """Raises UserError where config.json, `record`, is of another format: `what` was to be done."""
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
+            f" one reads {FORMAT}): {what} with that version"
+        )
+
+
 def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
     """UserError if the folder holds results of a config that differs in what changes results.
 

@@ -68,11 +68,7 @@ def write(
     record, rows = files.read_config(folder), records.read_results(folder)
     if record is None or not rows:
         raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
-    if record.get("format") != files.FORMAT:
-        raise UserError(
-            f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
-            f" one reads {files.FORMAT}): make its page with that version"
-        )
+    files.check_readable(folder, record, "make its page")
     diagnostics, damaged = records.all_diagnostics(folder)
     faults: list[UserError] = []
     if dataset is None:

@@ -47,11 +47,7 @@ def draw(
     rows = records.read_results(folder)
     if record is None or not rows:
         raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
-    if record.get("format") != files.FORMAT:
-        raise UserError(
-            f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
-            f" one reads {files.FORMAT}): draw its figures with that version"
-        )
+    files.check_readable(folder, record, "draw its figures")
     config = ConfigDict(record["config"])
     if config.dataset == configs.FOLDER:
         raise UserError(f"{folder} is people's, whose accuracy.png each training draws anew itself")
