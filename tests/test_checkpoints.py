@@ -1,5 +1,7 @@
 """Saving and restoring LoopState."""
 
+import concurrent.futures
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +143,18 @@ def test_checkpoints_of_another_method_are_not_taken_for_this_ones(state, tmp_pa
         pytest.raises(TrialError, match="none of the checkpoints"),
     ):
         checkpoints.restore(state)
+
+
+def test_two_threads_save_at_the_same_time(state, tmp_path):
+    """What Orbax counts its saves with is one number of the whole process."""
+
+    def save_often(folder):
+        saved(folder, *(state.replace(step=step) for step in range(8)))
+        return numbers(folder)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(save_often, [tmp_path / "one", tmp_path / "other"]))
+    assert found == [[6, 7], [6, 7]]
 
 
 def test_a_state_can_be_given_up_while_it_is_written(state, tmp_path):

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import threading
 import time
 import warnings
 from typing import Any
@@ -15,6 +16,7 @@ from tavaal_jax.errors import TrialError
 from tavaal_jax.report.files import named
 
 _COUNTERS = ("cycle", "stage", "step")
+_SAVING = threading.Lock()  # Orbax numbers the saves it begins by one counter of the process.
 
 
 class Checkpoints:
@@ -58,7 +60,7 @@ class Checkpoints:
         counters, arrays = _split(state)
         # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
-        with named(self._folder):
+        with _SAVING, named(self._folder):
             self._manager.save(
                 1 + max(self._manager.all_steps(), default=-1),
                 args=ocp.args.Composite(
