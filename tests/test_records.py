@@ -9,6 +9,7 @@ import pytest
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records
+from tavaal_jax.report.diagnostics import ALWAYS
 
 
 def result(method, trial, cycle=0, value=0.5):
@@ -214,12 +215,25 @@ def test_a_table_has_six_digits_and_empty_cells(tmp_path):
 def test_diagnostics_of_all_trials_carry_method_and_trial(tmp_path):
     for name, trial in (("tavaal", 1), ("random", 0)):
         folder = leave(tmp_path, name, trial)
-        records.write_table(folder / "diagnostics.csv", ("cycle", "kl"), [{"cycle": 0}])
+        records.write_table(folder / "diagnostics.csv", (*ALWAYS, "kl"), [dict.fromkeys(ALWAYS, 2)])
     leave(tmp_path, "vaal", 0)
+    rows = dict.fromkeys(ALWAYS, "2")
     assert records.read_diagnostics(tmp_path) == [
-        {"method": "random", "trial": 0, "cycle": "0", "kl": ""},
-        {"method": "tavaal", "trial": 1, "cycle": "0", "kl": ""},
+        {"method": "random", "trial": 0, **rows, "kl": ""},
+        {"method": "tavaal", "trial": 1, **rows, "kl": ""},
     ]
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_diagnostics_without_what_figures_need_are_named_and_left_out(tmp_path, name):
+    rest = {other: 2 for other in ALWAYS if other != name}
+    for method, fields in (("random", tuple(rest)), ("vaal", tuple(ALWAYS))):
+        path = leave(tmp_path, method, 0) / "diagnostics.csv"
+        records.write_table(path, fields, [rest])
+    found, (column, cell) = records.all_diagnostics(tmp_path)
+    assert found == []
+    assert f"random/trial_0/diagnostics.csv cannot be read (no column '{name}')" in str(column)
+    assert "vaal/trial_0/diagnostics.csv cannot be read (could not convert" in str(cell)
 
 
 # The log

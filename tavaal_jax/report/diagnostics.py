@@ -12,6 +12,7 @@ import numpy as np
 from scipy import spatial, stats
 from sklearn import metrics
 
+ALWAYS = ("cycle", "labelled", "picks_class_entropy")  # Of these, a row without has a fault.
 FIELDS = (
     "cycle",
     "labelled",  # images in L when the choice was made

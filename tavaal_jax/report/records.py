@@ -216,6 +216,9 @@ def all_diagnostics(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[U
             rows = files.read_csv(path)
             for row in rows:
                 [float(text) for text in row.values() if text]
+                [float(row[name]) for name in diagnostics.ALWAYS]
+        except KeyError as error:
+            faults.append(UserError(f"{path} cannot be read (no column {error}): put back a copy"))
         except UserError as error:
             faults.append(error)
         except (TypeError, ValueError) as error:
