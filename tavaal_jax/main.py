@@ -110,11 +110,11 @@ def _say(text: str) -> None:
 
 def _run(argv: list[str]) -> None:
     """The study that `argv` describes, and its table."""
+    file = _parse(argv)  # Before what takes seconds to import.
     from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
     from tavaal_jax.study.study import run_study
 
-    file = _parse(argv)
     # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
     logging.set_verbosity(logging.ERROR)
     if _DISTRIBUTED.value:
@@ -139,15 +139,27 @@ def _run(argv: list[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _of_another_process(error: RuntimeError) -> int:
+    """Says what another process has met with, `-> exit code`; raises what is this one's own."""
+    import jax
+
+    from tavaal_jax.engine import processes
+
+    if isinstance(error, processes.Elsewhere):
+        _say(f"error: {error}")
+        return 1
+    lost = _DISTRIBUTED.value and isinstance(error, jax.errors.JaxRuntimeError)
+    if not (lost and guard.is_loss(error)):
+        raise error
+    _say(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})")
+    return guard.LOST
+
+
 def main(argv: list[str]) -> int:
     """Runs the study that `argv` describes; returns the exit code.
 
     A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
     """
-    import jax
-
-    from tavaal_jax.engine import processes
-
     code = 0
     try:
         _run(argv)
@@ -158,22 +170,18 @@ def main(argv: list[str]) -> int:
         if not error.told:
             _say(f"error: {error}")
         code = 2
-    except jax.errors.JaxRuntimeError as error:
-        if not (_DISTRIBUTED.value and guard.is_loss(error)):
-            raise
-        _say(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})")
-        code = guard.LOST
-    except processes.Elsewhere as error:
-        _say(f"error: {error}")
-        code = 1
     except KeyboardInterrupt:
         _say("stopped by SIGINT; the same command continues")
         code = 130
     except Interrupted as error:
+        from tavaal_jax.engine import processes
+
         name = signal.Signals(error.number).name
         if processes.is_first():
             _say(f"stopped by {name}; everything is saved, the same command continues")
         code = 128 + error.number
+    except RuntimeError as error:
+        code = _of_another_process(error)
     return code
 
 

@@ -94,7 +94,8 @@ def make(folder, pool, values=VALUES, diagnosed=True, **changes):
             write_log(trial, len(curve))
             if diagnosed:
                 (trial / "diagnostics.csv").write_text(
-                    f"cycle,picks_loss,picks_spread\n0,{1 + number},0.5\n1,{2 + number},0.7\n"
+                    "cycle,labelled,picks_class_entropy,picks_loss,picks_spread\n"
+                    f"0,10,1.5,{1 + number},0.5\n1,20,1.5,{2 + number},0.7\n"
                 )
     rows = records.all_results(folder)[0]
     records.write_results(folder, rows)
@@ -315,13 +316,16 @@ def test_without_diagnostics(tmp_path, dataset):
 
 
 def test_damaged_diagnostics_are_left_out_and_named(study):
-    (study / "tavaal" / "trial_1" / "diagnostics.csv").write_text("cycle,picks_loss\n0,torn\n")
+    (study / "tavaal" / "trial_1" / "diagnostics.csv").write_text("cycle,labelled\n0,torn\n")
     (study / "tavaal" / "trial_1" / "diagnostics").mkdir()
     (study / "tavaal" / "trial_1" / "diagnostics" / "cycle_0.npz").write_bytes(b"no zip")
     found = written(study)
     assert "tavaal/trial_1/diagnostics.csv cannot be read" in "".join(found.text)
     (table,) = (table for table in found.tables if "true loss of the picks" in table[0])
-    assert table[1:] == [["random", "2.000 ± 0.707"], ["tavaal", "1.500"]]
+    assert table[1:] == [
+        ["random", "2.000 ± 0.707", "1.500 ± 0.000"],
+        ["tavaal", "1.500", "1.500"],
+    ]
 
 
 def test_damaged_picks_are_named_when_the_page_is_written(study):

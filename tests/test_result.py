@@ -17,7 +17,7 @@ def folder(tmp_path):
         values = [0.25 * (1 + c + trial) for c in range(2)]
         records.write_results(mine, results_of("tavaal", trial, values))
         (mine / "picks.csv").write_text("cycle,rank,index,id,score\n0,0,7,train_7,0.5\n")
-        (mine / "diagnostics.csv").write_text("cycle,kl\n0,1.5\n")
+        (mine / "diagnostics.csv").write_text("cycle,labelled,picks_class_entropy\n0,10,1.5\n")
     return tmp_path
 
 
@@ -39,7 +39,8 @@ def test_picks_are_arrays(folder):
 
 def test_diagnostics_and_the_models_folder(folder):
     result = StudyResult(folder)
-    expected = {"method": "tavaal", "trial": 0, "cycle": "0", "kl": "1.5"}
+    row = {"cycle": "0", "labelled": "10", "picks_class_entropy": "1.5"}
+    expected = {"method": "tavaal", "trial": 0, **row}
     assert result.diagnostics() == [expected, {**expected, "trial": 1}]
     assert result.model_folder("tavaal", 1) == folder / "tavaal" / "trial_1" / "model"
 

@@ -43,7 +43,9 @@ def test_a_table_shows_what_is_missing_and_every_metric():
 def test_both_files_are_written_from_the_rows_and_the_trials_diagnostics(tmp_path):
     trial = files.trial_folder(tmp_path, "tavaal", 0)
     trial.mkdir(parents=True)
-    (trial / "diagnostics.csv").write_text("cycle,picks_loss\n0,1.25\n")
+    (trial / "diagnostics.csv").write_text(
+        "cycle,labelled,picks_class_entropy,picks_loss\n0,10,1.5,1.25\n"
+    )
     table = results(**VALUES)
     summary.write(tmp_path, table, "moons")
     assert list(read_csv(tmp_path / "summary.csv")[0]) == list(statistics.FIELDS)

@@ -9,8 +9,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy import spatial, stats
-from sklearn import metrics
+import scipy
 
 ALWAYS = ("cycle", "labelled", "picks_class_entropy")  # Of these, a row without has a fault.
 FIELDS = (
@@ -77,8 +76,10 @@ def of_choice(choice: Choice, counts: np.ndarray, labelled_counts: np.ndarray) -
         values["overlap_highest_predicted"] = _overlap(picked, choice.predicted)
         predicted = choice.predicted[known]
         if len(losses) and np.ptp(predicted) > 0 and np.ptp(losses) > 0:
-            values["spearman"] = stats.spearmanr(predicted, losses).statistic
+            values["spearman"] = scipy.stats.spearmanr(predicted, losses).statistic
     if choice.logits is not None and choice.labelled_logits is not None:
+        from sklearn import metrics
+
         likelihood = 1 / (1 + np.exp(-choice.logits.astype(np.float64)))
         values["discriminator_mean"] = likelihood.mean()
         values["discriminator_deviation"] = likelihood.std()
@@ -106,7 +107,7 @@ def class_entropy(counts: np.ndarray) -> float:
     log K where all classes are alike; 0 where no pixel has one.
     """
     by_class = counts.sum(0, dtype=np.int64)
-    return float(stats.entropy(by_class[by_class > 0])) if by_class.any() else 0.0
+    return float(scipy.stats.entropy(by_class[by_class > 0])) if by_class.any() else 0.0
 
 
 class Plane(NamedTuple):
@@ -151,9 +152,10 @@ def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
     values = {}
     boundary = plane.boundary()
     if len(boundary):
-        values["picks_boundary_distance"] = float(spatial.KDTree(boundary).query(picks)[0].mean())
+        distances, _ = scipy.spatial.KDTree(boundary).query(picks)
+        values["picks_boundary_distance"] = float(distances.mean())
     if len(picks) > 1:
-        values["picks_spread"] = float(spatial.distance.pdist(picks).mean())
+        values["picks_spread"] = float(scipy.spatial.distance.pdist(picks).mean())
     return values
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from tavaal_jax.algorithm.methods import BASELINE
 
@@ -45,7 +45,7 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
     found = {"difference": float(differences.mean())}
     if len(differences) > 1:
         if np.ptp(differences) > 0:
-            interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+            interval = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
             found |= {"low": float(interval.low), "high": float(interval.high)}
         if differences.any():
             found["p"] = _signed_rank(differences)
@@ -54,7 +54,7 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of `count` (Wilson, JASA 1927)."""
-    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -65,7 +65,7 @@ def _signed_rank(differences: np.ndarray) -> float:
     p of a study. Zeros are dropped, as Wilcoxon does.
     """
     differences = differences[differences != 0]
-    ranks = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)  # Ties have halves.
+    ranks = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # Ties have halves.
     patterns = np.ones(1)  # How many have each sum of positive ranks.
     for rank in ranks:
         patterns = np.concatenate([patterns, np.zeros(rank)])

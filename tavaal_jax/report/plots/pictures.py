@@ -5,7 +5,6 @@ import math
 import pathlib
 
 import numpy as np
-from matplotlib import patches
 
 from tavaal_jax.data import cityscapes
 from tavaal_jax.report.plots import style
@@ -122,6 +121,8 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
             shown = _of_map(dataset.train_images[index], dataset.train_labels[index], predicted)
             for axis, picture in zip(line, shown, strict=True):
                 axis.imshow(picture if picture.ndim == 3 else palette[picture])
+    from matplotlib import patches
+
     handles = [
         patches.Patch(color=colour / 255, label=label)
         for label, colour in zip(dataset.class_names, palette, strict=False)

@@ -1,14 +1,16 @@
-"""What all figures share: one method has one colour and one marker everywhere."""
+"""What all figures share: one method has one colour and one marker everywhere.
+
+Matplotlib, half a second, is imported where something is drawn: a wrong flag need not wait for it.
+"""
 
 import io
 import pathlib
-from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from typing import TYPE_CHECKING, Any
 
 from tavaal_jax.report import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind people; markers tell them apart in grey.
 COLOURS = {
@@ -39,8 +41,11 @@ def marker(method: str) -> str:
     return _MARKERS.get(method, "*")
 
 
-def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> tuple[Figure, Any]:
+def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> "tuple[Figure, Any]":
     """A figure and its axes, always as a square array, without upper and right spines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)  # pyplot would keep the figure, and a backend, for the whole process.
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -49,8 +54,10 @@ def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> tu
     return figure, grid
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: "Figure", path: pathlib.Path) -> None:
     """Writes a figure as PNG, whole."""
+    from matplotlib.text import Text
+
     buffer = io.BytesIO()
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # A class may have a dollar in its name.
