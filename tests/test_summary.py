@@ -100,6 +100,30 @@ def test_a_method_alone_has_no_differences():
     assert "| `tavaal` | 0.250 | - | - |" in text
 
 
+def test_methods_are_compared_with_each_other():
+    curves = {"random": [[0.2, 0.4]] * 3, "vaal": [[0.3, 0.5], [0.3, 0.52], [0.3, 0.5]]}
+    alone = summary.markdown(results(**curves), [], "t")
+    assert "against each other" not in alone  # The difference to random says it all.
+    curves["tavaal"] = [[0.3, 0.48], [0.3, 0.5], [0.3, 0.5]]
+    text = summary.markdown(results(**curves), [], "t")
+    assert "## Test accuracy: methods against each other" in text
+    assert "| less | `random` | `vaal` | `tavaal` |" in text
+    # Means under the curves 0.300; 0.400, 0.410, 0.400; 0.390, 0.400, 0.400.
+    assert "| `random` | - | -0.103* | -0.097* |" in text
+    assert "| `vaal` | +0.103* | - | +0.007 |" in text
+    assert "| `tavaal` | +0.097* | -0.007 | - |" in text
+
+
+def test_without_random_two_are_compared_with_each_other():
+    rows = results(vaal=[[0.3, 0.5]], tavaal=[[0.4, 0.5]])
+    assert summary.against_each_other(rows, "accuracy").body == [
+        ["`vaal`", "-", "-0.050"],
+        ["`tavaal`", "+0.050", "-"],
+    ]
+    few = results(vaal=[[0.3]], tavaal=[[0.4]])  # No curve, no mean under it.
+    assert summary.against_each_other(few, "accuracy").body == []
+
+
 def test_what_the_next_labels_would_bring_stands_in_it():
     long = summary.markdown(results(random=[[0.5, 0.6, 0.7, 0.74]] * 3), [], "t")
     assert "## What the next labels would bring" in long

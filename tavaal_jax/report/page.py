@@ -182,6 +182,9 @@ def _results(study):
         if compared:
             head = f"difference to {BASELINE} per number of labels"
             tables[head] = summary.differences(table, metric)
+        duels = summary.against_each_other(study.rows, metric)
+        if duels.body:
+            tables["methods against each other"] = duels
         for head, cells in tables.items():
             label = f"Test {metric}: {head}"
             parts += [f"<h3>{markup.text(label)}</h3>", markup.table(cells, label)]

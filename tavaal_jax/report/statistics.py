@@ -4,6 +4,7 @@ A row of summary.csv is a method, a metric and a number of labels; `area` is the
 under its curve over labels, `saved` the labels that a method saves at random's final value.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,6 +97,20 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
                 saved = labels_saved(mine, theirs)
                 table.append({"method": method, "metric": f"{metric} saved", "mean": saved})
     return table
+
+
+def against_each_other(
+    rows: Sequence[Mapping[str, Any]], metric: str
+) -> dict[tuple[str, str], dict[str, float]]:
+    """`{(one, other): paired(one less other)}` of the means under the curves, where both are."""
+    every, found = curves(rows, metric), {}
+    for one, other in itertools.combinations(every, 2):
+        pair = paired(*map(area, in_common(every[one], every[other])))
+        if pair:
+            signs = {"difference": "difference", "low": "high", "high": "low"}
+            found[one, other] = pair
+            found[other, one] = pair | {k: -pair[v] for k, v in signs.items() if v in pair}
+    return found
 
 
 def row_of(method, metric, values, baseline):
