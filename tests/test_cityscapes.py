@@ -386,7 +386,7 @@ def test_tfds_gives_what_the_folders_give(tmp_path):
 # The whole program, on frames that are lower than the windows
 
 FLAGS = (
-    "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
+    "--config.methods=tavaal", "--config.trials=1", "--config.cycles=2",
     "--config.epochs=2", "--config.batch_size=2", "--config.initial=2", "--config.budget=1",
     "--config.subset=0", "--config.augmentation.crop=96",
     "--config.task.widths=(4, 4, 4, 8, 8, 8, 8, 8)",
