@@ -185,6 +185,18 @@ def test_tables_hold_the_figures_of_the_summary(study):
         assert table in shown
 
 
+def test_methods_are_compared_with_each_other(tmp_path, dataset):
+    values = {"random": [[0.5, 0.7, 0.9]] * 2, "vaal": [[0.5, 0.6, 0.9]] * 2, "tavaal": [[0.5] * 3]}
+    found = written(make(tmp_path, dataset, values))
+    (table,) = (table for table in found.tables if table[0][0] == "less")
+    assert table[1:] == [
+        ["random", "-", "+0.050", "+0.200"],
+        ["vaal", "-0.050", "-", "+0.150"],
+        ["tavaal", "-0.200", "-0.150", "-"],
+    ]
+    assert summary.OF_DUELS in "".join(found.text)
+
+
 def test_head_and_times(study):
     found = written(study)
     shown = "".join(found.text)

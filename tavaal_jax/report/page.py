@@ -187,7 +187,10 @@ def _results(study):
             tables["methods against each other"] = duels
         for head, cells in tables.items():
             label = f"Test {metric}: {head}"
-            parts += [f"<h3>{markup.text(label)}</h3>", markup.table(cells, label)]
+            parts.append(f"<h3>{markup.text(label)}</h3>")
+            if cells is duels:
+                parts.append(f"<p>{markup.text(summary.OF_DUELS)}</p>")
+            parts.append(markup.table(cells, label))
     return "\n".join(parts)
 
 
