@@ -184,3 +184,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*file/checkpoints .*the same command"):
         Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_a_folder_that_has_become_a_file_is_named(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(UserError, match=r"checkpoints \(Not a directory\): see to its folder"):
+        checkpoints.restore(state)

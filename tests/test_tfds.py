@@ -56,7 +56,7 @@ def test_a_tfds_config_runs_to_its_end(data_dir, run_main, tmp_path):
 )
 def test_every_tfds_config_runs_to_its_end(config, data_dir, run_main, tmp_path):
     # One of each way to pick: every method on images is tested in test_study.
-    kinds = ("random", "mc_dropout", "coreset", "badge", "tavaal")
+    kinds = ("random", "mc_dropout", "coreset", "tavaal", "badge")
     methods = kinds if config == "cifar10" else ("tavaal",)
     check_a_run(config, methods, data_dir, run_main, tmp_path)
 

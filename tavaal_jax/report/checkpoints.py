@@ -75,8 +75,9 @@ class Checkpoints:
         `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
         moved aside with a warning; TrialError where there are some and none can be read.
         """
-        if not any(self._folder.iterdir()):
-            return None
+        with named(self._folder):
+            if not any(self._folder.iterdir()):
+                return None
         numbers = sorted(self._manager.all_steps(), reverse=True)
         for number in numbers:
             try:
