@@ -194,7 +194,7 @@ def test_methods_are_compared_with_each_other(tmp_path, dataset):
         ["vaal", "-0.050", "-", "+0.150"],
         ["tavaal", "-0.200", "-0.150", "-"],
     ]
-    assert summary.OF_DUELS in "".join(found.text)
+    assert summary.OF_PAIRS in "".join(found.text)
 
 
 def test_head_and_times(study):

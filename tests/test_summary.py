@@ -116,12 +116,12 @@ def test_methods_are_compared_with_each_other():
 
 def test_without_random_two_are_compared_with_each_other():
     rows = results(vaal=[[0.3, 0.5]], tavaal=[[0.4, 0.5]])
-    assert summary.against_each_other(rows, "accuracy").body == [
+    assert summary.pairwise(rows, "accuracy").body == [
         ["`vaal`", "-", "-0.050"],
         ["`tavaal`", "+0.050", "-"],
     ]
     few = results(vaal=[[0.3]], tavaal=[[0.4]])  # No curve, no mean under it.
-    assert summary.against_each_other(few, "accuracy").body == []
+    assert summary.pairwise(few, "accuracy").body == []
 
 
 def test_what_the_next_labels_would_bring_stands_in_it():

@@ -175,21 +175,21 @@ def _results(study):
             f" <code>{BASELINE}</code> has at the end.</p>"
         )
     for metric in dict.fromkeys(row["metric"] for row in study.rows):
-        tables = {
-            "over the whole curve": summary.overall(table, metric),
-            "mean ± standard deviation per number of labels": summary.means(table, metric),
-        }
+        tables = [
+            ("over the whole curve", summary.overall(table, metric), ""),
+            ("mean ± standard deviation per number of labels", summary.means(table, metric), ""),
+        ]
         if compared:
             head = f"difference to {BASELINE} per number of labels"
-            tables[head] = summary.differences(table, metric)
-        duels = summary.against_each_other(study.rows, metric)
-        if duels.body:
-            tables["methods against each other"] = duels
-        for head, cells in tables.items():
+            tables.append((head, summary.differences(table, metric), ""))
+        pairs = summary.pairwise(study.rows, metric)
+        if pairs.body:
+            tables.append(("methods against each other", pairs, summary.OF_PAIRS))
+        for head, cells, note in tables:
             label = f"Test {metric}: {head}"
             parts.append(f"<h3>{markup.text(label)}</h3>")
-            if cells is duels:
-                parts.append(f"<p>{markup.text(summary.OF_DUELS)}</p>")
+            if note:
+                parts.append(f"<p>{markup.text(note)}</p>")
             parts.append(markup.table(cells, label))
     return "\n".join(parts)
 

@@ -99,17 +99,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
     return table
 
 
-def against_each_other(
+def pairwise(
     rows: Sequence[Mapping[str, Any]], metric: str
 ) -> dict[tuple[str, str], dict[str, float]]:
     """`{(one, other): paired(one less other)}` of the means under the curves, where both are."""
     every, found = curves(rows, metric), {}
+    mirrored = {"difference": "difference", "low": "high", "high": "low"}
     for one, other in itertools.combinations(every, 2):
         pair = paired(*map(area, in_common(every[one], every[other])))
         if pair:
-            signs = {"difference": "difference", "low": "high", "high": "low"}
             found[one, other] = pair
-            found[other, one] = pair | {k: -pair[v] for k, v in signs.items() if v in pair}
+            found[other, one] = pair | {k: -pair[v] for k, v in mirrored.items() if v in pair}
     return found
 
 

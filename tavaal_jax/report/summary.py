@@ -33,7 +33,7 @@ OF_HINTS = (
     "By each method's curve so far, with 95 % interval; where that is less than the labels are"
     " worth, it is time to stop."
 )
-OF_DUELS = (
+OF_PAIRS = (
     "Mean under the curve, the row's less the column's, paired by trial; * where its 95 % interval"
     " leaves out zero. Each pair is looked at alone: of many, some are marked by chance."
 )
@@ -77,9 +77,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: 
                 _text(differences(table, metric)),
             ]
         parts += [f"## Test {metric}: over the whole curve", _text(overall(table, metric))]
-        duels = against_each_other(rows, metric)
-        if duels.body:
-            parts += [f"## Test {metric}: methods against each other", OF_DUELS, _text(duels)]
+        pairs = pairwise(rows, metric)
+        if pairs.body:
+            parts += [f"## Test {metric}: methods against each other", OF_PAIRS, _text(pairs)]
     hints = hint.lines(rows)
     if hints:
         parts += ["## What the next labels would bring", OF_HINTS, _items(hints)]
@@ -170,19 +170,19 @@ def overall(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
     return Cells([*head, f"labels saved at {methods.BASELINE}'s final mean"], body)
 
 
-def against_each_other(rows: Sequence[Mapping[str, Any]], metric: str) -> Cells:
+def pairwise(rows: Sequence[Mapping[str, Any]], metric: str) -> Cells:
     """Of every method to every other the difference; empty where the baseline's are all there are.
 
     `rows` are those of results.csv."""
-    found = statistics.against_each_other(rows, metric)
+    found = statistics.pairwise(rows, metric)
     names = [m for m in dict.fromkeys(row["method"] for row in rows) if any(m in p for p in found)]
     if len(names) < 3 and methods.BASELINE in names:
         names = []
-    body = [[f"`{one}`", *(_duel(found.get((one, two))) for two in names)] for one in names]
+    body = [[f"`{one}`", *(_pair(found.get((one, two))) for two in names)] for one in names]
     return Cells(["less", *(f"`{name}`" for name in names)], body)
 
 
-def _duel(pair):
+def _pair(pair):
     if not pair:
         return "-"
     sure = "low" in pair and not pair["low"] <= 0 <= pair["high"]

@@ -9,6 +9,7 @@ import numpy as np
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.data import Dataset
+from tavaal_jax.data.labels import Delivered
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks, cycle, setup, stages
@@ -23,17 +24,11 @@ class Query(NamedTuple):
     """With which they were picked `[budget]`."""
 
 
-class _Silent:
-    """The oracle of a query: people answer later."""
+class _Silent(Delivered):
+    """The oracle of a query, which does not wait for people's answers."""
 
     def answer(self, indices: np.ndarray) -> np.ndarray:
         return np.full(len(indices), -1, np.int32)
-
-    def reveal(self, indices: np.ndarray) -> None:
-        del indices
-
-    def class_counts(self, indices: np.ndarray) -> np.ndarray:
-        raise NotImplementedError  # Nothing is diagnosed.
 
 
 def query(
