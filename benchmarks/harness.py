@@ -26,9 +26,9 @@ from tavaal_jax.algorithm.adversary import Rank
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Example
 from tavaal_jax.data import Dataset, plans
-from tavaal_jax.data.labels import Known
+from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import allocator, devices
-from tavaal_jax.engine.programs import Candidate, Inspected
+from tavaal_jax.engine.programs import Candidate, Inference
 from tavaal_jax.study import setup
 
 FOLDER = pathlib.Path(__file__).parent
@@ -172,7 +172,7 @@ class Programs:
 
     def __init__(self, config, dataset: Dataset, method: str = "tavaal"):
         self.config = config
-        oracle, placed = Known.of(dataset), setup.place(config, dataset)
+        oracle, placed = SimulatedOracle.of(dataset), setup.place(config, dataset)
         self.setup = setup.prepare(config, METHODS[method], dataset, placed, oracle)
         self.train_set = self.setup.with_labels(oracle.answer(np.arange(self.setup.size)))
         self.key = jax.random.key(0)
@@ -186,14 +186,14 @@ class Programs:
         half = self.setup.size // 2
         labelled = np.arange(rows * size, dtype=np.int32).reshape(rows, size) % half
         positions = np.tile(np.arange(size, dtype=np.int32), (rows, 1))
-        plan = plans.Plan(labelled, None if stage == "task" else labelled + half, positions)
+        plan = plans.IndexPlan(labelled, None if stage == "task" else labelled + half, positions)
         ranks = devices.place(np.zeros((self.setup.size, 1), np.float32))
-        told = Rank(ranks, ranks) if stage == "adversary" else None
+        condition = Rank(ranks, ranks) if stage == "adversary" else None
         # The second epoch: in the first, the joint stage needs no ranks.
         schedule = optim.schedule(self.config, half // size, rows, half // size)
         both = (self.learner, self.adversary)
         state = {"task": self.learner, "adversary": self.adversary, "joint": both}[stage]
-        data = (self.train_set, told)
+        data = (self.train_set, condition)
         program = self.setup.programs.train[stage]
         state, metrics, _ = program(state, data, self.key, schedule, plan, steps)
         if stage == "joint":
@@ -206,10 +206,10 @@ class Programs:
 
     def _inspect(self, indices):
         """What a cycle keeps of T and R, `[N]`; nothing where the method needs nothing."""
-        if not self.setup.programs.asks:
-            return Inspected(None, None)
+        if not self.setup.programs.needs_inference:
+            return Inference(None, None)
         variables = (self.learner, self.train_set.normalise)
-        parts = self.setup.programs.inspect(variables, self.train_set.images, indices)
+        parts = self.setup.programs.infer(variables, self.train_set.images, indices)
 
         def whole(*parts):
             part = np.concatenate(parts)

@@ -26,7 +26,9 @@ import numpy as np
 from PIL import Image
 
 from configs import cityscapes as config_file
-from tavaal_jax.data import Dataset, cityscapes, scenes
+from tavaal_jax.data import Dataset
+from tavaal_jax.data.sets import cityscapes
+from tavaal_jax.data.sets.scenes import scenes
 
 HEIGHT, WIDTH, BATCH = 1024, 2048, 4
 

@@ -31,9 +31,10 @@ import numpy as np
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.labels import Known
-from tavaal_jax.engine import processes, spread
+from tavaal_jax.data.oracle import SimulatedOracle
+from tavaal_jax.engine import processes, sharded_picks
 from tavaal_jax.study import cycle, setup, stages
+from tavaal_jax.study.context import Cycle
 
 SHAPE = (32, 32, 3)
 WIDTH = 64  # of an embedding
@@ -120,8 +121,8 @@ def measure(job, devices=1, count=1):
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     run = []
     for index in range(count):
-        told = {**job, "place": [f"localhost:{port}", count, index] if count > 1 else None}
-        argv = [sys.executable, __file__, "--one", json.dumps(told)]
+        condition = {**job, "place": [f"localhost:{port}", count, index] if count > 1 else None}
+        argv = [sys.executable, __file__, "--one", json.dumps(condition)]
         out = subprocess.PIPE if index == 0 else subprocess.DEVNULL
         run.append(subprocess.Popen(argv, env=environment, stdout=out, text=True))
     out, _ = run[0].communicate()
@@ -176,14 +177,14 @@ def prepare(pixels, feed, **changes):
         config.update_from_flattened_dict(changes)
         config.normalisation.update(mean=(0.5,), deviation=(0.25,))
     return setup.prepare(
-        config, METHODS["tavaal"], dataset, setup.place(config, dataset), Known(labels)
+        config, METHODS["tavaal"], dataset, setup.place(config, dataset), SimulatedOracle(labels)
     )
 
 
 def select(prepared, key, some=None):
     """The state after the picks of the first cycle, from some of the pool; nothing was trained."""
     state = cycle.start(prepared, key)
-    first = stages.Cycle(prepared, key, state, lambda stage: 1)
+    first = Cycle(prepared, key, state, lambda stage: 1)
     if some is not None:
         vars(first)["subset"] = some
     steps = first.run("select", state)
@@ -199,10 +200,10 @@ def k_center(images, picks):
     random = np.random.default_rng(0)
     labelled = random.standard_normal((CENTERS, WIDTH), np.float32)
     subset = random.standard_normal((images, WIDTH), np.float32)
-    spread.k_center(np.zeros_like(subset), labelled, picks)
+    sharded_picks.k_center(np.zeros_like(subset), labelled, picks)
     with Peak() as peak:
         begin = time.perf_counter()
-        positions = np.asarray(spread.k_center(subset, labelled, picks)[0])
+        positions = np.asarray(sharded_picks.k_center(subset, labelled, picks)[0])
         seconds = time.perf_counter() - begin
     return {
         "seconds": round(seconds, 3), "per_pick_and_image_ns": seconds / picks / images * 1e9,
@@ -227,7 +228,7 @@ def train(slow):
     prepared = prepared._replace(train=prepared.train.replace(images=slowed))
     state = cycle.start(prepared, key)
     waited, begin = [], None
-    for _, report in stages.Cycle(prepared, key, state, lambda stage: 1).run("task", state):
+    for _, report in stages.run(Cycle(prepared, key, state, lambda stage: 1), "task", state):
         if begin is None:
             begin = time.perf_counter()  # The first step has compiled.
         else:

@@ -18,7 +18,8 @@ import numpy as np
 from scenes_proxy import oracle, shown, table
 
 import tavaal_jax
-from tavaal_jax.data import Dataset, scenes
+from tavaal_jax.data import Dataset
+from tavaal_jax.data.sets.scenes import scenes
 from tavaal_jax.engine import compilation
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))

@@ -16,7 +16,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn import ensemble, metrics
 
-from tavaal_jax.data import cityscapes, scenes
+from tavaal_jax.data.sets import cityscapes
+from tavaal_jax.data.sets.scenes import scenes
 
 PIXELS_PER_CLASS = 5000
 TESTED = 0.25  # of the validation pixels

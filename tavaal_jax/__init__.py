@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
+    from tavaal_jax.run import run_study
     from tavaal_jax.study.estimator import Learner, modal_strategy
+    from tavaal_jax.study.model import Model, load_model
     from tavaal_jax.study.query import Query, query
-    from tavaal_jax.study.study import run_study
-    from tavaal_jax.study.trained import Model, load_model
 
 _PLACES = {
     "METHODS": "algorithm.methods:METHODS",
@@ -45,9 +45,9 @@ _PLACES = {
     "StudyResult": "report.result:StudyResult",
     "Query": "study.query:Query",
     "query": "study.query:query",
-    "run_study": "study.study:run_study",
-    "Model": "study.trained:Model",
-    "load_model": "study.trained:load_model",
+    "run_study": "run:run_study",
+    "Model": "study.model:Model",
+    "load_model": "study.model:load_model",
 }
 __all__ = [
     "METHODS", "Dataset", "Event", "Interrupted", "Learner", "Method", "Model", "Query",

@@ -12,7 +12,7 @@ class TrialError(UserError):
     """The same, where it concerns one trial only: the study's others go on."""
 
 
-class Unworkable(TrialError):
+class TrialCannotContinue(TrialError):
     """A trial cannot go on with this config: `what` has happened, `mend` is to be changed."""
 
     def __init__(self, what: str, mend: str):
@@ -23,15 +23,15 @@ class Unworkable(TrialError):
         return ": ".join(self.args)
 
 
-class Diverged(Unworkable):
+class Diverged(TrialCannotContinue):
     """A figure of a training is not finite."""
 
 
-class OutOfMemory(Unworkable):
+class OutOfMemory(TrialCannotContinue):
     """The memory of a device is full."""
 
 
-class Taken(TrialError):
+class WorkdirLocked(TrialError):
     """Another process has it."""
 
 

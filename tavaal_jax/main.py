@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tavaal_jax import config, config_file
-from tavaal_jax.engine import allocator, guard
+from tavaal_jax.engine import allocator, supervisor
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 
 WAITING = 75
@@ -46,7 +46,7 @@ class Signals:
         self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        for number in guard.signals():
+        for number in supervisor.signals():
             self._usual[number] = signal.signal(number, self._receive)
         return self
 
@@ -113,7 +113,7 @@ def _run(argv: list[str]) -> None:
     file = _parse(argv)  # Before what takes seconds to import.
     from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
-    from tavaal_jax.study.study import run_study
+    from tavaal_jax.run import run_study
 
     # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
     logging.set_verbosity(logging.ERROR)
@@ -149,10 +149,10 @@ def _of_another_process(error: RuntimeError) -> int:
         _say(f"error: {error}")
         return 1
     lost = _DISTRIBUTED.value and isinstance(error, jax.errors.JaxRuntimeError)
-    if not (lost and guard.is_loss(error)):
+    if not (lost and supervisor.is_loss(error)):
         raise error
-    _say(f"error: {guard.MESSAGE} ({str(error).splitlines()[0]})")
-    return guard.LOST
+    _say(f"error: {supervisor.MESSAGE} ({str(error).splitlines()[0]})")
+    return supervisor.LOST
 
 
 def main(argv: list[str]) -> int:
@@ -187,8 +187,8 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     allocator.restart_with_huge_pages()
-    code = guard.watch(sys.argv)
+    code = supervisor.run_supervised(sys.argv)
     if code is None:
         app.define_help_flags()
-        code = guard.leave(main) if guard.is_child() else main(sys.argv)
+        code = supervisor.exit_now(main) if supervisor.is_child() else main(sys.argv)
     sys.exit(code)

@@ -18,14 +18,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tavaal_jax.algorithm.problems import Segmentation
-from tavaal_jax.data import photos
-from tavaal_jax.data.listing import listing
-from tavaal_jax.data.scan import Image, printable, scan
+from tavaal_jax.data.pictures import decode
 from tavaal_jax.engine import compilation
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import predictions
-from tavaal_jax.report.predictions import Row
-from tavaal_jax.study.trained import Decoding, Model, load_model
+from tavaal_jax.labelling import predictions
+from tavaal_jax.labelling.images.files import list_files
+from tavaal_jax.labelling.images.inventory import Image, printable, scan
+from tavaal_jax.labelling.predictions import PredictionRow
+from tavaal_jax.study.model import Decoding, Model, load_model
 
 _KEY = "--images"
 _THREADS = 2
@@ -46,7 +46,7 @@ def predict(
     """
     folder, target = (pathlib.Path(path).expanduser() for path in (images, out))
     _check_target(target)
-    there = listing(folder.absolute(), _KEY)
+    there = list_files(folder.absolute(), _KEY)
     loaded = load_model(model)
     how = _decoding(loaded, model)
     for names, why in ((there.outside, "leads out of the folder"), (there.closed, "not searched")):
@@ -63,7 +63,7 @@ def predict(
     readable = [image for image in found.images if image.id in usable]  # Copies are among them.
     count = 0
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[PredictionRow]:
         nonlocal count
         decoded = _decoded(readable, found.folder, how, say)
         for row in _rows(loaded, decoded):
@@ -106,12 +106,12 @@ def _decoding(model: Model, folder: str | pathlib.Path) -> Decoding:
     return model.photos or Decoding(shape[0], shape[2], "stretch", (), _MAX_PIXELS)
 
 
-def _rows(model: Model, decoded: Iterator[tuple[Image, np.ndarray]]) -> Iterator[Row]:
+def _rows(model: Model, decoded: Iterator[tuple[Image, np.ndarray]]) -> Iterator[PredictionRow]:
     """What the model says of each photo."""
     while some := list(itertools.islice(decoded, model.at_once)):
         probabilities = model.predict_proba(np.stack([pixels for _, pixels in some]))
         for (image, _), its in zip(some, probabilities, strict=True):
-            yield Row(image.id, image.file, its)
+            yield PredictionRow(image.id, image.file, its)
 
 
 def _decoded(
@@ -130,7 +130,7 @@ def _decoded(
                 first, future = waiting.popleft()
                 try:
                     yield first, future.result()
-                except photos.Corrupt as error:
+                except decode.Corrupt as error:
                     say(_unread(first, str(error)))
         finally:
             pool.shutdown(cancel_futures=True)
@@ -140,13 +140,13 @@ def _one(folder: pathlib.Path, image: Image, how: Decoding) -> np.ndarray:
     """Decodes a photo, unless it is another one by now. Raises Corrupt."""
     try:
         with (folder / image.file).open("rb") as file:
-            if photos.content_id(file) != image.id:
-                raise photos.Corrupt(photos.CHANGED)
-            return photos.decode(file, how.size, how.channels, how.resize, how.low_high)
+            if decode.content_id(file) != image.id:
+                raise decode.Corrupt(decode.CHANGED)
+            return decode.decode(file, how.size, how.channels, how.resize, how.low_high)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise photos.Corrupt(photos.GONE) from error
+        raise decode.Corrupt(decode.GONE) from error
     except OSError as error:
-        raise photos.Corrupt(error.strerror or str(error)) from error
+        raise decode.Corrupt(error.strerror or str(error)) from error
 
 
 def _unread(image: Image, reason: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download import checksums, resource
 
-from tavaal_jax.data.tfds import MANUAL, URLS
+from tavaal_jax.data.sets.tfds import MANUAL, URLS
 
 CIFAR_TRAIN, CIFAR_TEST = 400, 40
 

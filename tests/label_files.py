@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-from tavaal_jax.data import answers
-from tavaal_jax.data.answer_rows import Answer
-from tavaal_jax.data.ledger import settle
-from tavaal_jax.data.scan import Image
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.images.inventory import Image
+from tavaal_jax.labelling.labels import answers
+from tavaal_jax.labelling.labels.consensus import aggregate
+from tavaal_jax.labelling.labels.rows import Answer
 
 SAMPLES = pathlib.Path(__file__).parent / "data" / "labels"
 """Exports of a Label Studio 1.23.2 server."""
@@ -87,9 +87,11 @@ def answer(name="", label="cat", id="", line=2, source="labels/a.csv", annotator
 
 
 def ledger(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD):
-    found = settle(images, said, classes=classes, fixed=fixed, unsure=unsure, bad=bad)
+    found = aggregate(images, said, classes=classes, fixed=fixed, unsure=unsure, bad=bad)
     for order in (said[::-1], sorted(said)):
-        assert settle(images, order, classes=classes, fixed=fixed, unsure=unsure, bad=bad) == found
+        assert (
+            aggregate(images, order, classes=classes, fixed=fixed, unsure=unsure, bad=bad) == found
+        )
     return found
 
 

@@ -7,8 +7,9 @@ from trials import KEY
 from configs import folder as folder_config
 from tavaal_jax import Dataset
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data.labels import Known
-from tavaal_jax.study import cycle, setup, trained
+from tavaal_jax.data.oracle import SimulatedOracle
+from tavaal_jax.study import cycle, setup
+from tavaal_jax.study import model as fitted
 
 CLASSES = ("cat", "=dog", "owl")
 
@@ -30,7 +31,9 @@ def save(folder, config, shape=None, classes=CLASSES):
     labels = np.arange(12) % len(classes)
     data = Dataset.from_arrays(images, labels, images, labels, class_names=classes)
     method = METHODS["random"]
-    made = setup.prepare(config, method, data, setup.place(config, data), Known(data.train_labels))
+    made = setup.prepare(
+        config, method, data, setup.place(config, data), SimulatedOracle(data.train_labels)
+    )
     state = cycle.start(made, KEY)
     # So that photos differ in what is said of them.
     stats = jax.tree.map(lambda x: 0.1 * x + 0.01, state.learner.stats)
@@ -38,8 +41,8 @@ def save(folder, config, shape=None, classes=CLASSES):
     last = jax.tree.map(lambda x: 3 * x, params["learner"]["Dense_0"])
     params = {**params, "learner": {**params["learner"], "Dense_0": last}}
     state = state.replace(learner=state.learner.replace(params=params, stats=stats))
-    about = trained.About(data.train_ids, data.class_names, data.shape, "uint8")
-    trained.of(made, state, about).save(folder)
+    about = fitted.About(data.train_ids, data.class_names, data.shape, "uint8")
+    fitted.from_state(made, state, about).save(folder)
     return folder
 
 

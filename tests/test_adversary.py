@@ -13,10 +13,10 @@ from configs import moons, smoke
 from tavaal_jax.algorithm import adversary as adversaries
 from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.adversary import Rank, rank_of, tavaal, vaal
-from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.learner import LearnerOutput
 from tavaal_jax.algorithm.problems import Classification
-from tavaal_jax.algorithm.state import Half, Schedule, derive, example_keys
-from tavaal_jax.data.plans import Given, Plan
+from tavaal_jax.algorithm.state import PoolBatch, Schedule, derive, example_keys
+from tavaal_jax.data.plans import Examples, IndexPlan
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.engine import steps
 
@@ -28,7 +28,7 @@ PREDICTED = (jnp.linspace(-2, 2, 8), jnp.linspace(3, -3, 8))
 
 def said(predicted):
     """What T and R say, as far as ranks need it."""
-    return Said(jnp.zeros((1, 2)), jnp.zeros((1, 2)), predicted)
+    return LearnerOutput(jnp.zeros((1, 2)), jnp.zeros((1, 2)), predicted)
 
 
 def built(make=tavaal, **changes):
@@ -38,9 +38,12 @@ def built(make=tavaal, **changes):
 
 
 def halves(adversary):
-    told = [None if adversary.tell is None else adversary.tell(said(p)) for p in PREDICTED]
+    condition = [
+        None if adversary.condition_of is None else adversary.condition_of(said(p))
+        for p in PREDICTED
+    ]
     keys = [example_keys(jax.random.key(number), jnp.arange(8)) for number in range(2)]
-    return tuple(map(Half, (IMAGES[:8], IMAGES[8:]), told, keys))
+    return tuple(map(PoolBatch, (IMAGES[:8], IMAGES[8:]), condition, keys))
 
 
 @functools.cache
@@ -65,7 +68,12 @@ def test_metrics_are_equations_4_to_6():
         variables = {"params": params, "batch_stats": stats}
         noise = jnp.stack([jax.random.normal(key, (4,)) for key in half.keys])
         return adversary.vae.apply(
-            variables, half.images, noise, half.told.decoder, train=True, mutable=["batch_stats"]
+            variables,
+            half.images,
+            noise,
+            half.condition.decoder,
+            train=True,
+            mutable=["batch_stats"],
         )[0]
 
     decoded, mean, log_variance = outputs(labelled, state.vae_params, state.vae_stats)
@@ -77,7 +85,7 @@ def test_metrics_are_equations_4_to_6():
     kl = (
         losses.kl_divergence(mean, log_variance) + losses.kl_divergence(mean_u, log_variance_u)
     ) / 2
-    judge = lambda m, half: adversary.discriminator.apply(d_params, m, half.told.discriminator)
+    judge = lambda m, half: adversary.discriminator.apply(d_params, m, half.condition.discriminator)
     adversarial = losses.adversarial(judge(mean, labelled), judge(mean_u, unlabelled))
     np.testing.assert_allclose(metrics["reconstruction"], reconstruction, rtol=1e-5)
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-5)
@@ -140,16 +148,16 @@ def test_both_pools_have_their_own_batch_statistics():
 
 def test_noise_depends_on_the_position_and_differs_between_pools():
     positions = jnp.array([0, 1, 6, 7])
-    plan = Plan(None, None, positions)
+    plan = IndexPlan(None, None, positions)
     schedule = Schedule(jnp.int32(5), None, None, None)
     labels = jnp.arange(4)
     made = SimpleNamespace(learner=SimpleNamespace(problem=Classification(4)))
 
     def halves(first, count, plan):
-        given = lambda begin: Given(IMAGES[begin : begin + count], labels[:count], None)
+        given = lambda begin: Examples(IMAGES[begin : begin + count], labels[:count], None)
         examples = steps.Gathered(given(first), given(4 + first))
         normalise = Normaliser(np.float32(0), np.float32(1))
-        return steps.halves_of(made, examples, (None, None), normalise, KEY, schedule, plan)
+        return steps.pool_batches(made, examples, (None, None), normalise, KEY, schedule, plan)
 
     both = halves(0, 4, plan)
     np.testing.assert_array_equal(both[1].images, IMAGES[4:8])
@@ -180,10 +188,10 @@ def test_what_devices_must_agree_on_passes_through_mean():
 
 def test_ranks_are_normalised_for_both_or_raw_for_the_discriminator():
     predicted = said(jnp.array([0.0, 5.0]))
-    rank = built().tell(predicted)
+    rank = built().condition_of(predicted)
     np.testing.assert_allclose(rank.decoder[:, 0], jax.nn.sigmoid(jnp.array([0.0, 5.0])))
     np.testing.assert_array_equal(rank.decoder, rank.discriminator)
-    raw = built(rank_to_discriminator="raw").tell(predicted)
+    raw = built(rank_to_discriminator="raw").condition_of(predicted)
     np.testing.assert_array_equal(raw.discriminator[:, 0], [0.0, 5.0])
     np.testing.assert_array_equal(raw.decoder, rank.decoder)
 
@@ -201,13 +209,13 @@ def test_ranks_need_a_ranker():
 
 def test_first_ranks_are_uniform_alike_for_both_and_each_examples_own():
     keys = example_keys(KEY, jnp.arange(1000))
-    rank = built().first_told(keys)
+    rank = built().initial_condition(keys)
     assert rank.decoder.shape == (1000, 1)
     np.testing.assert_array_equal(rank.decoder, rank.discriminator)
     assert ((rank.decoder >= 0) & (rank.decoder < 1)).all()
     deciles = np.histogram(rank.decoder, 10, (0, 1))[0]
     assert (abs(deciles - 100) < 40).all()
-    part = built().first_told(keys[300:305])
+    part = built().initial_condition(keys[300:305])
     np.testing.assert_array_equal(part.decoder, rank.decoder[300:305])
 
 
@@ -215,7 +223,7 @@ def test_without_ranks_networks_see_latents_alone():
     adversary, state = stepped(vaal)[:2]
     ranked = stepped()[1]
     latent = adversary.vae.latent
-    assert adversary.tell is None
+    assert adversary.condition_of is None
     assert state.discriminator_params["Dense_0"]["kernel"].shape[0] == latent
     assert ranked.discriminator_params["Dense_0"]["kernel"].shape[0] == latent + 1
     assert state.vae_params["expand"]["kernel"].shape[0] == latent
@@ -234,7 +242,7 @@ def test_every_cycle_has_its_own_first_weights():
 def test_a_score_does_not_depend_on_its_neighbours():
     adversary, _, _, state, _ = stepped()
     predicted = jnp.linspace(-1, 1, 12)
-    score = jax.jit(lambda x, p: adversary.score(state, x, adversary.tell(said(p))))
+    score = jax.jit(lambda x, p: adversary.score(state, x, adversary.condition_of(said(p))))
     together = score(IMAGES[:12], predicted)
     alone = [score(IMAGES[i : i + 1], predicted[i : i + 1])[0] for i in range(12)]
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-4, atol=1e-6)
@@ -248,7 +256,7 @@ def test_a_score_is_the_logit_of_d():
     rank = jax.nn.sigmoid(predicted)[:, None]
     d_params = {"params": state.discriminator_params}
     expected = adversary.discriminator.apply(d_params, mean, rank)
-    score = adversary.score(state, images, adversary.tell(said(predicted)))
+    score = adversary.score(state, images, adversary.condition_of(said(predicted)))
     np.testing.assert_allclose(score, expected, rtol=1e-5)
     plain, _, _, state, _ = stepped(vaal)
     assert plain.score(state, images).shape == (3,)
@@ -269,8 +277,8 @@ def test_features_are_seen_as_they_are():
     assert adversary.seen(features) is features
     state = adversary.init(KEY, features[:1])
     keys = [example_keys(jax.random.key(number), jnp.arange(4)) for number in range(2)]
-    told = [adversary.first_told(k) for k in keys]
-    pair = tuple(map(Half, (features[:4], features[4:]), told, keys))
+    condition = [adversary.initial_condition(k) for k in keys]
+    pair = tuple(map(PoolBatch, (features[:4], features[4:]), condition, keys))
     _, metrics = jax.jit(adversary.step)(state, *pair)
     assert all(np.isfinite(value) for value in metrics.values())
     assert state.vae_stats == {}
@@ -297,15 +305,17 @@ def test_settings_are_read_from_a_config():
 def test_a_rank_can_be_hidden_from_the_decoder_or_from_d(hidden):
     names = {"decoder": "rank_to_decoder", "discriminator": "rank_to_discriminator"}
     adversary = built(**{names[name]: "none" for name in hidden})
-    told = adversary.tell(said(PREDICTED[0]))
-    rank = adversary.rank(told)
+    condition = adversary.condition_of(said(PREDICTED[0]))
+    rank = adversary.rank(condition)
     assert {name for name in names if getattr(rank, name) is None} == set(hidden)
     state = jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)
     assert len(state.discriminator_params["Dense_0"]["kernel"]) == 5 - ("discriminator" in hidden)
     assert len(state.vae_params["expand"]["kernel"]) == 5 - ("decoder" in hidden)
     both = halves(adversary)
     _, metrics = jax.jit(adversary.step)(state, *both)
-    lower = tuple(half._replace(told=Rank(*(x - 0.4 for x in half.told))) for half in both)
+    lower = tuple(
+        half._replace(condition=Rank(*(x - 0.4 for x in half.condition))) for half in both
+    )
     _, other = jax.jit(adversary.step)(state, *lower)
     changed = {
         "decoder": metrics["reconstruction"] != other["reconstruction"],

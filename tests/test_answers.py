@@ -6,8 +6,8 @@ import os
 import pytest
 from label_files import line, put, read, said, task
 
-from tavaal_jax.data import answer_formats, answers
-from tavaal_jax.data.answer_rows import Answer
+from tavaal_jax.labelling.labels import answers, formats
+from tavaal_jax.labelling.labels.rows import Answer
 
 HEADER = "file,label\n"
 
@@ -138,7 +138,7 @@ def test_limits(labels, monkeypatch, limit, least, says):
     put(labels, "cat/x.png", b"x" * 1000)
 
     def set_to(number):
-        for module in (answers, answer_formats):
+        for module in (answers, formats):
             monkeypatch.setattr(module, limit, number, raising=False)
 
     set_to(least)

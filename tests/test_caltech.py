@@ -10,7 +10,8 @@ import pytest
 from conftest import read_csv
 from ml_collections import ConfigDict
 
-from tavaal_jax.data import SOURCES, cache, decode
+from tavaal_jax.data import SOURCES, cache
+from tavaal_jax.data.pictures import lazy
 from tavaal_jax.errors import UserError
 
 
@@ -73,7 +74,7 @@ def test_images_are_resized_whole(arrays):
 def test_shrinking_averages():
     board = np.indices((448, 448)).sum(0) % 2 * 255
     file = io.BytesIO(archives.encoded(board.astype(np.uint8)))
-    small = decode.resized(file, (224, 224, 3), "board")
+    small = lazy.resized(file, (224, 224, 3), "board")
     assert small.shape == (224, 224, 3)
     assert np.abs(small.astype(int) - 127).max() <= 3
 

@@ -99,8 +99,8 @@ def test_a_data_set_of_ones_own_needs_no_name_that_is_known():
 
 
 def test_facts_are_those_of_the_loaded_data_set():
-    assert checks.Facts.of(IMAGES) == ("mine", 80, 4, (6, 6, 3), False)
-    assert checks.Facts.of(MAPS) == ("mine", 40, 3, (8, 12, 3), True)
+    assert checks.DatasetFacts.of(IMAGES) == ("mine", 80, 4, (6, 6, 3), False)
+    assert checks.DatasetFacts.of(MAPS) == ("mine", 40, 3, (8, 12, 3), True)
 
 
 def test_a_method_is_registered_under_its_own_name(monkeypatch):

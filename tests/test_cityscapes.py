@@ -13,7 +13,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from tavaal_jax.config import default as default_config
-from tavaal_jax.data import cache, cityscapes, dataset, decode, overview, sources, tfds
+from tavaal_jax.data import cache, dataset, image_statistics
+from tavaal_jax.data.pictures import lazy
+from tavaal_jax.data.sets import catalogue, cityscapes, tfds
 from tavaal_jax.errors import UserError
 
 TRAIN, TEST = (sorted(archives.FRAMES[split]) for split in ("train", "val"))
@@ -86,7 +88,7 @@ def test_folders_are_read_by_frame(unpacked, capsys):
 
 def test_without_a_cache_pictures_stand_for_the_same_arrays(unpacked):
     arrays = cityscapes.lazily(settings(unpacked))
-    assert {name for name, array in arrays.items() if isinstance(array, decode.Pictures)} == {
+    assert {name for name, array in arrays.items() if isinstance(array, lazy.LazyPictures)} == {
         f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")
     }
     check(arrays)
@@ -110,9 +112,9 @@ def test_each_folder_has_a_decoded_cache_of_its_own(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "a")
     configs = [settings(tmp_path / name) for name in ("a", "b")]
     configs.append(settings(tmp_path / "a", through="tfds"))
-    assert len({sources.cache_folder(config) for config in configs}) == 3
+    assert len({catalogue.cache_folder(config) for config in configs}) == 3
     assert cityscapes.cache_name(settings(tmp_path / "link")) == cityscapes.cache_name(configs[0])
-    assert sources.cache_folder(ConfigDict({"dataset": "cifar10", "data_dir": "/data"})) == (
+    assert catalogue.cache_folder(ConfigDict({"dataset": "cifar10", "data_dir": "/data"})) == (
         cache.folder("/data", "cifar10")
     )
 
@@ -166,19 +168,20 @@ def test_a_decoded_cache_is_looked_at_once_and_shows_what_pictures_do(
     )
     dataset.load(decoded)
     monkeypatch.setattr(cityscapes, "read", None)
-    monkeypatch.setattr(overview, "_look", None)
+    monkeypatch.setattr(image_statistics, "_look", None)
     again = dataset.load(decoded)
     monkeypatch.undo()
     pictures = dataset.load(lazy)
-    for one, other in zip(again.overview, pictures.overview, strict=True):
+    for one, other in zip(again.image_statistics, pictures.image_statistics, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(
-        again.overview.pixels, dataclasses.replace(again, overview=None).pixels
+        again.image_statistics.pixels, dataclasses.replace(again, image_statistics=None).pixels
     )
     found, plain = (
-        dataset.normaliser(decoded, again.train_images, known) for known in (again.overview, None)
+        dataset.normaliser(decoded, again.train_images, known)
+        for known in (again.image_statistics, None)
     )
-    np.testing.assert_array_equal(found.deviation, plain.deviation)
+    np.testing.assert_array_equal(found.std, plain.std)
 
 
 # What is wrong with the files
@@ -298,9 +301,9 @@ def test_pictures_look_like_an_array(both):
 
 def test_only_what_is_asked_for_is_decoded(both, monkeypatch):
     pictures, _ = both
-    asked, original = [], decode.pixels
+    asked, original = [], lazy.pixels
     monkeypatch.setattr(
-        decode, "pixels", lambda file, *rest: asked.append(file) or original(file, *rest)
+        lazy, "pixels", lambda file, *rest: asked.append(file) or original(file, *rest)
     )
     pictures.nbytes, pictures.shape, len(pictures)
     pictures[[2, 0], :4]
@@ -323,7 +326,7 @@ def data_set(folder):
 def test_a_fingerprint_is_the_same_wherever_and_whenever_files_were_unpacked(
     unpacked, copy, monkeypatch
 ):
-    monkeypatch.delattr(decode, "pixels")  # Nothing is decoded for it.
+    monkeypatch.delattr(lazy, "pixels")  # Nothing is decoded for it.
     os.utime(image_file(copy, TRAIN[0]), (0, 0))
     one = data_set(unpacked).fingerprint()
     assert data_set(copy).fingerprint() == one
@@ -338,7 +341,7 @@ def test_grey_pictures_have_the_colours_of_grey(tmp_path, format):
     for number, pixels in enumerate((np.full((8, 16), 9, np.uint8), NOISE[:8, :16])):
         files.append(tmp_path / f"{number}.{format}")
         files[-1].write_bytes(archives.encoded(pixels, format))
-    pictures = decode.Pictures(files, list(map(str, files)), (8, 16, 3))
+    pictures = lazy.LazyPictures(files, list(map(str, files)), (8, 16, 3))
     assert (pictures[0] == 9).all()
     assert pictures[:].shape == (2, 8, 16, 3)
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from label_files import BAD, SAMPLES, TABLES, UNSURE, image, kinds, ledger, number, put, write
 
-from tavaal_jax.data import answers
-from tavaal_jax.data.ledger import Entry, settle
+from tavaal_jax.labelling.labels import answers
+from tavaal_jax.labelling.labels.consensus import Verdict, aggregate
 
 SHOWN = tuple(image(n, f"img 0{n} ü.png") for n in range(6))
 
@@ -63,7 +63,9 @@ def test_the_same_answers_in_every_form_are_the_same_ledger(pool, tmp_path, form
     texts = ["wren", "heron", "unsure", "wren", "bad"]
     for i, kind, text in zip(images, kinds, texts, strict=False):
         entry = found.entries[i.id]
-        expected = Entry(kind, text if kind == "label" else "", person, entry.source, ((text, 1),))
+        expected = Verdict(
+            kind, text if kind == "label" else "", person, entry.source, ((text, 1),)
+        )
         assert entry == expected
         assert entry.source.startswith("labels/x")
 
@@ -166,7 +168,7 @@ def test_a_crowd_is_understood_as_by_a_brute_force_model(pool, tmp_path):
             facts = [fact for facts in live.values() for fact in facts]
             expected, refused = brute_force(images, facts)
             said, digest = answers.read(folder)
-            found = settle(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD)
+            found = aggregate(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD)
             got = {
                 name: (entry.label or entry.kind, dict(entry.votes))
                 for name, entry in found.entries.items()
@@ -176,7 +178,8 @@ def test_a_crowd_is_understood_as_by_a_brute_force_model(pool, tmp_path):
             assert answers.read(folder) == (said, digest)
             rng.shuffle(said)
             assert (
-                settle(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD) == found
+                aggregate(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD)
+                == found
             )
             outcomes |= {verdict for verdict, _ in got.values()}
     assert outcomes == {*WORDS, "conflict"}

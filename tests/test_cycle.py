@@ -29,14 +29,20 @@ def test_stages_of_each_method_and_schedule():
     config = cifar10.get_config()
     random, tavaal = METHODS["random"], METHODS["tavaal"]
     last = ("select", "label", "diagnose")
-    assert cycle.names(config, random, 0) == ("task", "evaluate", *last)
-    assert cycle.names(config, tavaal, 0) == ("joint", "evaluate", *last)
+    assert cycle.stage_names(config, random, 0) == ("task", "evaluate", *last)
+    assert cycle.stage_names(config, tavaal, 0) == ("joint", "evaluate", *last)
     for method in (random, tavaal):
-        assert cycle.names(config, method, 9) == ("task", "evaluate")
+        assert cycle.stage_names(config, method, 9) == ("task", "evaluate")
     config.schedule, config.diagnostics = "two_phase", False
-    assert cycle.names(config, random, 0) == ("task", "evaluate", "select", "label")
-    assert cycle.names(config, tavaal, 0) == ("task", "evaluate", "adversary", "select", "label")
-    assert cycle.names(config, tavaal, 9) == ("task", "evaluate")
+    assert cycle.stage_names(config, random, 0) == ("task", "evaluate", "select", "label")
+    assert cycle.stage_names(config, tavaal, 0) == (
+        "task",
+        "evaluate",
+        "adversary",
+        "select",
+        "label",
+    )
+    assert cycle.stage_names(config, tavaal, 9) == ("task", "evaluate")
 
 
 def test_the_expected_size_of_l():

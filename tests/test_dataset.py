@@ -170,8 +170,8 @@ def test_a_fingerprint_is_that_of_whole_arrays_although_it_is_taken_in_parts(mon
     def refuse(*args, **kwargs):
         raise AssertionError
 
-    monkeypatch.setattr(pool.Photos, "__array__", refuse)
-    rows = pool.Photos(IMAGES, np.arange(6))
+    monkeypatch.setattr(pool.RowView, "__array__", refuse)
+    rows = pool.RowView(IMAGES, np.arange(6))
     taken = dataclasses.replace(data, train_images=rows)
     plain = dataclasses.replace(data, train_images=IMAGES)
     assert taken.fingerprint() == plain.fingerprint()
@@ -187,7 +187,7 @@ def settings(mean, deviation):
 def test_constants_of_the_config_are_used_where_it_has_them():
     found = normaliser(settings((0.5, 0.4, 0.3), (0.2, 0.2, 0.2)), IMAGES)
     np.testing.assert_allclose(found.mean.ravel(), [127.5, 102.0, 76.5], rtol=1e-6)
-    np.testing.assert_allclose(found.deviation.ravel(), [51.0] * 3, rtol=1e-6)
+    np.testing.assert_allclose(found.std.ravel(), [51.0] * 3, rtol=1e-6)
     assert normaliser(settings((0.5,), (0.2,)), IMAGES).mean.shape == (1, 1, 1)
     own = normaliser(settings((), ()), IMAGES)
     np.testing.assert_allclose(own.mean.ravel(), IMAGES.mean((0, 1, 2)), rtol=1e-6)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tavaal_jax.data import debian_fashion_mnist
+from tavaal_jax.data.sets import debian_fashion_mnist
 from tavaal_jax.errors import UserError
 
 

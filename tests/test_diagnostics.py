@@ -16,7 +16,7 @@ def choice(**changes):
         "labelled_logits": np.array([0.0, 2.0]),
         "random": np.array([0.5, 0.1, 0.9, 0.2]),
     }
-    return diagnostics.Choice(**{**given, **changes})
+    return diagnostics.ChoiceDiagnosis(**{**given, **changes})
 
 
 COUNTS = np.eye(2, dtype=np.int32)[[0, 1, 1, 0]]  # of the subset
@@ -57,7 +57,7 @@ def test_a_constant_prediction_has_no_correlation():
 
 def test_an_image_without_a_label_has_no_true_loss_and_no_part_in_what_is_said_of_it():
     whole = choice()
-    longer = diagnostics.Choice(
+    longer = diagnostics.ChoiceDiagnosis(
         *(np.insert(x, 1, x[1], 0) for x in whole[:5]), whole.labelled_logits,
         np.insert(whole.random, 1, 0.3),
     )  # fmt: skip

@@ -15,14 +15,14 @@ from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.dataset import Dataset
-from tavaal_jax.data.decode import Pictures
 from tavaal_jax.data.feed import Ahead, Reads, feed
-from tavaal_jax.data.plans import Corners, Given, More, Plan
+from tavaal_jax.data.pictures.lazy import LazyPictures
+from tavaal_jax.data.plans import CropOrigins, Examples, ExtraUpdates, IndexPlan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
 from tavaal_jax.engine import devices, memory, programs, steps
-from tavaal_jax.engine.programs import Candidate, Inspected
+from tavaal_jax.engine.programs import Inference, PoolExample
+from tavaal_jax.run import run_study
 from tavaal_jax.study import setup
-from tavaal_jax.study.study import run_study
 
 LAST, SIZE, BATCH = 23, 40, 4
 
@@ -42,22 +42,26 @@ def plan(first, count):
         (np.arange(first, first + count)[:, None] * 7 + np.arange(BATCH) + role) % 40
     )
     more = np.stack([rows(2), rows(3)], axis=-1)
-    return Plan(rows(0), rows(1), np.tile(np.arange(BATCH), (count, 1)), More(more, more + 0))
+    return IndexPlan(
+        rows(0), rows(1), np.tile(np.arange(BATCH), (count, 1)), ExtraUpdates(more, more + 0)
+    )
 
 
 @pytest.mark.parametrize("first", [0, 11])
 def test_the_examples_of_a_plan_are_given_in_its_order(pool, first):
-    told = {"rank": np.arange(SIZE)[:, None] * 2.0}
-    ahead = Ahead(plan, pool, told, LAST, 5)
+    condition = {"rank": np.arange(SIZE)[:, None] * 2.0}
+    ahead = Ahead(plan, pool, condition, LAST, 5)
     at = first
     for count in (1, 2, 4, 3):  # As a pace changes.
         wanted, found = plan(at, count), ahead(at, count)
         for rows, given in ((wanted, found), (wanted.more, found.more)):
             pools = (rows.labelled, given.labelled), (rows.unlabelled, given.unlabelled)
             for indices, examples in pools:
-                assert isinstance(examples, Given)
+                assert isinstance(examples, Examples)
                 np.testing.assert_array_equal(examples.image, pool.images[indices])
-                np.testing.assert_array_equal(examples.told["rank"], told["rank"][indices])
+                np.testing.assert_array_equal(
+                    examples.condition["rank"], condition["rank"][indices]
+                )
             np.testing.assert_array_equal(given.labelled.label, rows.labelled)
             assert given.unlabelled.label is None
         np.testing.assert_array_equal(found.positions, wanted.positions)
@@ -111,38 +115,40 @@ def test_a_host_cuts_the_windows_that_the_devices_would(rng, shape):
     labels = LabelMaps(maps, np.zeros((SIZE, 7), np.int32), np.arange(SIZE) % 2 == 0)
     there = Streamed(images, labels, Normaliser.of(images))
     key, rows = jax.random.key(3), plan(4, 2)
-    now, more = steps.corners(
+    now, more = steps.crop_origins(
         problem, images.shape[1:], key, np.arange(4, 6, dtype=np.int32), rows.positions, 2
     )
     more = jax.tree.map(lambda x: None if x is None else np.asarray(x)[:, :, None], more)
     rows = rows._replace(
-        corners=jax.device_get(now),
-        more=More(*(r[..., :1] for r in rows.more[:2]), more),
+        crop_origins=jax.device_get(now),
+        more=ExtraUpdates(*(r[..., :1] for r in rows.more[:2]), more),
     )
-    wanted = Reads(frozenset({"image", "label", "map", "view"}), frozenset({"view"}), window=6)
+    wanted = Reads(
+        frozenset({"image", "label", "map", "ranker_crop"}), frozenset({"ranker_crop"}), window=6
+    )
     ahead = Ahead(lambda first, count: jax.tree.map(lambda x: x[first : first + count], rows),
                   there, None, 2, 1, wanted)  # fmt: skip
     found = ahead(0, 2)
     ahead.close()
 
-    def expected(arrays, indices, corners):
+    def expected(arrays, indices, crop_origins):
         cut = [
             [problem._window(jnp.asarray(arrays[i]), jnp.asarray(c), fill)
              for i, c in zip(row, at, strict=True)]
-            for row, at in zip(indices, corners, strict=True)
+            for row, at in zip(indices, crop_origins, strict=True)
         ]  # fmt: skip
         return np.array(cut)
 
     fill = 0
-    at = rows.corners
+    at = rows.crop_origins
     same = np.testing.assert_array_equal
     same(found.labelled.image, expected(images, rows.labelled, at.trained))
-    same(found.labelled.view, expected(images, rows.labelled, at.labelled))
-    same(found.unlabelled.view, expected(images, rows.unlabelled, at.unlabelled))
+    same(found.labelled.ranker_crop, expected(images, rows.labelled, at.labelled))
+    same(found.unlabelled.ranker_crop, expected(images, rows.unlabelled, at.unlabelled))
     assert found.unlabelled.image is None
-    later = found.more.unlabelled.view[:, :, 0]
+    later = found.more.unlabelled.ranker_crop[:, :, 0]
     same(later, expected(images, rows.more.unlabelled[..., 0], more.unlabelled[:, :, 0]))
-    later = found.more.labelled.view[:, :, 0]
+    later = found.more.labelled.ranker_crop[:, :, 0]
     same(later, expected(images, rows.more.labelled[..., 0], more.labelled[:, :, 0]))
     fill = 255
     same(found.labelled.label.maps, expected(maps, rows.labelled, at.trained))
@@ -174,7 +180,12 @@ class Spied:
     ("labelled", "unlabelled", "images", "maps"),
     [
         # A step of T and an adversary that is told of windows: L for both, U, two further updates.
-        ({"image", "label", "map", "thumbnail", "view"}, {"thumbnail", "view"}, 2 + 2 * 2, 1),
+        (
+            {"image", "label", "map", "thumbnail", "ranker_crop"},
+            {"thumbnail", "ranker_crop"},
+            2 + 2 * 2,
+            1,
+        ),
         # One that is told nothing.
         ({"image", "label", "map", "thumbnail"}, {"thumbnail"}, 1, 1),
         # The second phase: T is not trained.
@@ -190,9 +201,13 @@ def test_of_each_image_and_map_no_more_is_read_than_a_step_looks_at(
         Spied(array), LabelMaps(Spied(array[..., 0]), pixels, known), Normaliser.of(array),
         array[:, :4, :4],
     )  # fmt: skip
-    corner = lambda *shape: rng.integers(0, 3, (1, BATCH, *shape, 2))
-    rows = plan(0, 1)._replace(corners=Corners(corner(), corner(), corner()))
-    rows = rows._replace(more=rows.more._replace(corners=Corners(None, corner(2), corner(2))))
+    crop_origin = lambda *shape: rng.integers(0, 3, (1, BATCH, *shape, 2))
+    rows = plan(0, 1)._replace(
+        crop_origins=CropOrigins(crop_origin(), crop_origin(), crop_origin())
+    )
+    rows = rows._replace(
+        more=rows.more._replace(crop_origins=CropOrigins(None, crop_origin(2), crop_origin(2)))
+    )
     ahead = Ahead(lambda first, count: rows, pool, None, 1, 1,
                   Reads(frozenset(labelled), frozenset(unlabelled), window=6))  # fmt: skip
     found = ahead(0, 1)
@@ -228,7 +243,7 @@ def test_resident_data_keep_their_plan_and_streamed_ones_leave_the_pool_behind(p
         assert waited() == 0
     with feed(pool, None, plan, (LAST, 5)) as (data, fed, _):
         assert data[0].images is data[0].labels is None
-        assert isinstance(fed(0, 3).labelled, Given)
+        assert isinstance(fed(0, 3).labelled, Examples)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
@@ -267,11 +282,11 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
     made = programs.build(config, METHODS[name], shape, problem)
     key = jax.random.key(0)
     learner, adversary = devices.place(made.init(key, 0))
-    inspected = Inspected(None, None)
-    if made.asks:
+    inferred = Inference(None, None)
+    if made.needs_inference:
         one = np.zeros((8, *shape), np.uint8)
-        parts = made.inspect((learner, Normaliser.constant([0.5], [0.5])), one, np.arange(8))
-        inspected = next(iter(parts))
+        parts = made.infer((learner, Normaliser.constant([0.5], [0.5])), one, np.arange(8))
+        inferred = next(iter(parts))
     variables = (learner, adversary, Normaliser.constant([0.5], [0.5]), key)
     there = {
         "image": np.zeros((8, *shape), np.uint8),
@@ -279,7 +294,7 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
     }
 
     def score(**images):
-        candidates = Candidate(number=np.arange(8), inspected=inspected, **images)
+        candidates = PoolExample(number=np.arange(8), inferred=inferred, **images)
         return list(made.values(variables, candidates, np.arange(8)))
 
     nowhere = {what: Unreadable(*array.shape) for what, array in there.items()}
@@ -306,7 +321,7 @@ def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_pa
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for file in files:
         Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8)).save(file)
-    pictures = Pictures(files, list(map(str, files)), (4, 6, 3))
+    pictures = LazyPictures(files, list(map(str, files)), (4, 6, 3))
     labels = np.arange(3, dtype=np.int32)
     data = Dataset("files", pictures, labels, labels.astype(str), pictures, labels, ("a", "b", "c"))
     for how, kind in (("auto", Streamed), ("streamed", Streamed), ("resident", Resident)):

@@ -21,7 +21,7 @@ def recorded(method):
     from tavaal_jax import METHODS, config_file
     from tavaal_jax.algorithm.state import derive
     from tavaal_jax.data import load
-    from tavaal_jax.data.labels import Known
+    from tavaal_jax.data.oracle import SimulatedOracle
     from tavaal_jax.study import cycle, setup
 
     path = GOLDEN.parent.parent / "configs" / "smoke.py"
@@ -29,7 +29,7 @@ def recorded(method):
         path, cycles=2, epochs=1, diagnostics=False, **{"mc_dropout.passes": 4}
     )
     dataset = load(config)
-    placed, oracle = setup.place(config, dataset), Known(dataset.train_labels)
+    placed, oracle = setup.place(config, dataset), SimulatedOracle(dataset.train_labels)
     made = setup.prepare(config, METHODS[method], dataset, placed, oracle)
     key = derive(jax.random.key(0), 0)
     losses: dict[str, list[float]] = {}

@@ -16,6 +16,7 @@ ROOMS = (
     "algorithm", "config", "config_file", "data", "engine", "errors", "limits", "models", "ops",
     "report", "study",
 )  # fmt: skip
+ALL = (*ROOMS, "labelling", "run")
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
@@ -24,15 +25,17 @@ ALLOWED = {
     "config": ("errors", "limits"),
     "config_file": ("config", "errors"),
     "ops": (),
-    "models": ("ops",),
+    "models": ("ops", "errors"),
     "algorithm": ("models", "ops"),
     "data": ("config", "errors"),
     "engine": ("algorithm", "data", "models", "errors"),
     "report": ("data", "config", "errors", "algorithm.methods", "algorithm.state"),
     "study": ("algorithm", "config", "data", "engine", "errors", "models", "report"),
-    "main": ROOMS,
-    "predict": ROOMS,
-    "__init__": ROOMS,
+    "labelling": ROOMS,
+    "run": ALL,
+    "main": ALL,
+    "predict": ALL,
+    "__init__": ALL,
 }
 
 

@@ -200,13 +200,13 @@ def test_units_are_dropped_by_the_examples_keys_and_only_with_keys():
 def test_what_is_said_is_the_prediction_and_the_rankers():
     learner = built(ranked=True)
     state = start(learner)
-    said, output = learner.say(state, IMAGES), learner.predict(state, IMAGES)
+    said, output = learner.infer(state, IMAGES), learner.predict(state, IMAGES)
     np.testing.assert_array_equal(said.logits, output.logits)
     np.testing.assert_array_equal(said.embedding, output.embedding)
     expected = learner.ranker.apply({"params": state.params["ranker"]}, output.taps)
     np.testing.assert_array_equal(said.predicted, expected)
     plain = built(ranked=False)
-    assert plain.say(start(plain), IMAGES).predicted is None
+    assert plain.infer(start(plain), IMAGES).predicted is None
 
 
 def test_a_batch_with_a_label_too_few_is_refused():

@@ -11,7 +11,7 @@ from absl import flags
 from conftest import METHOD
 
 from tavaal_jax import main
-from tavaal_jax.data import tfds
+from tavaal_jax.data.sets import tfds
 from tavaal_jax.report import files
 
 

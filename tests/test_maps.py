@@ -11,7 +11,7 @@ import tavaal_jax
 from configs import scenes
 from tavaal_jax import models
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import scenes as drawn
+from tavaal_jax.data.sets.scenes import scenes as drawn
 from tavaal_jax.models import TaskOutput, layers
 from tavaal_jax.report import records
 from tavaal_jax.report.plots import figures

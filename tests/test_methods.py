@@ -16,9 +16,9 @@ from tavaal_jax.algorithm.adversary import Adversary, Rank, Settings
 from tavaal_jax.algorithm.learner import Learner
 from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.algorithm.problems import Classification
-from tavaal_jax.algorithm.state import Half, Schedule
+from tavaal_jax.algorithm.state import PoolBatch, Schedule
 from tavaal_jax.algorithm.values import View
-from tavaal_jax.data.plans import Plan
+from tavaal_jax.data.plans import IndexPlan
 from tavaal_jax.data.pool import Normaliser, Resident
 from tavaal_jax.engine import devices, programs
 
@@ -72,12 +72,12 @@ def viewer(method, kind):
         adversary_state = jax.jit(lambda key: adversary.init(key, some))(KEY)
 
     def view(image):
-        said = learner.say(state, image[None])
-        asks = adversary is not None and adversary.tell is not None
-        told = adversary.tell(said) if asks else None
-        predicted, told = jax.tree.map(lambda x: x[0], (said.predicted, told))
+        said = learner.infer(state, image[None])
+        needs_inference = adversary is not None and adversary.condition_of is not None
+        condition = adversary.condition_of(said) if needs_inference else None
+        predicted, condition = jax.tree.map(lambda x: x[0], (said.predicted, condition))
         return View(
-            image, learner, state, adversary, adversary_state, predicted, told,
+            image, learner, state, adversary, adversary_state, predicted, condition,
             config.mc_dropout.passes, config.mc_dropout.measure,
         )  # fmt: skip
 
@@ -161,8 +161,8 @@ def test_a_method_has_what_it_picks_by(method):
     view = viewer(method, "features")(images_of("features")[0])
     assert (view.predicted is None) == (method.ranking_loss is None)
     assert (view.adversary is None) == (method.adversary is None)
-    asks = view.adversary is not None and view.adversary.tell is not None
-    assert (view.told is not None) == asks
+    needs_inference = view.adversary is not None and view.adversary.condition_of is not None
+    assert (view.condition is not None) == needs_inference
 
 
 def test_names_used_elsewhere_are_methods():
@@ -177,8 +177,8 @@ def test_a_view_has_no_label(name):
     with pytest.raises(AttributeError):
         getattr(view, name)
     assert not [known for known in dir(view) if "label" in known or "target" in known]
-    assert name not in programs.Candidate._fields
-    assert name not in programs.Inspected._fields
+    assert name not in programs.PoolExample._fields
+    assert name not in programs.Inference._fields
 
 
 def test_a_value_that_wants_labels_fails_when_it_is_mapped_over_a_pool():
@@ -189,8 +189,8 @@ def test_a_value_that_wants_labels_fails_when_it_is_mapped_over_a_pool():
     pool = resident()
     state, _ = made.init(KEY, 0)
     variables = (*devices.place((state, None)), pool.normalise, KEY)
-    nothing = programs.Inspected(None, None)
-    candidates = programs.Candidate(pool.images, jnp.arange(len(pool.images)), nothing)
+    nothing = programs.Inference(None, None)
+    candidates = programs.PoolExample(pool.images, jnp.arange(len(pool.images)), nothing)
     with pytest.raises(AttributeError, match="label"):
         list(made.values(variables, candidates, np.arange(POOL)))
 
@@ -217,14 +217,14 @@ class Wary(Adversary):
     Neither network is given a rank.
     """
 
-    def first_told(self, keys):
+    def initial_condition(self, keys):
         return jnp.full(keys.shape[0], 0.5)
 
-    def rank(self, told):
+    def rank(self, condition):
         return Rank()
 
     def step(self, state, labelled, unlabelled, mean=optim.alone):
-        uncertain = unlabelled.told
+        uncertain = unlabelled.condition
         halves = labelled, unlabelled
         labelled, unlabelled = (half._replace(images=self.seen(half.images)) for half in halves)
         vae, discriminator = self.settings.vae, self.settings.discriminator
@@ -253,9 +253,9 @@ class Wary(Adversary):
         state = state.replace(discriminator_params=params, discriminator_optimiser=optimiser)
         return state, {**metrics, **more}
 
-    def score(self, state, images, told=None):
+    def score(self, state, images, condition=None):
         """Among equals, the image of which T is less certain."""
-        return super().score(state, images) - told
+        return super().score(state, images) - condition
 
 
 def uncertainty(said):
@@ -294,7 +294,7 @@ def rows(steps, batch, pool, first_epoch):
     labelled = random.integers(0, 2 * LABELLED, (steps, batch)).astype(np.int32)
     unlabelled = random.integers(2 * LABELLED, pool, (steps, batch)).astype(np.int32)
     positions = np.tile(np.arange(batch, dtype=np.int32), (steps, 1))
-    return schedule, Plan(labelled, unlabelled, positions)
+    return schedule, IndexPlan(labelled, unlabelled, positions)
 
 
 def test_another_adversary_goes_through_the_whole_template():
@@ -306,8 +306,8 @@ def test_another_adversary_steps_as_a_plain_function():
     adversary = wary(config_of("features"), None, (2,))
     images = images_of("features")
     state = adversary.init(KEY, images[:1])
-    told = jnp.array([0.0, 0.25, 0.5, 1.0])
-    both = (Half(part, told, keys(0, 4)) for part in (images[:4], images[4:8]))
+    condition = jnp.array([0.0, 0.25, 0.5, 1.0])
+    both = (PoolBatch(part, condition, keys(0, 4)) for part in (images[:4], images[4:8]))
     after, metrics = jax.jit(adversary.step)(state, *both)
     assert metrics["uncertain"] == np.float32(0.4375)
     assert not close(after.discriminator_params, state.discriminator_params)
@@ -318,7 +318,7 @@ def test_another_adversary_needs_no_change_of_any_program():
     config, pool = config_of("features"), resident()
     size = len(pool.images)
     made = programs.build(config, MINE, (2,), Classification(CLASSES))
-    assert made.asks
+    assert made.needs_inference
     state = devices.place(made.init(KEY, 0))
 
     # The joint stage: what it is told first, then what T says.
@@ -331,33 +331,33 @@ def test_another_adversary_needs_no_change_of_any_program():
         assert all(np.isfinite(value).all() for value in metrics.values())
         for old, new in zip(before, state, strict=True):
             assert not close(old, new)
-        told = metrics["uncertain"][0]
-        assert (told == 0.5) == first_epoch
-        assert 0 < told < 1
+        condition = metrics["uncertain"][0]
+        assert (condition == 0.5) == first_epoch
+        assert 0 < condition < 1
 
     # The adversary's own stage, with what it is told of each image once.
     learner_state, adversary_state = state
     variables = (learner_state, pool.normalise)
-    inspected = jax.tree.map(
+    inferred = jax.tree.map(
         lambda *parts: np.concatenate(parts),
-        *made.inspect(variables, pool.images, np.arange(size)),
+        *made.infer(variables, pool.images, np.arange(size)),
     )
-    assert inspected.predicted is None
-    assert inspected.told.shape == (size,)
+    assert inferred.predicted is None
+    assert inferred.condition.shape == (size,)
     schedule, plan = rows(1, config.batch_size, size, False)
     before = jax.device_get(adversary_state)
-    data = (pool, devices.place(inspected.told))
+    data = (pool, devices.place(inferred.condition))
     adversary_state, metrics, agree = made.train["adversary"](
         adversary_state, data, KEY, schedule, plan, 1
     )
     devices.check_agreement(agree, "adversary")
     assert not close(before, adversary_state)
-    mean = inspected.told[plan.unlabelled[0]].mean()
+    mean = inferred.condition[plan.unlabelled[0]].mean()
     np.testing.assert_allclose(metrics["uncertain"][0], mean, rtol=1e-5)
 
     # Values: what the adversary itself says.
     variables = (learner_state, adversary_state, pool.normalise, KEY)
-    candidates = devices.place(programs.Candidate(pool.images, np.arange(size), inspected))
+    candidates = devices.place(programs.PoolExample(pool.images, np.arange(size), inferred))
     wanted = np.arange(2 * LABELLED, size)
     valued = jax.tree.map(
         lambda *parts: np.concatenate(parts), *made.values(variables, candidates, wanted)
@@ -365,7 +365,7 @@ def test_another_adversary_needs_no_change_of_any_program():
     assert valued.value.shape == (len(wanted),)
     np.testing.assert_array_equal(valued.value, valued.score)
     expected = wary(config, None, (2,)).score(
-        adversary_state, pool.plain(wanted), jnp.asarray(inspected.told[wanted])
+        adversary_state, pool.plain(wanted), jnp.asarray(inferred.condition[wanted])
     )
     np.testing.assert_allclose(valued.value, expected, rtol=1e-4, atol=1e-6)
     positions, scores = MINE.pick(valued.value, 3, KEY)

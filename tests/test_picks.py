@@ -107,7 +107,7 @@ def test_core_set_equals_the_usual_loop_on_real_embeddings():
         learners.Settings.of(config),
     )  # fmt: skip
     state = jax.jit(lambda key: learner.init(key, images[:1]))(KEY)
-    embeddings = np.asarray(jax.jit(learner.say)(state, images).embedding)
+    embeddings = np.asarray(jax.jit(learner.infer)(state, images).embedding)
     subset, labelled = embeddings[:331], embeddings[331:]  # 69 centers, padded to 128
     positions, distances = picks.core_set(subset, 40, KEY, labelled)
     nearest = pairwise_distances(subset.astype(np.float64), labelled.astype(np.float64)).min(1)

@@ -11,11 +11,11 @@ from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, Streamed
 def test_the_statistics_are_those_of_each_channel(rng):
     images = rng.integers(0, 256, (50, 4, 5, 3), np.uint8)
     normalise = Normaliser.of(images)
-    assert normalise.mean.shape == normalise.deviation.shape == (1, 1, 3)
-    assert normalise.mean.dtype == normalise.deviation.dtype == np.float32
+    assert normalise.mean.shape == normalise.std.shape == (1, 1, 3)
+    assert normalise.mean.dtype == normalise.std.dtype == np.float32
     pixels = images.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(normalise.mean.ravel(), pixels.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(normalise.deviation.ravel(), pixels.std(0), rtol=1e-6)
+    np.testing.assert_allclose(normalise.std.ravel(), pixels.std(0), rtol=1e-6)
     one = np.asarray(normalise(jnp.asarray(images[7])))
     assert one.dtype == np.float32
     np.testing.assert_allclose(one, (images[7] - pixels.mean(0)) / pixels.std(0), rtol=1e-4)
@@ -54,7 +54,7 @@ def test_statistics_are_gathered_part_by_part(monkeypatch, rng, dtype):
     monkeypatch.setattr(pool, "_ROWS", 5)
     parts = Normaliser.of(stored)
     np.testing.assert_array_equal(parts.mean, whole.mean)
-    np.testing.assert_array_equal(parts.deviation, whole.deviation)
+    np.testing.assert_array_equal(parts.std, whole.std)
     np.testing.assert_allclose(parts.mean.ravel(), stored.reshape(23, 3).mean(0), rtol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_a_constant_channel_is_not_divided_by_zero():
     images = np.zeros((3, 2, 2, 2), np.uint8)
     images[..., 1] = np.arange(3)[:, None, None]
     normalise = Normaliser.of(images)
-    np.testing.assert_array_equal(normalise.deviation[..., 0], 1)
+    np.testing.assert_array_equal(normalise.std[..., 0], 1)
     np.testing.assert_array_equal(normalise(jnp.asarray(images[0]))[..., 0], 0)
 
 

@@ -9,12 +9,13 @@ import photo_models
 import pytest
 from conftest import ROOT, read_csv
 from PIL import Image
-from test_trained import about
+from test_model import about
 from trials import KEY, dataset, prepared
 
 from tavaal_jax import load_model, predict
-from tavaal_jax.data import photos
-from tavaal_jax.study import cycle, trained
+from tavaal_jax.data.pictures import decode
+from tavaal_jax.study import cycle
+from tavaal_jax.study import model as fitted
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_row_for_each_photo(model, folder, tmp_path, capsys):
 
     loaded = load_model(model)
     for row, name in zip(rows, names, strict=True):
-        pixels = photos.decode(folder / name, 16, 3, "pad")
+        pixels = decode.decode(folder / name, 16, 3, "pad")
         expected = loaded.predict_proba(pixels[None])[0]
         found = [np.float32(row[f"p_{name}"]) for name in photo_models.CLASSES]
         np.testing.assert_array_equal(found, expected)  # To the last bit, whatever the batch.
@@ -91,7 +92,7 @@ def test_a_model_of_a_study_takes_photos_too(folder, tmp_path, capsys):
     code, _ = run(capsys, model=tmp_path, images=folder / "sub", out=tmp_path / "p.csv")
     assert code == 0
     (first, *_) = read_csv(tmp_path / "p.csv")
-    pixels = photos.decode(folder / "sub" / "00.png", 8, 1)
+    pixels = decode.decode(folder / "sub" / "00.png", 8, 1)
     assert np.float32(first["confidence"]) == load_model(model).predict_proba(pixels[None]).max()
 
 
@@ -110,8 +111,8 @@ def test_a_photo_that_changes_meanwhile_is_left_out(model, folder, tmp_path, cap
     code, lines = run(capsys, model=model, images=tmp_path, out=tmp_path / "p.csv")
     assert code == 0
     assert lines == [
-        f"cannot read b.png: {photos.GONE}",
-        f"cannot read c.png: {photos.CHANGED}",
+        f"cannot read b.png: {decode.GONE}",
+        f"cannot read c.png: {decode.CHANGED}",
         f"1 prediction in {tmp_path / 'p.csv'}, 2 left out",
     ]
 
@@ -155,7 +156,7 @@ def test_no_model(wrong, tmp_path):
 
 def test_a_model_of_points(wrong, tmp_path):
     made, model = prepared("random"), tmp_path / "model"
-    trained.of(made, cycle.start(made, KEY), about(dataset())).save(model)
+    fitted.from_state(made, cycle.start(made, KEY), about(dataset())).save(model)
     assert wrong(model=model) == (
         f"--model is {model}, a model of features (2): give one of square photos with a class each,"
         " or use tavaal_jax.load_model"
@@ -233,7 +234,7 @@ def test_who_is_stopped_leaves_the_file_as_it_was(
             raise error
         predict._end(15, None)
 
-    monkeypatch.setattr(trained.Model, "predict_proba", stop)
+    monkeypatch.setattr(fitted.Model, "predict_proba", stop)
     flags = [f"--model={model}", f"--images={folder}", f"--out={tmp_path}/p.csv"]
     if error is None:
         with pytest.raises(SystemExit, match=str(code)):
@@ -258,6 +259,6 @@ def test_the_command(model, folder, tmp_path, compiled):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines()[-1] == f"22 predictions in {out}, 5 left out"
-    pixels = photos.decode(folder / "sub" / "00.png", 16, 3, "pad")
+    pixels = decode.decode(folder / "sub" / "00.png", 16, 3, "pad")
     expected = load_model(model).predict_proba(pixels[None])[0].max()
     assert np.float32(read_csv(out)[0]["confidence"]) == expected

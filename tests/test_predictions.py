@@ -7,15 +7,15 @@ import pytest
 from conftest import read_csv
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import predictions
-from tavaal_jax.report.predictions import Row
+from tavaal_jax.labelling import predictions
+from tavaal_jax.labelling.predictions import PredictionRow
 
 CLASSES = ("cat", "=dog")
 
 
 def row(first=0.25, **changes):
     probabilities = np.array([first, 1 - first], np.float32)
-    return Row("i01", "a.jpg", probabilities)._replace(**changes)
+    return PredictionRow("i01", "a.jpg", probabilities)._replace(**changes)
 
 
 def test_columns_without_and_with_what_people_say(tmp_path):

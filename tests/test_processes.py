@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ON_CPU, ROOT, read_csv
 
-from tavaal_jax.engine import guard, processes
+from tavaal_jax.engine import processes, supervisor
 from tavaal_jax.errors import UserError
 
 METHODS = "tavaal,coreset,mc_dropout,badge"
@@ -61,7 +61,7 @@ def test_flags_that_do_not_go_together_are_refused(given, mend):
      ("--distributed=false", False), ("--nodistributed", False), ("--workdir=distributed", False)],
 )  # fmt: skip
 def test_only_one_of_several_gets_a_parent(argument, several):
-    assert guard._is_one_of_several(["main", "--config=a.py", argument]) == several
+    assert supervisor._is_one_of_several(["main", "--config=a.py", argument]) == several
 
 
 @pytest.mark.slow
@@ -306,8 +306,8 @@ def test_a_lost_process_stops_the_other_and_the_same_command_finishes(start, who
         killed = time.monotonic()
         codes, said = ends(run)
         assert codes[victim] == (-signal.SIGKILL if parent else 128 + signal.SIGKILL)
-        assert codes[1 - victim] == guard.LOST
-        assert guard.MESSAGE in last(said[1 - victim][1])
+        assert codes[1 - victim] == supervisor.LOST
+        assert supervisor.MESSAGE in last(said[1 - victim][1])
         assert time.monotonic() - killed < 60  # What is promised, not a speed.
     codes, said = ends(start(tmp_path, 2, 1, methods="tavaal"))
     assert codes == [0, 0], said

@@ -11,8 +11,8 @@ from trials import KEY, config_of, prepared
 from tavaal_jax import errors
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import derive
+from tavaal_jax.run import run_study
 from tavaal_jax.study import cycle, replay
-from tavaal_jax.study.study import run_study
 
 METHOD = "tavaal"
 TRIAL = f"{METHOD}/trial_0"

@@ -12,10 +12,10 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image
 
-from tavaal_jax.data import answers
 from tavaal_jax.errors import UserError
-from tavaal_jax.report import requests
-from tavaal_jax.report.requests import Asked
+from tavaal_jax.labelling import requests
+from tavaal_jax.labelling.labels import answers
+from tavaal_jax.labelling.requests import RequestItem
 
 IMAGES = pathlib.Path("/photos/birds")
 WORDS = {"unsure": ("unsure", "skip", "?"), "bad": ("bad", "bad image")}
@@ -35,7 +35,7 @@ def picture(path, side):
 
 
 def asked_of(*files, guess=""):
-    return [Asked(f"i{k:016x}", name, IMAGES / name, guess) for k, name in enumerate(files)]
+    return [RequestItem(f"i{k:016x}", name, IMAGES / name, guess) for k, name in enumerate(files)]
 
 
 def write(workdir, asked, number=3, **changes):
@@ -102,7 +102,7 @@ def test_what_was_killed_half_way_is_written_anew(tmp_path, monkeypatch):
     whole = contents(write(tmp_path / "whole", asked))
     with monkeypatch.context() as patch:
         patch.setattr(requests.shutil, "rmtree", lambda *a, **k: None)  # A kill cleans nothing up.
-        patch.setattr(requests.sheet, "html", lambda *a, **k: 1 / 0)
+        patch.setattr(requests.static, "html", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write(tmp_path / "killed", asked)
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [".cycle_003.tmp"]
@@ -143,7 +143,7 @@ def test_the_list_to_the_letter(tmp_path):
 def test_no_cell_is_a_formula_and_the_reader_finds_the_name_again(tmp_path, name):
     folder = write(tmp_path, asked_of(name))
     (row,) = rows_of(folder / "to_label.csv")[1:]
-    assert row[2] == f"'{name}" == requests.guarded(name)
+    assert row[2] == f"'{name}" == requests.escape_formula(name)
     labels = tmp_path / "labels"
     labels.mkdir()
     text = (folder / "to_label.csv").read_bytes().replace(b",,,\n", b",cat,,\n")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavaal_jax.data import cityscapes, scenes
+from tavaal_jax.data.sets import cityscapes
+from tavaal_jax.data.sets.scenes import scenes
 from tavaal_jax.errors import UserError
 
 GOLDEN = "656e139d60256f7e845b8d3faa79c82e7421c9238d2d0513c49171d93749c960"
@@ -180,7 +181,7 @@ def test_the_command_writes(few, tmp_path, monkeypatch, capsys):
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
     (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "tavaal_jax.data.scenes", str(tmp_path / "file")]
+    command = [sys.executable, "-m", "tavaal_jax.data.sets.scenes.scenes", str(tmp_path / "file")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.strip() == (

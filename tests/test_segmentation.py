@@ -15,7 +15,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Classification, Segmentation
 from tavaal_jax.algorithm.state import Batch, Example, Schedule
 from tavaal_jax.data.pool import LabelMaps, Normaliser
-from tavaal_jax.engine import parts, programs
+from tavaal_jax.engine import components, programs
 from tavaal_jax.models import Ranker, TaskOutput
 
 KEY = jax.random.key(0)
@@ -67,8 +67,8 @@ def test_a_window_that_was_cut_before_is_as_it_is(rng):
     image = rng.integers(0, 256, (15, 11, 3), np.uint8)
     label = maps(rng, 1, (15, 11))[0]
     for key in jax.random.split(KEY, 5):
-        corner = problem.corner(image.shape, jax.random.split(key)[0])
-        y, x = map(int, corner)
+        crop_origin = problem.crop_origin(image.shape, jax.random.split(key)[0])
+        y, x = map(int, crop_origin)
         cut = Example(*(jnp.asarray(a[y : y + 6, x : x + 6]) for a in (image, label)))
         whole = problem.augment(Example(jnp.asarray(image), jnp.asarray(label)), key)
         jax.tree.map(np.testing.assert_array_equal, problem.augment(cut, key), whole)
@@ -134,7 +134,7 @@ def test_images_without_a_labelled_pixel_weigh_nothing(rng, ranking_loss):
     made = learner(ranking_loss)
     state = made.init(KEY, jnp.asarray(images[:1]))
     _, found = made.step(state, Batch(jnp.asarray(images), jnp.asarray(labels)), SCHEDULE)
-    said = made.say(state, jnp.asarray(images))
+    said = made.infer(state, jnp.asarray(images))
     each = made.problem.image_losses(said.logits, jnp.asarray(labels))
     known = np.array([0, 2, 3, 4, 5])
     np.testing.assert_allclose(found["task_loss"], each[known].mean(), rtol=1e-5)
@@ -155,7 +155,7 @@ def test_the_true_loss_of_a_map_without_a_labelled_pixel_is_not_known(rng):
     images = rng.integers(0, 256, (3, 4, 4, 3), np.uint8)
     labels = maps(rng, 3, (4, 4))
     labels[1] = 255
-    made = parts.Parts(METHODS["random"], learner(None), None, 1, "bald")
+    made = components.Components(METHODS["random"], learner(None), None, 1, "bald")
     normalise = Normaliser.constant((0.5,) * 3, (0.2,) * 3)
     seen = jax.vmap(normalise)(jnp.asarray(images))
     state = made.learner.init(KEY, seen[:1])

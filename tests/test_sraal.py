@@ -11,10 +11,10 @@ import pytest
 from configs import smoke
 from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.adversary import vaal
-from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.learner import LearnerOutput
 from tavaal_jax.algorithm.problems import Classification, Segmentation
 from tavaal_jax.algorithm.sraal import sraal
-from tavaal_jax.algorithm.state import Half, derive, example_keys
+from tavaal_jax.algorithm.state import PoolBatch, derive, example_keys
 
 KEY = derive(jax.random.key(0), 0)
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -31,11 +31,11 @@ def built(**changes):
 
 def halves(adversary):
     keys = [example_keys(jax.random.key(number), jnp.arange(8)) for number in range(2)]
-    told = adversary.tell(Said(LOGITS, jnp.zeros((16, 2)), None))
+    condition = adversary.condition_of(LearnerOutput(LOGITS, jnp.zeros((16, 2)), None))
     labels = jnp.arange(8) % CLASSES
     return (
-        Half(IMAGES[:8], told[:8], keys[0], labels),
-        Half(IMAGES[8:], told[8:], keys[1], jnp.full(8, -1)),
+        PoolBatch(IMAGES[:8], condition[:8], keys[0], labels),
+        PoolBatch(IMAGES[8:], condition[8:], keys[1], jnp.full(8, -1)),
     )
 
 
@@ -49,12 +49,12 @@ def stepped():
 
 def test_it_is_told_the_uncertainty_of_t_and_hides_it_from_the_networks():
     adversary = built()
-    told = adversary.tell(Said(LOGITS, jnp.zeros((16, 2)), None))
+    condition = adversary.condition_of(LearnerOutput(LOGITS, jnp.zeros((16, 2)), None))
     expected = [Classification(CLASSES).indicator(logits) for logits in LOGITS]
-    np.testing.assert_allclose(told, expected, rtol=1e-6)
-    assert tuple(adversary.rank(told)) == (None, None)
+    np.testing.assert_allclose(condition, expected, rtol=1e-6)
+    assert tuple(adversary.rank(condition)) == (None, None)
     keys = example_keys(KEY, jnp.arange(3))
-    np.testing.assert_array_equal(adversary.first_told(keys), [1, 1, 1])
+    np.testing.assert_array_equal(adversary.initial_condition(keys), [1, 1, 1])
 
 
 @pytest.mark.parametrize("latent", [1, 4, 5])
@@ -98,7 +98,7 @@ def test_metrics_are_those_of_the_equations():
         None,
     )
     of_l, of_u = judge(labelled), judge(unlabelled)
-    d, u = jax.nn.sigmoid(of_u), unlabelled.told
+    d, u = jax.nn.sigmoid(of_u), unlabelled.condition
     soft = -jnp.mean(jnp.log(jax.nn.sigmoid(of_l)))
     soft -= jnp.mean(u * jnp.log(1 - d) + (1 - u) * jnp.log(d))
     np.testing.assert_allclose(metrics["discriminator_loss"], soft, rtol=1e-5)
@@ -148,7 +148,7 @@ def test_weight_of_the_class():
 
 def test_labels_of_u_and_uncertainty_of_l_change_nothing():
     adversary, state, (labelled, unlabelled), after, _ = stepped()
-    labelled = labelled._replace(told=1 - labelled.told)
+    labelled = labelled._replace(condition=1 - labelled.condition)
     unlabelled = unlabelled._replace(labels=jnp.full(8, 7))
     again, _ = jax.jit(adversary.step)(state, labelled, unlabelled)
     jax.tree.map(np.testing.assert_array_equal, again, after)
@@ -159,8 +159,8 @@ def test_without_uncertainty_and_class_d_is_trained_as_vaals():
     plain = vaal(config, Classification(CLASSES), SHAPE)
     assert plain.discriminator == built().discriminator
     logits = jax.random.normal(KEY, (2, 8))
-    told = jnp.ones(8)
-    found = built().state_loss(*logits, halves(built())[1]._replace(told=told))
+    condition = jnp.ones(8)
+    found = built().state_loss(*logits, halves(built())[1]._replace(condition=condition))
     np.testing.assert_allclose(found, losses.discriminator(*logits), rtol=1e-6)
 
 

@@ -12,10 +12,9 @@ from tavaal_jax.algorithm.adversary import rank_of
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.engine import parts, programs
-from tavaal_jax.study import training
-from tavaal_jax.study.call import Report
-from tavaal_jax.study.stages import ValueFault
+from tavaal_jax.engine import components, programs
+from tavaal_jax.study import stages, training
+from tavaal_jax.study.context import StageReport, ValueFault
 
 
 def test_steps_of_each_stage():
@@ -32,11 +31,11 @@ def test_steps_of_each_stage():
 
 def test_a_report_has_the_steps_that_were_run():
     buffer = jnp.arange(5.0)
-    report = Report(0, "task", 3, {"loss": buffer}, count=3)
+    report = StageReport(0, "task", 3, {"loss": buffer}, count=3)
     np.testing.assert_array_equal(report.values()["loss"], [0, 1, 2])
     jax.block_until_ready(buffer)
     assert report.is_ready()
-    single = Report(0, "evaluate", 0, {"accuracy": 0.5})
+    single = StageReport(0, "evaluate", 0, {"accuracy": 0.5})
     assert single.values() == {"accuracy": np.array(0.5)}
     assert single.is_ready()
 
@@ -48,7 +47,7 @@ def calls(made, stage, steps_per_call, state=None):
     """Counts and places of the training calls of a stage."""
     cycle, state = begun(made, state)
     cycle.steps_per_call = lambda stage: steps_per_call
-    return [(r.count, r.step) for _, r in cycle.run(stage, state) if r.count]
+    return [(r.count, r.step) for _, r in stages.run(cycle, stage, state) if r.count]
 
 
 def test_calls_end_where_something_is_logged_or_saved():
@@ -119,19 +118,19 @@ def test_training_sees_the_labels_of_l_alone():
 def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     made = prepared("tavaal", "two_phase", pool)
     cycle, state = begun(made)
-    learner = parts.build(made.config, made.method, (2,), made.problem).learner
-    said = learner.say(state.learner, made.train.plain(np.arange(made.size)))
-    for _, report in cycle.run("adversary", state):
+    learner = components.build(made.config, made.method, (2,), made.problem).learner
+    said = learner.infer(state.learner, made.train.plain(np.arange(made.size)))
+    for _, report in stages.run(cycle, "adversary", state):
         if report.count:
             break
-    found = jax.tree.map(np.asarray, cycle.inspected)
+    found = jax.tree.map(np.asarray, cycle.inferred)
     used = np.ones(made.size, bool)
     if pool == "subset":
         used = state.labelled.copy()
         key = derive(KEY, Stream.SUBSET, 0)
         used[plans.subset(key, ~state.labelled, 100)] = True
         assert used.sum() == 120
-    expected = jax.tree.map(np.asarray, programs.Inspected(said.predicted, rank_of(said)))
+    expected = jax.tree.map(np.asarray, programs.Inference(said.predicted, rank_of(said)))
     close = lambda a, b: np.testing.assert_allclose(a[used], b[used], rtol=1e-4, atol=1e-6)
     jax.tree.map(close, found, expected)
     assert not any(x[~used].any() for x in jax.tree.leaves(found))
@@ -141,14 +140,14 @@ def test_each_image_is_inspected_once_per_cycle(monkeypatch):
     made = prepared("tavaal", "two_phase")
     asked = []
 
-    def inspect(variables, images, indices):
+    def infer(variables, images, indices):
         asked.append(indices)
-        yield from made.programs.inspect(variables, images, indices)
+        yield from made.programs.infer(variables, images, indices)
 
-    counting = made._replace(programs=made.programs._replace(inspect=inspect))
+    counting = made._replace(programs=made.programs._replace(infer=infer))
     cycle, state = begun(counting)
     for stage in ("adversary", "select", "label", "diagnose"):
-        state = finish(cycle.run(stage, state))[0].replace(step=0)
+        state = finish(stages.run(cycle, stage, state))[0].replace(step=0)
     assert len(np.concatenate(asked)) == len(set(np.concatenate(asked))) == made.size
 
 
@@ -173,7 +172,7 @@ def chosen(method):
     if method.value is not made.method.value:
         made = setup_of(made.config, method)
     cycle, state = begun(made._replace(method=method))
-    return finish(cycle.run("select", state))
+    return finish(stages.run(cycle, "select", state))
 
 
 def test_picks_are_a_request_and_bring_no_label():
@@ -331,10 +330,10 @@ def test_losses_of_a_diagnosis_are_those_of_the_true_labels():
     made = prepared("learning_loss_v2")
     cycle, state = begun(made)
     for stage in ("select", "label"):
-        state = finish(cycle.run(stage, state))[0]
-    _, _, arrays = finish(cycle.run("diagnose", state))
-    learner = parts.build(made.config, made.method, (2,), made.problem).learner
-    said = learner.say(state.learner, made.train.plain(cycle.subset))
+        state = finish(stages.run(cycle, stage, state))[0]
+    _, _, arrays = finish(stages.run(cycle, "diagnose", state))
+    learner = components.build(made.config, made.method, (2,), made.problem).learner
+    said = learner.infer(state.learner, made.train.plain(cycle.subset))
     truth = made.oracle.reveal(cycle.subset)
     losses = learner.problem.image_losses(said.logits, truth)
     np.testing.assert_allclose(arrays["loss"], losses, rtol=1e-4, atol=1e-6)

@@ -12,7 +12,8 @@ import pytest
 from conftest import read_csv
 
 from configs import cifar10, cifar100, svhn
-from tavaal_jax.data import load, tfds
+from tavaal_jax.data import load
+from tavaal_jax.data.sets import tfds
 from tavaal_jax.errors import UserError
 
 SMALL = (

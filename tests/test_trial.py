@@ -14,8 +14,8 @@ from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
-from tavaal_jax.study import call, cycle
-from tavaal_jax.study.pace import Pace
+from tavaal_jax.study import context, cycle
+from tavaal_jax.study.throttle import CallSizer
 
 
 def records(folder):
@@ -32,7 +32,7 @@ def finished(tmp_path_factory):
 
 
 def test_late_metrics_are_the_same_and_none_is_lost(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(call.Report, "is_ready", lambda self: False)
+    monkeypatch.setattr(context.StageReport, "is_ready", lambda self: False)
     trial(tmp_path, config_of(seconds_per_call=0.0, steps_per_call=3)).run()
     assert records(tmp_path) == records(finished[0])
     late, at_once = (read_csv(folder / "results.csv") for folder in (tmp_path, finished[0]))
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_p
 
 
 def test_pace_doubles_while_calls_are_short_and_halves_when_they_are_long():
-    pace = Pace(seconds=5.0, most=6)
+    pace = CallSizer(seconds=5.0, most=6)
     assert pace("task") == 1
     for expected in (2, 4, 6, 6):
         pace.observe("task", 0.1)
@@ -151,10 +151,10 @@ def test_pace_doubles_while_calls_are_short_and_halves_when_they_are_long():
     pace.observe("task", 20.0)
     assert pace("task") == 3
     assert pace("joint") == 1
-    assert Pace(seconds=0, most=6)("task") == 6
+    assert CallSizer(seconds=0, most=6)("task") == 6
 
 
 def test_several_processes_make_the_same_calls(monkeypatch):
     monkeypatch.setattr(processes, "several", lambda: True)
-    pace = Pace(seconds=5.0, most=6)
+    pace = CallSizer(seconds=5.0, most=6)
     assert pace("task") == 6

@@ -87,7 +87,7 @@ def test_gradient_embedding_is_the_last_layers_gradient_were_the_prediction_righ
 ):
     learner, state = built(make, 3, shape)
     images = jax.random.normal(KEY, (4, *shape))
-    choices = jnp.argmax(learner.say(state, images).logits, -1)
+    choices = jnp.argmax(learner.infer(state, images).logits, -1)
 
     def loss(kernel, image, choice):
         params = state.params["learner"]
@@ -125,13 +125,13 @@ def test_the_predicted_loss_is_the_rankers():
 def test_the_discriminators_value_is_the_adversarys_score(make):
     adversary = make(moons.get_config(), Classification(2), (2,))
     state = adversary.init(KEY, IMAGE[None])
-    told = None
-    if adversary.tell is not None:
+    condition = None
+    if adversary.condition_of is not None:
         rank = jnp.float32([0.3])
-        told = adversaries.Rank(rank, rank)
-    view = view_of(adversary=adversary, adversary_state=state, told=told)
+        condition = adversaries.Rank(rank, rank)
+    view = view_of(adversary=adversary, adversary_state=state, condition=condition)
     value = values.discriminator(view, KEY)
-    expected = adversary.score(state, IMAGE[None], jax.tree.map(lambda x: x[None], told))
+    expected = adversary.score(state, IMAGE[None], jax.tree.map(lambda x: x[None], condition))
     assert value.shape == ()
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
 
@@ -146,9 +146,9 @@ def test_a_view_asks_the_learner_once():
     asked = []
 
     class Counting(Learner):
-        def say(self, state, images):
+        def infer(self, state, images):
             asked.append(images.shape)
-            return super().say(state, images)
+            return super().infer(state, images)
 
     fields = learner.network, None, None, learner.problem, learner.settings
     view = View(IMAGE, Counting(*fields), state)

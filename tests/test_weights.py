@@ -15,9 +15,9 @@ import tavaal_jax
 from configs import moons, smoke
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Classification
-from tavaal_jax.data import weights
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
+from tavaal_jax.models import weights
 from tavaal_jax.study import checks
 
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -166,7 +166,7 @@ def pickled(folder):
 
 WRONG = {
     "missing": (lambda folder: folder / "none.npz", "there is no such file: name one"),
-    "of PyTorch": (of_pytorch, "python -m tavaal_jax.data.weights FILE.pth FILE.npz"),
+    "of PyTorch": (of_pytorch, "python -m tavaal_jax.models.weights FILE.pth FILE.npz"),
     "cut": (cut, "cannot be read"),
     "damaged": (damaged, "cannot be read"),
     "with programs in it": (pickled, "cannot be read"),
@@ -239,7 +239,7 @@ def test_a_file_of_pytorchs_becomes_one_that_executes_nothing(tmp_path):
     source, target = tmp_path / "a.pth", tmp_path / "a.npz"
     given = {name: torch.from_numpy(x) for name, x in tensors().items()}
     torch.save({"state_dict": given, "epoch": 3}, source)
-    command = [sys.executable, "-m", "tavaal_jax.data.weights", str(source), str(target)]
+    command = [sys.executable, "-m", "tavaal_jax.models.weights", str(source), str(target)]
     subprocess.run(command, check=True)
     found = weights.read(str(target))
     assert found.keys() == given.keys()

@@ -12,10 +12,12 @@ from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import derive
 from tavaal_jax.data import load
-from tavaal_jax.data.labels import Known
+from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import devices, programs
 from tavaal_jax.report import progress
-from tavaal_jax.study import cycle, setup, stages, trained
+from tavaal_jax.study import cycle, setup
+from tavaal_jax.study import model as fitted
+from tavaal_jax.study.context import Cycle
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.trial import Trial
 
@@ -39,7 +41,7 @@ def dataset():
 def setup_of(config, method):
     """A set-up whose oracle knows every label."""
     placed = setup.place(config, dataset())
-    return setup.prepare(config, method, dataset(), placed, Known(dataset().train_labels))
+    return setup.prepare(config, method, dataset(), placed, SimulatedOracle(dataset().train_labels))
 
 
 @functools.cache
@@ -81,7 +83,7 @@ def placed(state):
 def begun(made, state=None):
     """A cycle of a trial under way, and its state: `-> Cycle, LoopState`."""
     state = cycle.start(made, KEY) if state is None else state
-    return stages.Cycle(made, KEY, state, lambda stage: 5), state
+    return Cycle(made, KEY, state, lambda stage: 5), state
 
 
 def finish(generator):
@@ -126,8 +128,8 @@ def _placed():
 def trial(folder, config, method=METHODS["random"], stop=lambda: None, callback=progress.silent):
     """A trial of moons in `folder`, as a study makes it."""
     data = dataset()
-    made = setup.prepare(config, method, data, _placed(), Known(data.train_labels))
-    about = trained.About(data.train_ids, data.class_names, data.shape, "float32")
+    made = setup.prepare(config, method, data, _placed(), SimulatedOracle(data.train_labels))
+    about = fitted.About(data.train_ids, data.class_names, data.shape, "float32")
     tracker = progress.Tracker(callback, 100)
     recorder = functools.partial(Recorder, made, 0, folder, about, tracker, lambda: None)
     return Trial(made, 0, recorder, stop)

@@ -15,9 +15,9 @@ from flax import linen as nn
 
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
-from tavaal_jax.algorithm.learner import Missing, Said
+from tavaal_jax.algorithm.learner import LearnerOutput, MissingComponent
 from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import AdversaryState, Half, Params, Stream, derive
+from tavaal_jax.algorithm.state import AdversaryState, Params, PoolBatch, Stream, derive
 
 Metrics = dict[str, jax.Array]
 
@@ -70,26 +70,28 @@ class Adversary:
 
     vae: nn.Module
     discriminator: nn.Module
-    tell: Callable[[Said], Any] | None
+    condition_of: Callable[[LearnerOutput], Any] | None
     """What it is told of images, from what T and R say of them: `-> [B, ...]`; None: nothing."""
     settings: Settings
     hidden: tuple[str, ...] = ()
     """Fields of `Rank` that are not shown, although it is told."""
 
-    def first_told(self, keys: jax.Array) -> Any:
+    def initial_condition(self, keys: jax.Array) -> Any:
         """r ~ U(0, 1), Algorithm 1's ranks of the first epoch: `keys [B] -> [B, 1]`."""
         drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
         return Rank(drawn, drawn)
 
-    def rank(self, told: Any) -> Rank:
+    def rank(self, condition: Any) -> Rank:
         """What the decoder and D see of what it is told: all of it but what is `hidden`."""
-        rank: Rank = Rank() if told is None else told._replace(**dict.fromkeys(self.hidden))
+        rank: Rank = (
+            Rank() if condition is None else condition._replace(**dict.fromkeys(self.hidden))
+        )
         return rank
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
         """Fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
         noise = jnp.zeros((1, self.vae.latent))
-        rank = self.rank(None if self.tell is None else self.first_told(key[None]))
+        rank = self.rank(None if self.condition_of is None else self.initial_condition(key[None]))
         variables = self.vae.init(
             derive(key, Stream.VAE, cycle), self.seen(images), noise, rank.decoder, train=False
         )
@@ -114,8 +116,8 @@ class Adversary:
     def step(
         self,
         state: AdversaryState,
-        labelled: Half,
-        unlabelled: Half,
+        labelled: PoolBatch,
+        unlabelled: PoolBatch,
         mean: optim.Mean = optim.alone,
     ) -> tuple[AdversaryState, Metrics]:
         """One update of the VAE with (4) + lambda (5), then one of D with (6)."""
@@ -144,7 +146,7 @@ class Adversary:
         return state, {**vae_metrics, **d_metrics}
 
     def vae_loss(
-        self, params: Params, state: AdversaryState, labelled: Half, unlabelled: Half
+        self, params: Params, state: AdversaryState, labelled: PoolBatch, unlabelled: PoolBatch
     ) -> tuple[jax.Array, tuple[Params, Metrics]]:
         """Equation (4) for both pools, plus lambda (5)."""
         of_l = self._transductive(params, state.vae_stats, state, labelled)
@@ -161,17 +163,17 @@ class Adversary:
         return loss + annotation, (of_u.stats, {**metrics, **more})
 
     def annotation_loss(
-        self, params: Params, latent: jax.Array, labelled: Half
+        self, params: Params, latent: jax.Array, labelled: PoolBatch
     ) -> tuple[jax.Array | float, Metrics]:
         """What the VAE's loss has beside (4) and (5), from L's latents `[B, Z]`: here nothing."""
         del params, latent, labelled
         return 0.0, {}
 
     def _transductive(
-        self, params: Params, stats: Params, state: AdversaryState, half: Half
+        self, params: Params, stats: Params, state: AdversaryState, half: PoolBatch
     ) -> "_Pass":
         """Equation (4) for one pool, with its own BatchNorm statistics, and D's logits."""
-        rank, noise = self.rank(half.told), self._noise(half)
+        rank, noise = self.rank(half.condition), self._noise(half)
         (decoded, mean, log_variance), updated = self.vae.apply(
             {"params": params, "batch_stats": stats},
             half.images, noise, rank.decoder, train=True, mutable=["batch_stats"],
@@ -184,11 +186,11 @@ class Adversary:
             updated.get("batch_stats", {}),
         )
 
-    def _noise(self, half: Half) -> jax.Array:
+    def _noise(self, half: PoolBatch) -> jax.Array:
         """Of the latents: `[B, Z]`."""
         return jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
 
-    def _latents(self, state: AdversaryState, half: Half) -> jax.Array:
+    def _latents(self, state: AdversaryState, half: PoolBatch) -> jax.Array:
         """Means of the latents after the VAE's update, `[B, Z]`.
 
         Only the encoder runs; the statistics this pass would update were just updated.
@@ -203,18 +205,18 @@ class Adversary:
         self,
         params: Params,
         latents: tuple[jax.Array, jax.Array],
-        labelled: Half,
-        unlabelled: Half,
+        labelled: PoolBatch,
+        unlabelled: PoolBatch,
     ) -> tuple[jax.Array, tuple[None, Metrics]]:
         """D's loss on latents `[B, Z]` of both pools, and how often it is right."""
-        logits_l = self._judge(params, latents[0], self.rank(labelled.told))
-        logits_u = self._judge(params, latents[1], self.rank(unlabelled.told))
+        logits_l = self._judge(params, latents[0], self.rank(labelled.condition))
+        logits_u = self._judge(params, latents[1], self.rank(unlabelled.condition))
         loss = self.state_loss(logits_l, logits_u, unlabelled)
         accuracy = 0.5 * (jnp.mean(logits_l > 0) + jnp.mean(logits_u < 0))
         return loss, (None, {"discriminator_loss": loss, "discriminator_accuracy": accuracy})
 
     def state_loss(
-        self, labelled_logits: jax.Array, unlabelled_logits: jax.Array, unlabelled: Half
+        self, labelled_logits: jax.Array, unlabelled_logits: jax.Array, unlabelled: PoolBatch
     ) -> jax.Array:
         """Equation (6): `logits [B], [B] -> []`."""
         del unlabelled
@@ -225,20 +227,20 @@ class Adversary:
         logits: Any = self.discriminator.apply({"params": params}, latent, rank.discriminator)
         return jnp.asarray(logits)
 
-    def score(self, state: AdversaryState, images: jax.Array, told: Any = None) -> jax.Array:
+    def score(self, state: AdversaryState, images: jax.Array, condition: Any = None) -> jax.Array:
         """Equation (7): D's logits in evaluation mode, `images [B, ...] -> [B]`.
 
         `images` are normalised and not augmented; the smallest score looks least labelled.
         """
         variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
         latent, _ = self.vae.apply(variables, self.seen(images), train=False, method="encode")
-        return self._judge(state.discriminator_params, latent, self.rank(told))
+        return self._judge(state.discriminator_params, latent, self.rank(condition))
 
 
-def rank_of(said: Said, raw_to_discriminator: bool = False) -> Rank:
+def rank_of(said: LearnerOutput, raw_to_discriminator: bool = False) -> Rank:
     """Normalised ranks from R(x) `[B]`; D's may stay raw, as in the released code."""
     if said.predicted is None:
-        raise Missing("a rank needs a Ranker: give the method a ranking_loss")
+        raise MissingComponent("a rank needs a Ranker: give the method a ranking_loss")
     predicted = jax.lax.stop_gradient(said.predicted)[:, None]
     normalised = losses.normalised_rank(predicted)
     return Rank(normalised, predicted if raw_to_discriminator else normalised)
@@ -263,4 +265,4 @@ def tavaal(
     shown = {"decoder": config.rank_to_decoder, "discriminator": config.rank_to_discriminator}
     hidden = tuple(name for name, how in shown.items() if how == "none")
     plain = vaal(config, problem, shape, axis_name)
-    return dataclasses.replace(plain, tell=lambda said: rank_of(said, raw), hidden=hidden)
+    return dataclasses.replace(plain, condition_of=lambda said: rank_of(said, raw), hidden=hidden)

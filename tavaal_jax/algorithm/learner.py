@@ -22,11 +22,11 @@ Where some images have no loss, there are weights of the pairs, too, see `losses
 """
 
 
-class Missing(AttributeError):
+class MissingComponent(AttributeError):
     """What a method asks for, and its row does not have."""
 
 
-class Said(NamedTuple):
+class LearnerOutput(NamedTuple):
     """What T and R say of images, in evaluation mode."""
 
     logits: jax.Array
@@ -150,7 +150,9 @@ class Learner:
         output: Any = self.network.apply(variables, images, train=False, dropout_keys=keys)
         return TaskOutput(*output)
 
-    def dropper(self, state: LearnerState, images: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    def dropout_logits(
+        self, state: LearnerState, images: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
         """A function `keys [B] -> logits` of T for `images [B, ...]`, with units dropped.
 
         Where they are dropped before T's last layer alone, all before it is done once.
@@ -166,13 +168,13 @@ class Learner:
 
         return logits
 
-    def say(self, state: LearnerState, images: jax.Array) -> Said:
+    def infer(self, state: LearnerState, images: jax.Array) -> LearnerOutput:
         """What T and R say of `images [B, ...]`."""
         output = self.predict(state, images)
         predicted: Any = None
         if self.ranker is not None:
             predicted = self.ranker.apply({"params": state.params["ranker"]}, output.taps)
-        return Said(output.logits, output.embedding, predicted)
+        return LearnerOutput(output.logits, output.embedding, predicted)
 
 
 def _connected_if(condition: jax.Array, x: jax.Array) -> jax.Array:

@@ -76,14 +76,14 @@ class Best:
         return positions[found], scores, values[found]
 
 
-Candidate = tuple[jax.Array, jax.Array, jax.Array]
+CenterCandidate = tuple[jax.Array, jax.Array, jax.Array]
 """Of the next center: squared distance `[]`, position `[]`, embedding `[E]`."""
 
 
 @functools.partial(jax.jit, static_argnames=("count", "farthest"))
 def k_center(
     subset: jax.Array, labelled: jax.Array, count: int, begin: Any = 0, size: Any = None,
-    farthest: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+    farthest: Callable[[CenterCandidate], CenterCandidate] = lambda candidate: candidate,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Greedy k-center ("a core-set approach", Sener and Savarese, ICLR 2018).
 

@@ -40,20 +40,20 @@ class Classification:
         image, pad = example.image, self.pad
         if pad:
             padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-            corner = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
-            image = lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
+            crop_origin = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
+            image = lax.dynamic_slice(padded, (crop_origin[0], crop_origin[1], 0), image.shape)
         if self.flip:
             image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
         return example._replace(image=image)
 
-    def corner(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """Where the window begins that is seen of an image of `shape`: `-> [2]`; here all is."""
         del shape, key
         return jnp.zeros(2, jnp.int32)
 
-    def window(self, image: jax.Array, corner: jax.Array) -> jax.Array:
+    def window(self, image: jax.Array, crop_origin: jax.Array) -> jax.Array:
         """What R sees of an image in training: all of it."""
-        del corner
+        del crop_origin
         return image
 
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -178,23 +178,26 @@ class Segmentation:
         """The same random window of image and map, both flipped or neither."""
         crop_key, flip_key = jax.random.split(key)
         image, label = example
-        corner = self.corner(image.shape, crop_key)
-        image, label = self.window(image, corner), self._window(label, corner, losses.IGNORED)
+        crop_origin = self.crop_origin(image.shape, crop_key)
+        image, label = (
+            self.window(image, crop_origin),
+            self._window(label, crop_origin, losses.IGNORED),
+        )
         if self.flip:
             flip = jax.random.bernoulli(flip_key)
             image, label = (jnp.where(flip, x[:, ::-1], x) for x in (image, label))
         return Example(image, label)
 
-    def corner(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """Where the window begins that is seen of an image of `shape`: `-> [2]`."""
         most = jnp.array([max(0, side - (self.crop or side)) for side in shape[:2]])
         return jax.random.randint(key, (2,), 0, most + 1)
 
-    def window(self, image: jax.Array, corner: jax.Array) -> jax.Array:
+    def window(self, image: jax.Array, crop_origin: jax.Array) -> jax.Array:
         """What R sees of an image in training: `[H, W, C], [2] -> [crop, crop, C]`."""
-        return self._window(image, corner, 0)
+        return self._window(image, crop_origin, 0)
 
-    def _window(self, array: jax.Array, corner: jax.Array, fill: int) -> jax.Array:
+    def _window(self, array: jax.Array, crop_origin: jax.Array, fill: int) -> jax.Array:
         """Filled up below and to the right where the image is smaller; a window stays as it is."""
         size = (self.crop, self.crop)
         if not self.crop or array.shape[:2] == size:
@@ -202,7 +205,7 @@ class Segmentation:
         missing = [(0, max(0, self.crop - side)) for side in array.shape[:2]]
         rest = array.ndim - 2
         array = jnp.pad(array, (*missing, *((0, 0),) * rest), constant_values=fill)
-        return lax.dynamic_slice(array, (*corner, *(0,) * rest), (*size, *array.shape[2:]))
+        return lax.dynamic_slice(array, (*crop_origin, *(0,) * rest), (*size, *array.shape[2:]))
 
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """`l_i`: `logits [B, H, W, K], maps [B, H, W] -> [B]`, nats; 0 where no pixel has one."""

@@ -27,7 +27,7 @@ from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.adversary import Adversary, Metrics, Rank, Settings
 from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import AdversaryState, Half, Params
+from tavaal_jax.algorithm.state import AdversaryState, Params, PoolBatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,17 +38,17 @@ class Relabelling(Adversary):
     eta: float = 1.0
     """Weight of the classifier's loss."""
 
-    def first_told(self, keys: jax.Array) -> jax.Array:
+    def initial_condition(self, keys: jax.Array) -> jax.Array:
         """No image is certain yet: `keys [B] -> [B]`."""
         return jnp.ones(len(keys))
 
-    def rank(self, told: Any) -> Rank:
+    def rank(self, condition: Any) -> Rank:
         """Decoder and D see nothing of it: it is in D's target alone."""
-        del told
+        del condition
         return Rank()
 
     def step(
-        self, state: AdversaryState, labelled: Half, unlabelled: Half,
+        self, state: AdversaryState, labelled: PoolBatch, unlabelled: PoolBatch,
         mean: optim.Mean = optim.alone,
     ) -> tuple[AdversaryState, Metrics]:  # fmt: skip
         """Of an image without a labelled pixel the classifier has nothing to tell."""
@@ -61,7 +61,7 @@ class Relabelling(Adversary):
         return super().step(state, labelled, unlabelled, mean)
 
     def annotation_loss(
-        self, params: Params, latent: jax.Array, labelled: Half
+        self, params: Params, latent: jax.Array, labelled: PoolBatch
     ) -> tuple[jax.Array, Metrics]:
         """The class, or the classes' shares of a map, told from L's latents `[B, Z]`."""
         assert labelled.labels is not None
@@ -71,10 +71,12 @@ class Relabelling(Adversary):
         return self.eta * loss, {"latent_task_loss": loss}
 
     def state_loss(
-        self, labelled_logits: jax.Array, unlabelled_logits: jax.Array, unlabelled: Half
+        self, labelled_logits: jax.Array, unlabelled_logits: jax.Array, unlabelled: PoolBatch
     ) -> jax.Array:
         """(6) with relabelled states: `logits [B], [B] -> []`."""
-        return losses.relabelled_discriminator(labelled_logits, unlabelled_logits, unlabelled.told)
+        return losses.relabelled_discriminator(
+            labelled_logits, unlabelled_logits, unlabelled.condition
+        )
 
 
 def sraal(

@@ -87,12 +87,12 @@ class Batch(NamedTuple):
     """A key per example `[B]`, by which T drops units; None: it drops none."""
 
 
-class Half(NamedTuple):
+class PoolBatch(NamedTuple):
     """One pool's half of a batch for a step of the adversary."""
 
     images: jax.Array
     """`[B, ...]`, normalised, not augmented."""
-    told: Any
+    condition: Any
     """What the adversary is told of each image, arrays `[B, ...]`; None: nothing."""
     keys: jax.Array
     """A key per example `[B]`, for the latents' noise."""

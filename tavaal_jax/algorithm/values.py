@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tavaal_jax.algorithm.adversary import Adversary
-from tavaal_jax.algorithm.learner import Learner, Missing, Said
+from tavaal_jax.algorithm.learner import Learner, LearnerOutput, MissingComponent
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import LearnerState
 
@@ -31,7 +31,7 @@ class View:
     adversary_state: Any = None
     predicted: jax.Array | None = None
     """R(x) `[]`; None for a method without a Ranker."""
-    told: Any = None
+    condition: Any = None
     """What the adversary is told of the image, arrays `[...]`."""
     passes: int = 1
     """Of Monte-Carlo dropout."""
@@ -46,8 +46,8 @@ class View:
         return self.learner.problem
 
     @functools.cached_property
-    def _said(self) -> Said:
-        return self.learner.say(self.learner_state, self.image[None])
+    def _said(self) -> LearnerOutput:
+        return self.learner.infer(self.learner_state, self.image[None])
 
     @property
     def logits(self) -> jax.Array:
@@ -61,21 +61,21 @@ class View:
 
     def dropped(self, key: jax.Array) -> jax.Array:
         """T's logits `[K]`, or of pixels `[H, W, K]`, with units dropped by `key`."""
-        return self.dropper()(key)
+        return self.dropout_logits()(key)
 
-    def dropper(self) -> Callable[[jax.Array], jax.Array]:
+    def dropout_logits(self) -> Callable[[jax.Array], jax.Array]:
         """The same for many keys: what does not depend on them is done once."""
-        drop = self.learner.dropper(self.learner_state, self.image[None])
+        drop = self.learner.dropout_logits(self.learner_state, self.image[None])
         return lambda key: drop(key[None])[0]
 
     @functools.cached_property
     def score(self) -> jax.Array:
         """The adversary's, equation (7): `[]`."""
         if self.adversary is None:
-            raise Missing("this method has no adversary: give it one, or another value")
-        told = jax.tree.map(lambda x: x[None], self.told)
+            raise MissingComponent("this method has no adversary: give it one, or another value")
+        condition = jax.tree.map(lambda x: x[None], self.condition)
         image = self.image if self.thumbnail is None else self.thumbnail
-        return self.adversary.score(self.adversary_state, image[None], told)[0]
+        return self.adversary.score(self.adversary_state, image[None], condition)[0]
 
 
 def uniform(view: View | None, key: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ def predicted_loss(view: View, key: jax.Array) -> jax.Array:
     """R(x), the loss that the Ranker predicts."""
     del key
     if view.predicted is None:
-        raise Missing("R(x) needs a Ranker: give the method a ranking_loss")
+        raise MissingComponent("R(x) needs a Ranker: give the method a ranking_loss")
     return view.predicted
 
 
@@ -145,7 +145,7 @@ def mc_dropout(view: View, key: jax.Array) -> jax.Array:
     The passes are scanned: memory does not grow with their number.
     """
 
-    drop = view.dropper()
+    drop = view.dropout_logits()
 
     def vote(number: jax.Array) -> dict[str, jax.Array]:
         return view.problem.vote(drop(jax.random.fold_in(key, number)))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tavaal_jax import config as configs
-from tavaal_jax.data import cache, cityscapes, overview, sources
-from tavaal_jax.data.decode import Pictures
-from tavaal_jax.data.overview import Overview, thumbnail
-from tavaal_jax.data.pool import LabelMaps, Normaliser, Photos, Resident, parts
+from tavaal_jax.data import cache, image_statistics
+from tavaal_jax.data.image_statistics import ImageStatistics, thumbnail
+from tavaal_jax.data.pictures.lazy import LazyPictures
+from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, RowView, parts
+from tavaal_jax.data.sets import catalogue, cityscapes
 from tavaal_jax.errors import UserError
 
 
@@ -33,7 +34,7 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
-    overview: Overview | None = None
+    image_statistics: ImageStatistics | None = None
     """Of large images with maps."""
     available: np.ndarray | None = None
     """Which training images may be picked or learned from, bool `[N]`; None: all."""
@@ -123,8 +124,8 @@ class Dataset:
     @functools.cached_property
     def pixels(self) -> np.ndarray:
         """Of each class in the training maps, int32 `[N, K]`; they are read once."""
-        if self.overview is not None:
-            return self.overview.pixels
+        if self.image_statistics is not None:
+            return self.image_statistics.pixels
         found = [
             np.bincount(one.ravel(), minlength=256)[: self.classes]
             for some in parts(self.train_labels)
@@ -155,8 +156,8 @@ class Dataset:
         """Of the training images, uint8 `[N, size, size, C]`; None for a size of 0."""
         if not size:
             return None
-        if self.overview is not None and self.overview.thumbnails.shape[1] == size:
-            return self.overview.thumbnails
+        if self.image_statistics is not None and self.image_statistics.thumbnails.shape[1] == size:
+            return self.image_statistics.thumbnails
         shrunk = (thumbnail(one, size) for some in parts(self.train_images) for one in some)
         return np.stack(list(shrunk))
 
@@ -165,7 +166,7 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
-            if isinstance(array, Pictures):  # Their values would have to be decoded.
+            if isinstance(array, LazyPictures):  # Their values would have to be decoded.
                 digest.update(array.fingerprint().encode())
                 continue
             for part in parts(array):
@@ -187,10 +188,10 @@ class Dataset:
         )
 
 
-def normaliser(config: Any, images: np.ndarray, known: Overview | None = None) -> Normaliser:
+def normaliser(config: Any, images: np.ndarray, known: ImageStatistics | None = None) -> Normaliser:
     """Constants of the config where it has them, else the statistics of `images`."""
     settings = config.normalisation
-    if isinstance(images, Photos):
+    if isinstance(images, RowView):
         images = images.there
     if not settings.mean:
         return Normaliser.of(images) if known is None else Normaliser.of_histogram(known.histogram)
@@ -270,12 +271,12 @@ def _highest(labels):
 
 def is_at_hand(config) -> bool:
     """Whether `load` reads what is there: an embedded data set, one decoded before, or pictures."""
-    source = sources.SOURCES.get(config.dataset)
+    source = catalogue.SOURCES.get(config.dataset)
     if source is None:
         return False
     if source.lazily is not None and not config.cityscapes.cache:
         return config.cityscapes.through == "folder" and cityscapes.is_unpacked(config)
-    return source.embedded or sources.cache_folder(config).exists()
+    return source.embedded or catalogue.cache_folder(config).exists()
 
 
 _LARGEST_SEEN = 64  # Side of what a VAE sees of images that are larger, by default.
@@ -286,13 +287,13 @@ def load(config) -> Dataset:
 
     Raises UserError where it can neither be found nor be had.
     """
-    source = sources.SOURCES[config.dataset]
+    source = catalogue.SOURCES[config.dataset]
     if source.embedded:
         arrays = cache.in_memory(lambda new: source.read(config, new))
     elif source.lazily is not None and not config.cityscapes.cache:
         arrays = source.lazily(config)
     else:
-        folder = sources.cache_folder(config)
+        folder = catalogue.cache_folder(config)
         arrays = cache.load_or_make(folder, lambda new: source.read(config, new))
     names = tuple(str(name) for name in arrays.pop("class_names"))
     dataset = Dataset(config.dataset, class_names=names, **arrays)  # type: ignore[arg-type]
@@ -300,8 +301,8 @@ def load(config) -> Dataset:
         size = config.vae.image_size or _LARGEST_SEEN
         images: Any = dataset.train_images
         maps: Any = dataset.train_labels
-        found = overview.of(images, maps, len(names), size, config.data_dir)
-        dataset = dataclasses.replace(dataset, overview=found)
+        found = image_statistics.of(images, maps, len(names), size, config.data_dir)
+        dataset = dataclasses.replace(dataset, image_statistics=found)
     if config.imbalance.ratio > 1:
         dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))
     return dataset

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tavaal_jax.data.plans import Corners, Given, More, Plan
+from tavaal_jax.data.plans import CropOrigins, Examples, ExtraUpdates, IndexPlan
 from tavaal_jax.data.pool import LabelMaps, Resident, Streamed, take_rows
 
 
@@ -44,17 +44,19 @@ WHOLE = Reads()
 
 
 def windows(
-    array: Any, rows: np.ndarray, size: int, fill: int, *corners: np.ndarray
+    array: Any, rows: np.ndarray, size: int, fill: int, *crop_origins: np.ndarray
 ) -> list[np.ndarray]:
     """Square windows of images or maps: `rows [...], corners [..., 2] -> [..., size, size, ...]`.
 
     As many as there are `corners`, from one look at each row. They are filled up below and to the
     right where images are smaller.
     """
-    cuts = [np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype) for _ in corners]
-    for place, row in enumerate(rows.ravel() if corners else ()):
+    cuts = [
+        np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype) for _ in crop_origins
+    ]
+    for place, row in enumerate(rows.ravel() if crop_origins else ()):
         whole = array[int(row)]
-        for cut, at in zip(cuts, corners, strict=True):
+        for cut, at in zip(cuts, crop_origins, strict=True):
             y, x = map(int, at.reshape(-1, 2)[place])
             part = whole[y : y + size, x : x + size]
             cut[place, : part.shape[0], : part.shape[1]] = part
@@ -70,9 +72,9 @@ class Ahead:
 
     def __init__(
         self,
-        plan: Callable[[int, int], Plan],
+        plan: Callable[[int, int], IndexPlan],
         pool: Streamed,
-        told: Any,
+        condition: Any,
         last: int,
         steps: int,
         reads: Reads = WHOLE,
@@ -81,14 +83,14 @@ class Ahead:
 
         `told` holds arrays `[N, ...]` in host memory, or is None.
         """
-        self._plan, self._pool, self._told, self._reads = plan, pool, told, reads
+        self._plan, self._pool, self._condition, self._reads = plan, pool, condition, reads
         self._last, self._steps = last, steps
         self._threads = concurrent.futures.ThreadPoolExecutor(2, "read")
-        self._reading: dict[int, concurrent.futures.Future[Plan]] = {}
+        self._reading: dict[int, concurrent.futures.Future[IndexPlan]] = {}
         self._asked = 0
         self._waited = 0.0
 
-    def __call__(self, first: int, count: int) -> Plan:
+    def __call__(self, first: int, count: int) -> IndexPlan:
         """The plan of some steps, with the examples in the place of their indices."""
         self._read_on(first, count)
         begin = time.monotonic()
@@ -107,35 +109,39 @@ class Ahead:
                 self._reading[number] = self._threads.submit(self._read, one)
             self._asked = end
 
-    def _read(self, plan: Plan) -> Plan:
+    def _read(self, plan: IndexPlan) -> IndexPlan:
         """One step's: leaves `[1, B, ...]`."""
         more = plan.more
         if more is not None:
-            more = More(**self._pools(more, self._reads.of_updates()))
-        return plan._replace(**self._pools(plan, self._reads), more=more, corners=None)
+            more = ExtraUpdates(**self._pools(more, self._reads.of_updates()))
+        return plan._replace(**self._pools(plan, self._reads), more=more, crop_origins=None)
 
-    def _pools(self, rows: Plan | More, reads: Reads) -> dict[str, Any]:
+    def _pools(self, rows: IndexPlan | ExtraUpdates, reads: Reads) -> dict[str, Any]:
         """Examples of both pools."""
-        corners = rows.corners or Corners(None, None, None)
-        labelled = self._given(rows.labelled, reads.labelled, corners.trained, corners.labelled)
+        crop_origins = rows.crop_origins or CropOrigins(None, None, None)
+        labelled = self._given(
+            rows.labelled, reads.labelled, crop_origins.trained, crop_origins.labelled
+        )
         unlabelled = None
         if rows.unlabelled is not None:
-            unlabelled = self._given(rows.unlabelled, reads.unlabelled, None, corners.unlabelled)
+            unlabelled = self._given(
+                rows.unlabelled, reads.unlabelled, None, crop_origins.unlabelled
+            )
         return {"labelled": labelled, "unlabelled": unlabelled}
 
-    def _given(self, rows: np.ndarray, wanted: frozenset[str], trained: Any, seen: Any) -> Given:
+    def _given(self, rows: np.ndarray, wanted: frozenset[str], trained: Any, seen: Any) -> Examples:
         """Examples `rows`; windows begin at `trained` and, where R looks, at `seen`."""
         pool = self._pool
-        corners = {"image": trained, "view": seen}
-        images = {name: at for name, at in corners.items() if name in wanted}
+        crop_origins = {"image": trained, "ranker_crop": seen}
+        images = {name: at for name, at in crop_origins.items() if name in wanted}
         found = dict(zip(images, self._cut(pool.images, rows, 0, *images.values()), strict=True))
         pictures = pool.images if pool.thumbnails is None else pool.thumbnails
-        return Given(
+        return Examples(
             found.get("image"),
             self._label(rows, "map" in wanted, trained) if "label" in wanted else None,
-            jax.tree.map(lambda array: take_rows(array, rows), self._told),
+            jax.tree.map(lambda array: take_rows(array, rows), self._condition),
             take_rows(pictures, rows) if "thumbnail" in wanted else None,
-            found.get("view"),
+            found.get("ranker_crop"),
         )
 
     def _label(self, rows: np.ndarray, with_map: bool, trained: Any) -> Any:
@@ -146,12 +152,12 @@ class Ahead:
         maps = self._cut(labels.maps, rows, 255, trained)[0] if with_map else None
         return LabelMaps(maps, take_rows(labels.pixels, rows), take_rows(labels.known, rows))
 
-    def _cut(self, array: Any, rows: np.ndarray, fill: int, *corners: Any) -> list[np.ndarray]:
+    def _cut(self, array: Any, rows: np.ndarray, fill: int, *crop_origins: Any) -> list[np.ndarray]:
         """Windows at each of `corners`; all that there is where they are None."""
         size = self._reads.window
-        if not size or any(at is None for at in corners):
-            return [take_rows(array, rows) for _ in corners]
-        return windows(array, rows, size, fill, *corners)
+        if not size or any(at is None for at in crop_origins):
+            return [take_rows(array, rows) for _ in crop_origins]
+        return windows(array, rows, size, fill, *crop_origins)
 
     def take_waited(self) -> float:
         """Seconds for which calls were kept waiting, since the last time this was asked."""
@@ -169,22 +175,22 @@ _BYTES_AHEAD = 2**28  # of images that are read before they are needed
 @contextlib.contextmanager
 def feed(
     pool: Resident | Streamed,
-    told: Any,
-    plan: Callable[[int, int], Plan],
+    condition: Any,
+    plan: Callable[[int, int], IndexPlan],
     steps: tuple[int, int],
     reads: Reads = WHOLE,
-) -> Iterator[tuple[tuple[Resident, Any], Callable[[int, int], Plan], Callable[[], float]]]:
+) -> Iterator[tuple[tuple[Resident, Any], Callable[[int, int], IndexPlan], Callable[[], float]]]:
     """What a training stage gives its program: `data, plan, waited`.
 
     `plan(first, count)` names examples of steps; `steps` are the last one and how many a call may
     run. `waited()` is for how many seconds reading has held up calls since the last time.
     """
     if isinstance(pool, Resident):
-        yield (pool, told), plan, lambda: 0.0
+        yield (pool, condition), plan, lambda: 0.0
         return
     last, most = steps
     one = sum(leaf.size for leaf in jax.tree.leaves(plan(0, 1))) * reads.bytes_of(pool)
-    ahead = Ahead(plan, pool, told, last, max(1, min(2 * most, _BYTES_AHEAD // one)), reads)
+    ahead = Ahead(plan, pool, condition, last, max(1, min(2 * most, _BYTES_AHEAD // one)), reads)
     try:
         yield (Resident(None, None, pool.normalise), None), ahead, ahead.take_waited
     finally:

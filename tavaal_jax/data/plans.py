@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 
-class Given(NamedTuple):
+class Examples(NamedTuple):
     """Examples themselves, where a plan of resident data has their indices: `[n, B, ...]`.
 
     None: what is not there, or was not asked for.
@@ -16,15 +16,15 @@ class Given(NamedTuple):
     image: Any
     """Whole, or the window that T is trained on."""
     label: Any
-    told: Any
+    condition: Any
     """What an adversary is told of them."""
     thumbnail: Any = None
     """What the VAE sees of larger images."""
-    view: Any = None
+    ranker_crop: Any = None
     """The window that R sees; None: it is to be cut from the image."""
 
 
-class Corners(NamedTuple):
+class CropOrigins(NamedTuple):
     """Where windows of images begin: int32 `[n, B, 2]`, for further updates `[n, B, k, 2]`."""
 
     trained: Any
@@ -34,24 +34,24 @@ class Corners(NamedTuple):
     unlabelled: Any
 
 
-class More(NamedTuple):
+class ExtraUpdates(NamedTuple):
     """Indices for further updates of the adversary in the same steps: int32 `[n, B, k]`."""
 
     labelled: Any
     unlabelled: Any
-    corners: Corners | None = None
+    crop_origins: CropOrigins | None = None
 
 
-class Plan(NamedTuple):
+class IndexPlan(NamedTuple):
     """Indices of the images of some steps, a row each: int32 `[n, B]`; or `Given`."""
 
     labelled: Any
     unlabelled: Any
     positions: np.ndarray
     """Each example's position in the whole batch, from which its keys come."""
-    more: More | None = None
+    more: ExtraUpdates | None = None
     """None: the adversary is updated once in a step."""
-    corners: Corners | None = None
+    crop_origins: CropOrigins | None = None
     """Of what is read from a disk; None: all of an image is, or the devices cut it."""
 
 

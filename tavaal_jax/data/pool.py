@@ -18,11 +18,11 @@ class Normaliser(struct.PyTreeNode):
 
     mean: Array
     """`[1, 1, C]` or `[F]` float32."""
-    deviation: Array
+    std: Array
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """`[H, W, C]` or `[F]` in stored units -> float32 of mean 0 and deviation 1."""
-        return (image.astype(jnp.float32) - self.mean) / self.deviation
+        return (image.astype(jnp.float32) - self.mean) / self.std
 
     @classmethod
     def of(cls, images: np.ndarray) -> "Normaliser":
@@ -30,26 +30,26 @@ class Normaliser(struct.PyTreeNode):
 
         Read in parts, so that images on a disk, or a float64 copy of them, need never be in memory.
         """
-        mean, deviation = (_of_bytes if images.dtype == np.uint8 else _of_floats)(images)
-        return cls._shaped(mean, deviation, images.ndim)
+        mean, std = (_of_bytes if images.dtype == np.uint8 else _of_floats)(images)
+        return cls._shaped(mean, std, images.ndim)
 
     @classmethod
     def of_histogram(cls, counts: np.ndarray) -> "Normaliser":
         """The statistics of uint8 images with `counts [C, 256]` of their values."""
-        mean, deviation = _moments(counts)
-        return cls._shaped(mean, deviation, 4)
+        mean, std = _moments(counts)
+        return cls._shaped(mean, std, 4)
 
     @classmethod
-    def constant(cls, mean: Any, deviation: Any) -> "Normaliser":
+    def constant(cls, mean: Any, std: Any) -> "Normaliser":
         """Given constants `[C]` for images scaled to [0, 1]; stored images are uint8."""
         scale = lambda values: 255 * np.asarray(values, np.float64)
-        return cls._shaped(scale(mean), scale(deviation), 4)
+        return cls._shaped(scale(mean), scale(std), 4)
 
     @classmethod
-    def _shaped(cls, mean, deviation, rank):
+    def _shaped(cls, mean, std, rank):
         shape = (1,) * (rank - 2) + (-1,)
-        deviation = np.where(deviation > 0, deviation, 1.0)
-        return cls(*(x.reshape(shape).astype(np.float32) for x in (mean, deviation)))
+        std = np.where(std > 0, std, 1.0)
+        return cls(*(x.reshape(shape).astype(np.float32) for x in (mean, std)))
 
 
 def take_rows(array: Any, rows: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def take_rows(array: Any, rows: np.ndarray) -> np.ndarray:
     return np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
 
 
-class Photos:
+class RowView:
     """Some rows of an array of images, like a read-only array: nothing is copied before it is read.
 
     Row -1 is an image that is not there: zeros.
@@ -79,9 +79,9 @@ class Photos:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     @property
-    def there(self) -> "Photos":
+    def there(self) -> "RowView":
         """Those that are."""
-        return Photos(self._array, self._rows[self._rows >= 0])
+        return RowView(self._array, self._rows[self._rows >= 0])
 
     def __getitem__(self, key: Any) -> np.ndarray:
         rows, *cut = key if isinstance(key, tuple) else (key,)

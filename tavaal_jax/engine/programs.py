@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from tavaal_jax.algorithm.adversary import Adversary
-from tavaal_jax.algorithm.learner import Said
+from tavaal_jax.algorithm.learner import LearnerOutput
 from tavaal_jax.algorithm.methods import BASELINE, METHODS, Method
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Array, Example, LearnerState
 from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.pool import Normaliser
-from tavaal_jax.engine import compilation, devices, parts, steps
-from tavaal_jax.engine.parts import Parts
+from tavaal_jax.engine import compilation, devices, steps
+from tavaal_jax.engine.components import Components, load_pretrained
+from tavaal_jax.engine.components import build as build_components
 from tavaal_jax.models import portable
 
 
@@ -33,9 +34,9 @@ class Programs(NamedTuple):
     """By stage, see `devices.train_program`; its data is `(Resident, told [N, ...] or None)`."""
     evaluate: devices.Map
     """`((learner state, normaliser), Example, indices) -> counts [n, ...]`."""
-    asks: bool
+    needs_inference: bool
     """Whether there is a Ranker, or an adversary that is told of images."""
-    inspect: devices.Map
+    infer: devices.Map
     """`((learner state, normaliser), images, indices) -> Inspected [n]`."""
     losses: devices.Map
     """`((learner state, normaliser), Example, indices) -> [n]`: for diagnostics, sees labels.
@@ -50,25 +51,25 @@ class Programs(NamedTuple):
     """`(learner state, normaliser, stored images [n, ...]) -> classes [n]`."""
 
 
-class Inspected(NamedTuple):
+class Inference(NamedTuple):
     """What T and R say of an image, as far as others need it."""
 
     predicted: jax.Array | None
     """R(x) `[]`."""
-    told: Any
+    condition: Any
     """What the adversary is told."""
 
 
-class Candidate(NamedTuple):
+class PoolExample(NamedTuple):
     """What is mapped over to pick from it: arrays `[N, ...]`. Labels are not among them."""
 
     image: Array
     number: Array
-    inspected: Inspected
+    inferred: Inference
     thumbnail: Array | None = None
 
 
-class Valued(NamedTuple):
+class Scored(NamedTuple):
     """What is picked by, and the adversary's score for diagnostics (None without one)."""
 
     value: Any
@@ -77,10 +78,10 @@ class Valued(NamedTuple):
 
 def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Programs:
     """The programs of a method; each is compiled when it is first called."""
-    made = parts.build(config, method, shape, problem)
+    components = build_components(config, method, shape, problem)
 
     def bind(function: Callable[..., Any]) -> Callable[..., Any]:
-        return functools.partial(function, made)
+        return functools.partial(function, components)
 
     def map_over(function: Callable[..., Any], name: str) -> devices.Map:
         return devices.map_program(bind(function), name, config.score_batch_size)
@@ -90,9 +91,9 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
         "joint": steps.joint_step,
         "adversary": steps.adversary_step,
     }
-    fresh = functools.partial(_init, made, shape)
+    fresh = functools.partial(_init, components, shape)
     compiled = jax.jit(fresh, compiler_options=compilation.quickly())
-    fill = parts.body(made, config)
+    fill = load_pretrained(components, config)
 
     def init(key: jax.Array, cycle: Any) -> tuple[LearnerState, Any]:
         learner, adversary = compiled(key, cycle)
@@ -107,12 +108,12 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
             for stage, step in by_stage.items()
         },
         evaluate=map_over(_evaluate_one, "evaluate"),
-        asks=method.ranking_loss is not None
-        or (made.adversary is not None and made.adversary.tell is not None),
-        inspect=map_over(_inspect_one, "inspect"),
+        needs_inference=method.ranking_loss is not None
+        or (components.adversary is not None and components.adversary.condition_of is not None),
+        infer=map_over(_infer_one, "inspect"),
         losses=map_over(_loss_of_one, "losses"),
         values=map_over(_value_of_one, "value"),
-        adversary=made.adversary,
+        adversary=components.adversary,
         classify=devices.waited_for(jax.jit(bind(_classify))),
     )
 
@@ -122,10 +123,10 @@ def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> N
 
     Computes nothing and starts no device: those may belong to workers.
     """
-    made = parts.build(config, METHODS[BASELINE], shape, problem)
-    fill = parts.body(made, config)
+    components = build_components(config, METHODS[BASELINE], shape, problem)
+    fill = load_pretrained(components, config)
     with portable(True):
-        jax.eval_shape(lambda: fill(_init(made, shape, jax.random.key(0), jnp.int32(0))[0]))
+        jax.eval_shape(lambda: fill(_init(components, shape, jax.random.key(0), jnp.int32(0))[0]))
 
 
 def check_value(
@@ -136,14 +137,14 @@ def check_value(
     `thumbnail` is the side of what the VAE sees of larger images, else 0. Like `check_pretrained`
     it computes nothing and starts no device.
     """
-    made = parts.build(config, method, shape, problem)
+    components = build_components(config, method, shape, problem)
 
-    def one(image: jax.Array, small: jax.Array | None) -> Valued:
+    def one(image: jax.Array, small: jax.Array | None) -> Scored:
         key = jax.random.key(0)
-        learner, adversary = _init(made, shape, key, jnp.int32(0))
-        inspected = _inspect_one(made, (learner, lambda x: x), image)
-        candidate = Candidate(image, jnp.int32(0), inspected, small)
-        return _value_of_one(made, (learner, adversary, lambda x: x, key), candidate)
+        learner, adversary = _init(components, shape, key, jnp.int32(0))
+        inferred = _infer_one(components, (learner, lambda x: x), image)
+        candidate = PoolExample(image, jnp.int32(0), inferred, small)
+        return _value_of_one(components, (learner, adversary, lambda x: x, key), candidate)
 
     def like(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -154,12 +155,12 @@ def check_value(
 
 
 def _init(
-    made: Parts, shape: tuple[int, ...], key: jax.Array, cycle: jax.Array
+    components: Components, shape: tuple[int, ...], key: jax.Array, cycle: jax.Array
 ) -> tuple[LearnerState, Any]:
     images = jnp.zeros((1, *shape))
-    adversary = made.adversary
+    adversary = components.adversary
     return (
-        made.learner.init(key, images, cycle),
+        components.learner.init(key, images, cycle),
         None if adversary is None else adversary.init(key, images, cycle),
     )
 
@@ -167,45 +168,51 @@ def _init(
 # One example each
 
 
-def _evaluate_one(made: Parts, variables: Any, example: Example) -> jax.Array:
+def _evaluate_one(components: Components, variables: Any, example: Example) -> jax.Array:
     state, normalise = variables
-    logits = made.learner.predict(state, normalise(example.image)[None]).logits[0]
-    return made.learner.problem.counts(logits, example.label)
+    logits = components.learner.predict(state, normalise(example.image)[None]).logits[0]
+    return components.learner.problem.counts(logits, example.label)
 
 
-def _loss_of_one(made: Parts, variables: Any, example: Example) -> jax.Array:
+def _loss_of_one(components: Components, variables: Any, example: Example) -> jax.Array:
     state, normalise = variables
-    logits = made.learner.predict(state, normalise(example.image)[None]).logits
+    logits = components.learner.predict(state, normalise(example.image)[None]).logits
     label = steps.visible(jax.tree.map(lambda x: x[None], example.label))[0]
-    problem = made.learner.problem
+    problem = components.learner.problem
     loss, weights = problem.image_losses(logits, label)[0], problem.weights(label)
     return loss if weights is None else jnp.where(weights[0] > 0, loss, jnp.nan)
 
 
-def _inspect_one(made: Parts, variables: Any, image: jax.Array) -> Inspected:
+def _infer_one(components: Components, variables: Any, image: jax.Array) -> Inference:
     state, normalise = variables
-    said = made.learner.say(state, normalise(image)[None])
-    return jax.tree.map(lambda x: x[0], Inspected(said.predicted, _told(made, said)))
+    said = components.learner.infer(state, normalise(image)[None])
+    return jax.tree.map(lambda x: x[0], Inference(said.predicted, _condition(components, said)))
 
 
-def _told(made: Parts, said: Said) -> Any:
-    if made.adversary is None or made.adversary.tell is None:
+def _condition(components: Components, said: LearnerOutput) -> Any:
+    if components.adversary is None or components.adversary.condition_of is None:
         return None
-    return made.adversary.tell(said)
+    return components.adversary.condition_of(said)
 
 
-def _value_of_one(made: Parts, variables: Any, candidate: Candidate) -> Valued:
+def _value_of_one(components: Components, variables: Any, candidate: PoolExample) -> Scored:
     learner_state, adversary_state, normalise, key = variables
     view = View(
-        normalise(candidate.image), made.learner, learner_state, made.adversary, adversary_state,
-        *candidate.inspected, made.passes, made.measure,
+        normalise(candidate.image),
+        components.learner,
+        learner_state,
+        components.adversary,
+        adversary_state,
+        *candidate.inferred,
+        components.passes,
+        components.measure,
         None if candidate.thumbnail is None else normalise(candidate.thumbnail),
-    )  # fmt: skip
-    value = made.method.value(view, jax.random.fold_in(key, candidate.number))
-    return Valued(value, None if made.adversary is None else view.score)
+    )
+    value = components.method.value(view, jax.random.fold_in(key, candidate.number))
+    return Scored(value, None if components.adversary is None else view.score)
 
 
 def _classify(
-    made: Parts, state: LearnerState, normalise: Normaliser, images: jax.Array
+    components: Components, state: LearnerState, normalise: Normaliser, images: jax.Array
 ) -> jax.Array:
-    return jnp.argmax(made.learner.predict(state, jax.vmap(normalise)(images)).logits, -1)
+    return jnp.argmax(components.learner.predict(state, jax.vmap(normalise)(images)).logits, -1)

@@ -14,17 +14,17 @@ from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import (
     Batch,
     Example,
-    Half,
     LearnerState,
+    PoolBatch,
     Schedule,
     Stream,
     derive,
     example_keys,
 )
-from tavaal_jax.data.plans import Corners, Given, Plan
+from tavaal_jax.data.plans import CropOrigins, Examples, IndexPlan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident
 from tavaal_jax.engine import devices
-from tavaal_jax.engine.parts import Parts
+from tavaal_jax.engine.components import Components
 
 Metrics = dict[str, jax.Array]
 
@@ -32,21 +32,21 @@ Metrics = dict[str, jax.Array]
 class Gathered(NamedTuple):
     """A step's examples."""
 
-    labelled: Given
-    unlabelled: Given | None
+    labelled: Examples
+    unlabelled: Examples | None
 
 
-def gather(data: tuple[Resident, Any], plan: Plan) -> Gathered:
+def gather(data: tuple[Resident, Any], plan: IndexPlan) -> Gathered:
     """The examples that `plan` names, of `(pool, what the adversary is told of it or None)`.
 
     Where a plan holds the examples themselves, the pool is not looked at.
     """
-    pool, told = data
+    pool, condition = data
 
-    def at(rows: Any) -> Given:
-        if isinstance(rows, Given):
+    def at(rows: Any) -> Examples:
+        if isinstance(rows, Examples):
             return rows
-        everything = Given(pool.images, pool.labels, told, pool.thumbnails)
+        everything = Examples(pool.images, pool.labels, condition, pool.thumbnails)
         return jax.tree.map(lambda x: x[rows], everything)
 
     return Gathered(at(plan.labelled), None if plan.unlabelled is None else at(plan.unlabelled))
@@ -70,66 +70,91 @@ def _window_keys(key: jax.Array, step: jax.Array, number: int, positions: Any) -
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))
-def corners(
-    problem: Problem, shape: tuple[int, ...], key: jax.Array, steps: jax.Array,
-    positions: jax.Array, updates: int,
-) -> list[Corners]:  # fmt: skip
+def crop_origins(
+    problem: Problem,
+    shape: tuple[int, ...],
+    key: jax.Array,
+    steps: jax.Array,
+    positions: jax.Array,
+    updates: int,
+) -> list[CropOrigins]:
     """Of the windows of `steps [n]`, `positions [n, B]`, for each of the adversary's updates.
 
     `shape` is that of the stored images.
     """
 
-    def of_step(key: jax.Array, step: jax.Array, positions: jax.Array, first: bool) -> Corners:
-        at = jax.vmap(lambda key: problem.corner(shape, key))
+    def of_step(key: jax.Array, step: jax.Array, positions: jax.Array, first: bool) -> CropOrigins:
+        at = jax.vmap(lambda key: problem.crop_origin(shape, key))
         seen = [at(_window_keys(key, step, number, positions)) for number in range(2)]
         crop_keys = lambda key: jax.random.split(key)[0]
         trained = jax.vmap(crop_keys)(_augmentation_keys(key, step, positions))
-        return Corners(at(trained) if first else None, *seen)
+        return CropOrigins(at(trained) if first else None, *seen)
 
     return [
-        jax.vmap(functools.partial(of_step, derive(key, Stream.UPDATES, number - 1) if number
-                                   else key, first=not number))(steps, positions)
+        jax.vmap(
+            functools.partial(
+                of_step,
+                derive(key, Stream.UPDATES, number - 1) if number else key,
+                first=not number,
+            )
+        )(steps, positions)
         for number in range(updates)
-    ]  # fmt: skip
+    ]
 
 
 def task_step(
-    made: Parts, state: Any, data: Any, key: jax.Array, schedule: Schedule, plan: Plan
+    components: Components,
+    state: Any,
+    data: Any,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
 ) -> tuple[Any, Metrics]:
     """T and R."""
     labelled = gather(data, plan).labelled
-    batch = batch_of(made, labelled, data[0].normalise, key, schedule, plan)
-    return made.learner.step(state, batch, schedule, devices.mean)
+    batch = batch_of(components, labelled, data[0].normalise, key, schedule, plan)
+    return components.learner.step(state, batch, schedule, devices.mean)
 
 
 def batch_of(
-    made: Parts, labelled: Given, normalise: Normaliser, key: jax.Array, schedule: Schedule,
-    plan: Plan,
-) -> Batch:  # fmt: skip
+    components: Components,
+    labelled: Examples,
+    normalise: Normaliser,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
+) -> Batch:
     """Augmented and normalised examples, every one with keys of its own."""
     keys = _augmentation_keys(key, schedule.step, plan.positions)
     examples = Example(labelled.image, visible(labelled.label)[0])
-    augmented = jax.vmap(made.learner.problem.augment)(examples, keys)
+    augmented = jax.vmap(components.learner.problem.augment)(examples, keys)
     drop = None
-    if made.method.dropout:
+    if components.method.dropout:
         drop = example_keys(derive(key, Stream.DROPOUT, schedule.step), plan.positions)
     return Batch(jax.vmap(normalise)(augmented.image), augmented.label, drop)
 
 
 def joint_step(
-    made: Parts, state: Any, data: Any, key: jax.Array, schedule: Schedule, plan: Plan
+    components: Components,
+    state: Any,
+    data: Any,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
 ) -> tuple[Any, Metrics]:
     """Algorithm 1: ranks, then T and R, then the VAE, then D; the last two again as planned."""
     learner_state, adversary_state = state
     examples, normalise = gather(data, plan), data[0].normalise
-    batch = batch_of(made, examples.labelled, normalise, key, schedule, plan)
-    learned, task_metrics = made.learner.step(learner_state, batch, schedule, devices.mean)
+    batch = batch_of(components, examples.labelled, normalise, key, schedule, plan)
+    learned, task_metrics = components.learner.step(learner_state, batch, schedule, devices.mean)
 
     def update(state: Any, examples: Gathered, key: jax.Array) -> tuple[Any, Metrics]:
-        told = joint_told(made, learner_state, examples, normalise, key, schedule, plan)
-        halves = halves_of(made, examples, told, normalise, key, schedule, plan)
-        assert made.adversary is not None
-        return made.adversary.step(state, *halves, devices.mean)
+        condition = joint_condition(
+            components, learner_state, examples, normalise, key, schedule, plan
+        )
+        halves = pool_batches(components, examples, condition, normalise, key, schedule, plan)
+        assert components.adversary is not None
+        return components.adversary.step(state, *halves, devices.mean)
 
     adversary_state, metrics = update(adversary_state, examples, key)
     if plan.more is not None:
@@ -147,73 +172,88 @@ def joint_step(
     return (learned, adversary_state), {**task_metrics, **metrics}
 
 
-def joint_told(
-    made: Parts, state: LearnerState, examples: Gathered, normalise: Normaliser, key: jax.Array,
-    schedule: Schedule, plan: Plan,
-) -> tuple[Any, Any]:  # fmt: skip
+def joint_condition(
+    components: Components,
+    state: LearnerState,
+    examples: Gathered,
+    normalise: Normaliser,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
+) -> tuple[Any, Any]:
     """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images.
 
     Of images that T sees in windows R has one, too, drawn anew.
     """
-    adversary = made.adversary
+    adversary = components.adversary
     assert adversary is not None
-    if adversary.tell is None:
+    if adversary.condition_of is None:
         return None, None
-    tell = adversary.tell
+    condition_of = adversary.condition_of
 
     def first() -> Any:
         keys = (derive(key, Stream.FIRST_RANKS, schedule.step, number) for number in range(2))
-        told = [adversary.first_told(example_keys(k, plan.positions)) for k in keys]
-        return jax.tree.map(lambda *halves: jnp.concatenate(halves), *told)
+        condition = [adversary.initial_condition(example_keys(k, plan.positions)) for k in keys]
+        return jax.tree.map(lambda *halves: jnp.concatenate(halves), *condition)
 
-    def view(given: Given | None, number: int) -> jax.Array:
+    def ranker_crop(given: Examples | None, number: int) -> jax.Array:
         assert given is not None
-        if given.view is not None:
-            return jax.vmap(normalise)(given.view)
-        problem, shape = made.learner.problem, given.image.shape[1:]
+        if given.ranker_crop is not None:
+            return jax.vmap(normalise)(given.ranker_crop)
+        problem, shape = components.learner.problem, given.image.shape[1:]
         keys = _window_keys(key, schedule.step, number, plan.positions)
-        cut = lambda image, key: normalise(problem.window(image, problem.corner(shape, key)))
+        cut = lambda image, key: normalise(problem.window(image, problem.crop_origin(shape, key)))
         return jax.vmap(cut)(given.image, keys)
 
-    images = [view(given, number) for number, given in enumerate(examples)]
+    images = [ranker_crop(given, number) for number, given in enumerate(examples)]
 
     def later() -> Any:
-        return tell(made.learner.say(state, jnp.concatenate(images)))
+        return condition_of(components.learner.infer(state, jnp.concatenate(images)))
 
-    told = lax.cond(schedule.first_epoch, first, later)
+    condition = lax.cond(schedule.first_epoch, first, later)
     half = len(plan.positions)
-    return jax.tree.map(lambda x: x[:half], told), jax.tree.map(lambda x: x[half:], told)
+    return jax.tree.map(lambda x: x[:half], condition), jax.tree.map(lambda x: x[half:], condition)
 
 
 def adversary_step(
-    made: Parts, state: Any, data: Any, key: jax.Array, schedule: Schedule, plan: Plan
+    components: Components,
+    state: Any,
+    data: Any,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
 ) -> tuple[Any, Metrics]:
     """Second phase of the released code: the VAE, then D, with constant ranks."""
     examples = gather(data, plan)
-    assert made.adversary is not None
+    assert components.adversary is not None
     assert examples.unlabelled is not None
-    told = examples.labelled.told, examples.unlabelled.told
-    halves = halves_of(made, examples, told, data[0].normalise, key, schedule, plan)
-    return made.adversary.step(state, *halves, devices.mean)
+    condition = examples.labelled.condition, examples.unlabelled.condition
+    halves = pool_batches(components, examples, condition, data[0].normalise, key, schedule, plan)
+    return components.adversary.step(state, *halves, devices.mean)
 
 
-def halves_of(
-    made: Parts, examples: Gathered, told: tuple[Any, Any], normalise: Normaliser, key: jax.Array,
-    schedule: Schedule, plan: Plan,
-) -> tuple[Half, Half]:  # fmt: skip
+def pool_batches(
+    components: Components,
+    examples: Gathered,
+    condition: tuple[Any, Any],
+    normalise: Normaliser,
+    key: jax.Array,
+    schedule: Schedule,
+    plan: IndexPlan,
+) -> tuple[PoolBatch, PoolBatch]:
     """L's and U's halves of a batch, in this order."""
     latent_key = derive(key, Stream.LATENT, schedule.step)
     keys = [example_keys(derive(latent_key, number), plan.positions) for number in range(2)]
     known = visible(examples.labelled.label)[1]
-    labels = known, made.learner.problem.unknown(known)
+    labels = known, components.learner.problem.unknown(known)
 
-    def picture(given: Given | None) -> jax.Array:
+    def picture(given: Examples | None) -> jax.Array:
         assert given is not None
         images = given.image if given.thumbnail is None else given.thumbnail
         return jax.vmap(normalise)(images)
 
     labelled, unlabelled = (
-        Half(picture(given), *rest)
-        for given, *rest in zip(examples, told, keys, labels, strict=True)
+        PoolBatch(picture(given), *rest)
+        for given, *rest in zip(examples, condition, keys, labels, strict=True)
     )
     return labelled, unlabelled

@@ -41,7 +41,7 @@ _LOGGED = ("reconstruction", "kl", "discriminator_loss", "discriminator_accuracy
 _TRAINING = ("task", "joint", "adversary")
 
 
-class Choice(NamedTuple):
+class ChoiceDiagnosis(NamedTuple):
     """Picks and what they were picked from."""
 
     indices: np.ndarray
@@ -60,7 +60,9 @@ class Choice(NamedTuple):
     """Uniform values of the subset `[M]`: `random` picks the smallest."""
 
 
-def of_choice(choice: Choice, counts: np.ndarray, labelled_counts: np.ndarray) -> dict[str, float]:
+def of_choice(
+    choice: ChoiceDiagnosis, counts: np.ndarray, labelled_counts: np.ndarray
+) -> dict[str, float]:
     """Figures named in `FIELDS`; images or pixels per class of the subset `[M, K]`, and of L."""
     picked, known = choice.picked, counts.any(1)
     losses, picked_known = choice.losses[known], picked[known]

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -18,8 +19,7 @@ import numpy as np
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import weights
-from tavaal_jax.errors import Taken, UserError
+from tavaal_jax.errors import UserError, WorkdirLocked
 
 FORMAT = 2
 """Of a workdir; one of another format cannot be continued."""
@@ -49,7 +49,7 @@ def is_free(workdir: pathlib.Path) -> bool:
     try:
         with claim(workdir):
             return True
-    except Taken:
+    except WorkdirLocked:
         return False
 
 
@@ -73,7 +73,7 @@ def _lock(folder, name, says):
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / name).acquire(timeout=0)
     except filelock.Timeout as error:
-        raise Taken(f"{says}: wait for it, or give another --workdir") from error
+        raise WorkdirLocked(f"{says}: wait for it, or give another --workdir") from error
     except OSError as error:
         raise UserError(
             f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"
@@ -145,7 +145,7 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
 def differences(record: dict[str, Any], config: Any) -> list[str]:
     """What changes results in which `config` is another than that of a config.json."""
     changed = list(configs.differences(record["config"], configs.plain(config)))
-    old, new = record.get("pretrained"), weights.digest(config.task.pretrained)
+    old, new = record.get("pretrained"), digest(config.task.pretrained)
     if old not in (None, new):  # Older versions kept none.
         changed.append(f"the content of {config.task.pretrained} (task.pretrained)")
     return changed
@@ -168,7 +168,7 @@ def running(config: Any, data: str | None = None) -> dict[str, Any]:
         "format": FORMAT,
         "config": configs.plain(config),
         "data": data,
-        "pretrained": weights.digest(config.task.pretrained),
+        "pretrained": digest(config.task.pretrained),
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),
     }
@@ -259,3 +259,12 @@ def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
         text.seek(0)
         text.truncate()
     return "".join(f"{line}\n" for line in lines)
+
+
+def digest(path: str) -> str | None:
+    """SHA-256 of what is in a file; None where there is none."""
+    try:
+        with pathlib.Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

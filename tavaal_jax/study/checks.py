@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import problems
-from tavaal_jax.algorithm.learner import Missing
+from tavaal_jax.algorithm.learner import MissingComponent
 from tavaal_jax.algorithm.methods import METHODS, SHIPPED
-from tavaal_jax.data import SOURCES, Dataset, weights
+from tavaal_jax.data import SOURCES, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
+from tavaal_jax.models import weights
 from tavaal_jax.study import setup
 
 
-class Facts(NamedTuple):
+class DatasetFacts(NamedTuple):
     """What is known of a data set before it is loaded."""
 
     name: str
@@ -29,7 +30,7 @@ class Facts(NamedTuple):
     """Whether a label is a map."""
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Facts":
+    def of(cls, dataset: Dataset) -> "DatasetFacts":
         """Those of a data set that is loaded."""
         size = len(dataset.train_images)
         return cls(dataset.name, size, dataset.classes, dataset.shape, dataset.has_maps)
@@ -50,11 +51,11 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     elif dataset is None:
         check_name("dataset", config.dataset, (*SOURCES, configs.FOLDER))
         source = SOURCES[config.dataset]
-        facts = Facts(
+        facts = DatasetFacts(
             config.dataset, source.train_size, source.classes, source.image_shape, source.has_maps
         )
     else:
-        facts = Facts.of(dataset)
+        facts = DatasetFacts.of(dataset)
         if config.imbalance.ratio > 1:
             raise UserError(
                 f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} is given as arrays,"
@@ -117,7 +118,7 @@ def _of_folder(config):
             f" {options.test_fraction}): lower batch_size or raise initial"
         )
     shape = (options.image_size, options.image_size, options.channels)
-    return Facts(configs.FOLDER, sys.maxsize, max(2, len(options.classes)), shape)
+    return DatasetFacts(configs.FOLDER, sys.maxsize, max(2, len(options.classes)), shape)
 
 
 def check_size(config: Any, name: str, size: int) -> None:
@@ -243,7 +244,7 @@ def _check_values(config, facts):
         if METHODS[name] not in SHIPPED:
             try:
                 programs.check_value(config, METHODS[name], facts.shape, problem, thumbnail)
-            except Missing as error:
+            except MissingComponent as error:
                 raise UserError(f"METHODS has {name!r}, and {error}") from error
 
 

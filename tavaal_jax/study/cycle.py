@@ -14,11 +14,11 @@ from tavaal_jax.algorithm.state import LoopState, Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.study import stages
-from tavaal_jax.study.call import Report
+from tavaal_jax.study.context import Cycle, StageReport
 from tavaal_jax.study.setup import Setup
 
 
-def names(config: Any, method: Method, cycle: int) -> tuple[str, ...]:
+def stage_names(config: Any, method: Method, cycle: int) -> tuple[str, ...]:
     """Names of a cycle's stages. The last cycle picks nothing and so trains no adversary."""
     if cycle == config.cycles - 1:
         return ("task", "evaluate")
@@ -59,7 +59,7 @@ def with_labels(setup: Setup, labels: np.ndarray, labelled_in: np.ndarray) -> Lo
     config, size = setup.config, setup.size
     return LoopState(
         cycle=0,
-        stage=names(config, setup.method, 0)[0],
+        stage=stage_names(config, setup.method, 0)[0],
         step=0,
         labels=labels,
         labelled_in=labelled_in,
@@ -93,7 +93,7 @@ def is_finished(setup: Setup, state: LoopState) -> bool:
 
 def advance(
     setup: Setup, key: jax.Array, state: LoopState, steps_per_call: Callable[[str], int]
-) -> Iterator[tuple[LoopState, Report]]:
+) -> Iterator[tuple[LoopState, StageReport]]:
     """Continues from `state` to the end of the trial; yields after every call to the devices.
 
     `key` is the trial's. `steps_per_call(stage)` says how many training steps the next call may
@@ -101,10 +101,10 @@ def advance(
     given up (donated) when the generator goes on.
     """
     while not is_finished(setup, state):
-        cycle = stages.Cycle(setup, key, state, steps_per_call)
-        order = names(setup.config, setup.method, cycle.number)
+        cycle = Cycle(setup, key, state, steps_per_call)
+        order = stage_names(setup.config, setup.method, cycle.number)
         for stage in order[order.index(state.stage) :]:
-            state, metrics, details = yield from cycle.run(stage, state)
+            state, metrics, details = yield from stages.run(cycle, stage, state)
             if stage == order[-1]:
                 state = _next_cycle(setup, key, state)
             else:
@@ -117,7 +117,7 @@ def _next_cycle(setup, key, state):
     state = state.replace(cycle=state.cycle + 1, step=0)
     if is_finished(setup, state):
         return state.replace(stage="")
-    first = names(setup.config, setup.method, state.cycle)[0]
+    first = stage_names(setup.config, setup.method, state.cycle)[0]
     return fresh(setup, key, state.replace(stage=first))
 
 

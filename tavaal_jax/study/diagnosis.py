@@ -1,7 +1,5 @@
 """What the true labels say of a cycle's choice; the only room where the subset meets them."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tavaal_jax.algorithm import values
@@ -9,14 +7,12 @@ from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data.pool import take_rows
 from tavaal_jax.report import diagnostics
-
-if TYPE_CHECKING:
-    from tavaal_jax.study.stages import Cycle
+from tavaal_jax.study.context import Cycle, Stage
 
 STAGE = "diagnose"
 
 
-def diagnose(cycle: "Cycle", state: LoopState):
+def diagnose(cycle: Cycle, state: LoopState) -> Stage:
     """A stage: figures of the picks of this cycle, and the arrays behind them."""
     setup, subset = cycle.setup, cycle.subset
     picked, labelled = state.picked_in[subset] == cycle.number, np.flatnonzero(cycle.labelled)
@@ -24,7 +20,7 @@ def diagnose(cycle: "Cycle", state: LoopState):
     if true is None:
         return state, {}, None
     # After an interruption nothing of what was asked for picking is at hand.
-    yield from cycle.inspect(state, STAGE, cycle.mask(subset))
+    yield from cycle.infer(state, STAGE, cycle.mask(subset))
     losses = yield from _losses(cycle, state, true)
     arrays = {
         "index": subset,
@@ -36,10 +32,10 @@ def diagnose(cycle: "Cycle", state: LoopState):
         both = np.concatenate([labelled, subset])
         logits = (yield from cycle.values(state, STAGE, both)).score
         labelled_logits, arrays["logit"] = np.split(logits, [len(labelled)])
-    if cycle.inspected.predicted is not None:
-        arrays["predicted"] = np.asarray(cycle.inspected.predicted)[subset]
+    if cycle.inferred.predicted is not None:
+        arrays["predicted"] = np.asarray(cycle.inferred.predicted)[subset]
     key = derive(cycle.key, Stream.VALUES, cycle.number)
-    choice = diagnostics.Choice(
+    choice = diagnostics.ChoiceDiagnosis(
         subset, picked, losses, arrays.get("predicted"), arrays.get("logit"), labelled_logits,
         np.asarray(values.uniform_pool(key, setup.size))[subset],
     )  # fmt: skip

@@ -20,8 +20,9 @@ from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks, handout, trained
+from tavaal_jax.study import checks, export
 from tavaal_jax.study import query as queries
+from tavaal_jax.study.model import About, Model, from_state
 
 
 class Learner(ClassifierMixin, BaseEstimator):
@@ -109,7 +110,7 @@ class Learner(ClassifierMixin, BaseEstimator):
         """Writes the model that `predict_proba` uses; returns its folder, for `load_model`."""
         path = pathlib.Path(folder).expanduser()
         self._model().save(path)
-        handout.complete(path)
+        export.add_export(path)
         return path
 
     # What is behind it
@@ -176,10 +177,10 @@ class Learner(ClassifierMixin, BaseEstimator):
             return
         self._trained = queries.train(config, dataset, self.method, self.cycle)
         self.classes_ = classes
-        about = trained.About(
+        about = About(
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
-        self._fitted = trained.of(self._trained.setup, self._trained.state, about)
+        self._fitted = from_state(self._trained.setup, self._trained.state, about)
         self._place = place
 
     def _settings(self, dataset: Dataset) -> ConfigDict:
@@ -204,7 +205,7 @@ class Learner(ClassifierMixin, BaseEstimator):
             )
         return int(self.random_state)
 
-    def _model(self) -> trained.Model:
+    def _model(self) -> Model:
         if not hasattr(self, "_fitted"):
             raise UserError("this Learner has not been fitted: call fit, or query, first")
         return self._fitted

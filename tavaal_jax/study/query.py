@@ -9,10 +9,11 @@ import numpy as np
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.labels import Delivered
+from tavaal_jax.data.oracle import HumanOracle
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks, cycle, setup, stages
+from tavaal_jax.study.context import Cycle, ValueFault
 
 
 class Query(NamedTuple):
@@ -24,7 +25,7 @@ class Query(NamedTuple):
     """With which they were picked `[budget]`."""
 
 
-class _Silent(Delivered):
+class _Silent(HumanOracle):
     """The oracle of a query, which does not wait for people's answers."""
 
     def answer(self, indices: np.ndarray) -> np.ndarray:
@@ -51,7 +52,7 @@ def query(
     return pick(train(config, dataset, method), count)
 
 
-class Trained(NamedTuple):
+class FittedMethod(NamedTuple):
     """Networks that have learned all that is labelled."""
 
     setup: setup.Setup
@@ -60,7 +61,7 @@ class Trained(NamedTuple):
     """Before the choice."""
 
 
-def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> Trained:
+def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> FittedMethod:
     """Trains as cycle `number` of a trial does; see `query`."""
     checks.check_name("method", method, tuple(METHODS))
     labelled = dataset.known
@@ -87,28 +88,28 @@ def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> Traine
     key = derive(jax.random.key(config.seed), 0)
     known_from = np.where(labelled, 0, -1).astype(np.int32)
     labels = known_from if dataset.has_maps else dataset.train_labels
-    stages_before = cycle.names(config, METHODS[method], number)
+    stages_before = cycle.stage_names(config, METHODS[method], number)
     state = cycle.with_labels(made, labels, known_from)
     with memory.named(f"training {method}", memory.smaller(config)):
         state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
-        now = stages.Cycle(made, key, state, lambda stage: config.steps_per_call)
+        now = Cycle(made, key, state, lambda stage: config.steps_per_call)
         for name in stages_before[: stages_before.index("select")]:
             if name != "evaluate":
-                state = _end(now.run(name, state))[0].replace(step=0)
-    return Trained(made, key, state)
+                state = _end(stages.run(now, name, state))[0].replace(step=0)
+    return FittedMethod(made, key, state)
 
 
-def pick(trained: Trained, count: int, subset: int | None = None) -> Query:
+def pick(trained: FittedMethod, count: int, subset: int | None = None) -> Query:
     """The `count` images that the method picks next, of `subset` random ones (0: of all)."""
     state = trained.state
     with _scoring(trained):
-        state = _end(_choosing(trained, count, subset).run("select", state))[0]
+        state = _end(stages.run(_choosing(trained, count, subset), "select", state))[0]
     picks = np.flatnonzero(state.picked_in == state.cycle)
     picks = picks[np.argsort(state.pick_rank[picks])]
     return Query(picks, state.pick_score[picks])
 
 
-def values(trained: Trained) -> tuple[np.ndarray, Any, Any]:
+def values(trained: FittedMethod) -> tuple[np.ndarray, Any, Any]:
     """What the method picks by: the candidates' indices `[M]`, their values, and those of L.
 
     The last are None for a method that does not compare.
@@ -135,7 +136,7 @@ def _choosing(trained, count, subset):
         size = config.subset if subset is None else subset
         config.subset = max(size, count) if size else 0
     made = trained.setup._replace(config=config)
-    return stages.Cycle(made, trained.key, trained.state, lambda stage: config.steps_per_call)
+    return Cycle(made, trained.key, trained.state, lambda stage: config.steps_per_call)
 
 
 def _end(generator):
@@ -145,7 +146,7 @@ def _end(generator):
             _, report = next(generator)
         except StopIteration as stop:
             return stop.value
-        except stages.ValueFault as error:
+        except ValueFault as error:
             raise UserError(
                 f"{error}: mend the method's value or pick, or lower the learning rates if the"
                 " weights have grown too large"

@@ -16,8 +16,9 @@ from tavaal_jax.engine import devices
 from tavaal_jax.errors import Diverged
 from tavaal_jax.report import files, progress, records
 from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
-from tavaal_jax.study import cycle, replay, trained, training
-from tavaal_jax.study.call import Report
+from tavaal_jax.study import cycle, replay, training
+from tavaal_jax.study.context import StageReport
+from tavaal_jax.study.model import About, from_state
 from tavaal_jax.study.setup import Setup
 
 UNITS = {"task": 1, "joint": 4, "adversary": 3}
@@ -34,7 +35,7 @@ class Recorder:
         setup: Setup,
         number: int,
         folder: pathlib.Path,
-        about: trained.About,
+        about: About,
         tracker: Callable[..., None],
         on_results: Callable[[], object],
         observe: Callable[[str, float], None],
@@ -52,7 +53,7 @@ class Recorder:
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._log: Any = None
         self._board: Any = None
-        self._late: Report | None = None
+        self._late: StageReport | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
         # Of many short trials a lost one costs less than saving them all.
@@ -92,7 +93,7 @@ class Recorder:
 
     def _open(self, state: LoopState) -> None:
         setup = self._setup
-        names = lambda number: cycle.names(setup.config, setup.method, number)
+        names = lambda number: cycle.stage_names(setup.config, setup.method, number)
         self._log = records.Log(
             self._folder / "metrics.jsonl", lambda r: is_before(r, state, names)
         )
@@ -109,7 +110,7 @@ class Recorder:
             self._handle(self._late)
         self._late = None
 
-    def record(self, state: LoopState, report: Report, asked: bool) -> None:
+    def record(self, state: LoopState, report: StageReport, asked: bool) -> None:
         """Checks, writes and saves what a call has left; `asked`: the trial will stop here."""
         every = self._setup.config.checkpoint_every_steps
         self._late = report
@@ -133,7 +134,7 @@ class Recorder:
             self._checkpoints.wait()
         self._begin = time.monotonic() if self._late is None else self._begin
 
-    def _handle(self, report: Report) -> None:
+    def _handle(self, report: StageReport) -> None:
         """Checks and writes what a report says; waits for the call it came from."""
         values = self._checked(report)
         now = time.monotonic()
@@ -163,7 +164,7 @@ class Recorder:
             path = self._folder / "diagnostics" / f"cycle_{report.cycle}.npz"
             files.write_arrays(path, report.details)
 
-    def _checked(self, report: Report):
+    def _checked(self, report: StageReport):
         """Mean of each metric over the steps of a call; Diverged at the first not finite."""
         devices.check_agreement(report.agree, report.stage)
         values = report.values()
@@ -222,7 +223,7 @@ class Recorder:
         But for a trial that waits for people: its cycle ends when they have been asked.
         """
         self.close()
-        trained.of(self._setup, state, self._about).save(self._folder / "model")
+        from_state(self._setup, state, self._about).save(self._folder / "model")
         if self._first is None:
             remove(self._folder / "checkpoints")
 
@@ -238,7 +239,7 @@ class Recorder:
         """Units of work that an earlier process has done."""
         setup, units = self._setup, 0
         for number in range(min(state.cycle + 1, setup.config.cycles)):
-            names = cycle.names(setup.config, setup.method, number)
+            names = cycle.stage_names(setup.config, setup.method, number)
             evaluated = int(state.counts[number])
             labelled = evaluated if evaluated >= 0 else int(state.labelled.sum())
             for stage in names:

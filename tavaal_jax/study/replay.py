@@ -110,5 +110,5 @@ def _labelled(setup, state, picks, mine):
     arrays["picked_in"][indices] = state.cycle
     arrays["pick_rank"][indices] = picks["rank"][mine]
     arrays["pick_score"][indices] = picks["score"][mine]
-    following = cycle.names(setup.config, setup.method, state.cycle + 1)[0]
+    following = cycle.stage_names(setup.config, setup.method, state.cycle + 1)[0]
     return state.replace(cycle=state.cycle + 1, stage=following, **arrays)

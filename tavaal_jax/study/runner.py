@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from tavaal_jax.algorithm.losses import IGNORED
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.labels import Known
+from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import compilation, memory, processes
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
-from tavaal_jax.study import setup, trained
+from tavaal_jax.study import setup
+from tavaal_jax.study.model import About
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.trial import Stop, Trial
 
@@ -24,7 +25,7 @@ Raises Interrupted when the study was asked to stop and all is saved.
 """
 
 
-class Told(NamedTuple):
+class TrialHooks(NamedTuple):
     """What trials tell their study, and ask of it."""
 
     tracker: Callable[..., None]
@@ -42,12 +43,12 @@ class Runner:
         config: Any,
         folder: pathlib.Path,
         dataset: Dataset,
-        oracle: Known,
-        told: Told,
+        oracle: SimulatedOracle,
+        told: TrialHooks,
     ):
         self._config, self._folder, self._dataset = config, folder, dataset
         self._oracle, self._placed = oracle, setup.place(config, dataset)
-        self._about = trained.About(
+        self._about = About(
             dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
         )
         self._told = told
@@ -109,7 +110,7 @@ def is_finished(folder: pathlib.Path, cycles: int) -> bool:
     return done and not left.exists()
 
 
-def oracle(dataset: Dataset) -> Known:
+def oracle(dataset: Dataset) -> SimulatedOracle:
     """Answers with the data set's labels; UserError where some are unknown, or none are for tests.
 
     A study simulates people. A map may be without a class in all its pixels, but not every map.
@@ -124,7 +125,7 @@ def oracle(dataset: Dataset) -> Known:
         raise UserError(f"{dataset.name} has no test images: a study is measured on some")
     if dataset.has_maps:
         _check_maps(dataset)
-    return Known.of(dataset)
+    return SimulatedOracle.of(dataset)
 
 
 def _check_maps(dataset):

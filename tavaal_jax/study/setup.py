@@ -11,8 +11,8 @@ from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.data import dataset as datasets
 from tavaal_jax.data import pool
 from tavaal_jax.data.dataset import Dataset
-from tavaal_jax.data.decode import Pictures
-from tavaal_jax.data.labels import Oracle
+from tavaal_jax.data.oracle import Oracle
+from tavaal_jax.data.pictures.lazy import LazyPictures
 from tavaal_jax.data.pool import Resident, Streamed
 from tavaal_jax.engine import devices, memory, programs
 from tavaal_jax.engine.programs import Programs
@@ -78,10 +78,10 @@ def place(config: Any, dataset: Dataset) -> Placed:
     They lie on the devices where the config says so, or, left to itself, where they take less than
     half of a device's memory and need not be decoded first; else they stay where they are.
     """
-    normalise = datasets.normaliser(config, dataset.train_images, dataset.overview)
+    normalise = datasets.normaliser(config, dataset.train_images, dataset.image_statistics)
     sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
     arrays = jax.tree.leaves(sets)
-    decoded = not any(isinstance(x, Pictures) for x in arrays)
+    decoded = not any(isinstance(x, LazyPictures) for x in arrays)
     fits = decoded and sum(x.nbytes for x in arrays) < memory.of_device() / 2
     if config.feed == "resident" or (config.feed == "auto" and fits):
         with memory.named(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):

@@ -7,49 +7,29 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
-from tavaal_jax.engine import compilation, devices, processes, shares
-from tavaal_jax.errors import Interrupted, Taken, TrialError, UserError
+from tavaal_jax.engine import compilation, device_shares, devices, processes
+from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
-from tavaal_jax.report.result import StudyResult
-from tavaal_jax.study import checks, crew, cycle, people, runner, training, worker
-from tavaal_jax.study.pace import Seldom
+from tavaal_jax.study import checks, cycle, runner, training
+from tavaal_jax.study.parallel import worker, worker_pool
 from tavaal_jax.study.recorder import UNITS
-from tavaal_jax.study.runner import Outcomes, Told
+from tavaal_jax.study.runner import Outcomes, TrialHooks
+from tavaal_jax.study.throttle import Throttle
 from tavaal_jax.study.trial import Stop
 
 
-def run_study(
+def run(
     config: Any,
-    workdir: str | pathlib.Path,
-    dataset: Dataset | None = None,
-    *,
-    progress: progress.Callback = progress.silent,
-    stop: Stop = lambda: None,
-) -> StudyResult:
-    """Runs what the study in `workdir` still lacks and writes its files.
-
-    The data set is the config's, or `dataset`, all of whose labels must be known: a study simulates
-    people. But of dataset "folder" they give them, and WaitingForLabels is raised whenever they
-    have been asked. `progress` gets an `Event` whenever something was done. `stop()` is asked
-    often; when it returns a number, everything is saved and Interrupted is raised. Raises UserError
-    for a fault the user can mend; one that concerns a trial only is raised when the other trials
-    are finished.
-
-    Of several processes, all of which must call it alike, the first alone reads and writes
-    `workdir` and tells of progress. With `parallel="trials"` any number of processes may call it on
-    one `workdir`, at any time: those that are not the first help it, each trial is run once.
-    """
-    folder = pathlib.Path(workdir).expanduser()
-    if dataset is None and config.dataset == configs.FOLDER:
-        if processes.several():
-            raise UserError("people's images need --distributed=False: one process asks them")
-        people.run(config, folder, progress, stop)
-        return StudyResult(folder)
+    folder: pathlib.Path,
+    dataset: Dataset | None,
+    progress: progress.Callback,
+    stop: Stop,
+) -> None:
+    """A simulation in `folder`, see `tavaal_jax.run_study`."""
     fingerprint = None
     if dataset is not None:
         config = _named_after(config, dataset)
@@ -81,7 +61,6 @@ def run_study(
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
-    return StudyResult(folder)
 
 
 @contextlib.contextmanager
@@ -98,7 +77,7 @@ def _claimed(folder: pathlib.Path, config: Any, stop: Stop) -> Iterator[bool]:
                     held.enter_context(files.claim(folder))
                     files.tell_helpers(folder, None)
                     return True
-                except Taken:
+                except WorkdirLocked:
                     how = files.how_it_runs(folder)
                     if config.parallel != "trials" or how not in ("trials", None):
                         raise
@@ -224,16 +203,20 @@ class _Study:
         oracle = processes.together(lambda: runner.oracle(dataset))
         size = len(dataset.train_images)
         total = sum(self._units(name, size) for name, _ in todo)
-        said = Told(progress.Tracker(self._callback, total), Seldom(self.write_results), stop)
+        said = TrialHooks(
+            progress.Tracker(self._callback, total), Throttle(self.write_results), stop
+        )
         if self.config.parallel == "trials":
             methods = {name: METHODS[name] for name in self.names}
             job = worker.Job(self.config, self.folder, self._given, methods)
-            return crew.run(job, shares.shares(self.config.workers), todo, said, self._is_first)
+            return worker_pool.run(
+                job, device_shares.shares(self.config.workers), todo, said, self._is_first
+            )
         return runner.Runner(self.config, self.folder, dataset, oracle, said).run_all(todo)
 
     def _run_all(self, outcomes: Outcomes) -> None:
         """Runs what was prepared."""
-        update = Seldom(self.write)
+        update = Throttle(self.write)
         try:
             with contextlib.closing(outcomes):
                 for error in outcomes:
@@ -258,7 +241,7 @@ class _Study:
             training.stage_steps(self.config, size, cycle.expected_labelled(self.config, n), stage)
             * UNITS.get(stage, 0)
             for n in range(self.config.cycles)
-            for stage in cycle.names(self.config, METHODS[name], n)
+            for stage in cycle.stage_names(self.config, METHODS[name], n)
         )
 
     def _fault(self, error):

@@ -1,6 +1,6 @@
 """The training stages: what their steps see, call after call to the devices."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,10 +11,7 @@ from tavaal_jax.data import plans
 from tavaal_jax.data.feed import Reads, feed
 from tavaal_jax.data.pool import Streamed
 from tavaal_jax.engine import steps
-from tavaal_jax.study.call import Report
-
-if TYPE_CHECKING:
-    from tavaal_jax.study.stages import Cycle
+from tavaal_jax.study.context import Cycle, Stage, StageReport
 
 
 def stage_steps(config: Any, size: int, labelled: int, stage: str) -> int:
@@ -27,18 +24,18 @@ def stage_steps(config: Any, size: int, labelled: int, stage: str) -> int:
     return 0
 
 
-def train(cycle: "Cycle", stage: str, state: LoopState):
+def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
     """Runs the steps that a training stage still lacks."""
-    config, told = cycle.setup.config, None
+    config, condition = cycle.setup.config, None
     if stage == "adversary":
-        yield from cycle.inspect(state, stage, cycle.labelled | _adversary_pool(cycle))
-        told = cycle.inspected.told
+        yield from cycle.infer(state, stage, cycle.labelled | _adversary_pool(cycle))
+        condition = cycle.inferred.condition
     plan_of, per_pass = _plans(cycle, stage)
     total = stage_steps(config, cycle.setup.available_size, int(cycle.labelled.sum()), stage)
     key = derive(cycle.key, Stream.TRAINING, cycle.number)
     networks = _networks(stage, state)
     ends, reads = (total, config.steps_per_call), _reads(cycle, stage)
-    with feed(cycle.train, told, plan_of, ends, reads) as (data, plan_of, waited):
+    with feed(cycle.train, condition, plan_of, ends, reads) as (data, plan_of, waited):
         while state.step < total:
             first = state.step
             count = min(
@@ -57,7 +54,7 @@ def train(cycle: "Cycle", stage: str, state: LoopState):
             state = state.replace(step=first + count, **_as_fields(stage, networks))
             yield (
                 state,
-                Report(
+                StageReport(
                     cycle.number, stage, state.step, metrics, count, agree=agree, waited=waited()
                 ),
             )
@@ -72,19 +69,19 @@ def _plans(cycle, stage):
     def plan(first, count):
         positions = np.tile(np.arange(size, dtype=np.int32), (count, 1))
         others = more(first, count)
-        corners, later = _corners(cycle, stage, first, positions)
-        return plans.Plan(
+        crop_origins, later = _crop_origins(cycle, stage, first, positions)
+        return plans.IndexPlan(
             labelled.rows(first, count),
             None if unlabelled is None else unlabelled.rows(first, count),
             positions,
-            None if others is None else others._replace(corners=later),
-            corners,
+            None if others is None else others._replace(crop_origins=later),
+            crop_origins,
         )
 
     return plan, labelled.steps_per_pass
 
 
-def _corners(cycle, stage, first, positions):
+def _crop_origins(cycle, stage, first, positions):
     """Of windows that a host cuts: of the first update of the steps, and of further ones."""
     setup, updates = cycle.setup, cycle.setup.config.vae.updates if stage == "joint" else 1
     if not isinstance(cycle.train, Streamed) or not _reads(cycle, stage).window:
@@ -92,7 +89,7 @@ def _corners(cycle, stage, first, positions):
     numbers = np.arange(first, first + len(positions), dtype=np.int32)
     key = derive(cycle.key, Stream.TRAINING, cycle.number)
     shape = cycle.train.images.shape[1:]
-    drawn = steps.corners(setup.problem, shape, key, numbers, positions, updates)
+    drawn = steps.crop_origins(setup.problem, shape, key, numbers, positions, updates)
     now, *others = jax.device_get(drawn)
     if not others:
         return now, None
@@ -104,8 +101,8 @@ def _reads(cycle, stage):
     window, adversary = cycle.setup.problem.crop, cycle.setup.programs.adversary
     whole = cycle.train.thumbnails is None and not window
     pictures = {"image" if whole else "thumbnail"}
-    if stage == "joint" and adversary is not None and adversary.tell is not None:
-        pictures |= {"view"} if window else {"image"}
+    if stage == "joint" and adversary is not None and adversary.condition_of is not None:
+        pictures |= {"ranker_crop"} if window else {"image"}
     labelled = {"label"} | (pictures if stage != "task" else set())
     if stage != "adversary":
         labelled |= {"image", "map"}
@@ -129,7 +126,7 @@ def _streams(cycle, stage):
     if stage == "adversary" or updates == 1:
         return labelled, unlabelled, once
     others = of_pool(Stream.UPDATES, cycle.labelled, 0), of_pool(Stream.UPDATES, pool, 1)
-    more = lambda first, count: plans.More(
+    more = lambda first, count: plans.ExtraUpdates(
         *(stream.groups(first, count, updates - 1) for stream in others)
     )
     return labelled, unlabelled, more

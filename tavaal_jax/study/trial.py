@@ -10,10 +10,10 @@ from tavaal_jax.algorithm.state import LoopState, derive
 from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import Diverged, Interrupted, WaitingForLabels
 from tavaal_jax.study import cycle
-from tavaal_jax.study.pace import Pace
+from tavaal_jax.study.context import ValueFault
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.setup import Setup
-from tavaal_jax.study.stages import ValueFault
+from tavaal_jax.study.throttle import CallSizer
 
 Stop = Callable[[], int | None]
 """Says by which signal the study was asked to stop; None: it was not."""
@@ -34,7 +34,7 @@ class Trial:
         self._open = open_recorder
         self._recorder: Recorder | None = None
         self._fault: Exception | None = None
-        self._pace = Pace(setup.config.seconds_per_call, setup.config.steps_per_call)
+        self._pace = CallSizer(setup.config.seconds_per_call, setup.config.steps_per_call)
 
     def run(self) -> LoopState:
         """To the end of the trial, or until people have to answer; returns the state it ends in."""

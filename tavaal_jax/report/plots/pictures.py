@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from tavaal_jax.data import cityscapes
+from tavaal_jax.data.sets import cityscapes
 from tavaal_jax.report.plots import style
 
 _IGNORED = cityscapes.IGNORED

@@ -1,0 +1,1 @@
+"""Photos: the one decoder and its cache by content."""

@@ -1,0 +1,1 @@
+"""A file per source of data sets, and the catalogue of all."""

@@ -1,0 +1,109 @@
+"""A parent for a process of several, which lives to say that another one was lost.
+
+Where a process of a run dies, JAX's coordinator aborts the others, in the midst of C++ and with a
+stack of it: nothing can be said any more. So the command runs in a child process, and its parent
+says in one line what has happened.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+LOST = 76
+"""Exit code of a process whose fellow was lost."""
+MESSAGE = "another process was lost, or never came: start the same command again on all of them"
+_PIPE = "TAVAAL_JAX_PARENT"
+_PATIENCE = 5.0  # seconds that a second signal leaves a child
+
+
+def run_supervised(argv: list[str]) -> int | None:
+    """The exit code of this command, run in a child process; None: go on and run it here.
+
+    That is so in the child itself, and without `--distributed` among `argv`. Signals are passed on;
+    a child whose parent is killed ends at once. To be called before JAX is imported.
+    """
+    if is_child():
+        pipe = int(os.environ[_PIPE])
+        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+        return None
+    if not _is_one_of_several(argv):
+        return None
+    read, write = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        env={**os.environ, _PIPE: str(read)},
+        pass_fds=(read,),
+        start_new_session=True,  # A terminal's ctrl-C would reach it twice.
+    )
+    os.close(read)
+
+    first = 0.0
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        del frame
+        child.send_signal(number)
+        if first and time.monotonic() - first > 1:  # It may wait for others and hear nothing.
+            threading.Timer(_PATIENCE, child.kill).start()
+        first = first or time.monotonic()
+
+    for number in signals():
+        signal.signal(number, pass_on)
+    code = child.wait()
+    os.close(write)
+    if code == -signal.SIGABRT:
+        print(f"error: aborted, see above; most likely {MESSAGE}", file=sys.stderr)
+        return LOST
+    return code if code >= 0 else 128 - code
+
+
+def signals() -> tuple[int, ...]:
+    """Those that ask this program to end: SIGHUP is none where `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) + (() if ignored else (signal.SIGHUP,))
+
+
+def is_child() -> bool:
+    """Whether this process has such a parent."""
+    return _PIPE in os.environ
+
+
+def exit_now(main: Callable[[list[str]], int]) -> int:
+    """The exit code of `main`; where it was not agreed on, this process ends here and at once.
+
+    JAX would wait for the others before it ends, and they for this one.
+    """
+    try:
+        code = main(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code in (1, LOST, 128 + signal.SIGINT):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a call to the devices failed because another process is not there any more."""
+    text = str(error)
+    signs = ("Gloo", "onnection", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL")
+    return any(sign in text for sign in signs)
+
+
+def _is_one_of_several(argv: list[str]) -> bool:
+    given = [argument.lstrip("-").partition("=")[::2] for argument in argv if argument[:1] == "-"]
+    values = [value.lower() for name, value in given if name == "distributed"]
+    return bool(values) and values[-1] not in ("false", "f", "0")
+
+
+def _end_with_parent(pipe: int) -> None:
+    os.read(pipe, 1)  # Ends when the parent does.
+    os._exit(128 + signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Files of a user's folder of images, and what is known of them."""

@@ -1,0 +1,1 @@
+"""From files of labels to one verdict per image."""

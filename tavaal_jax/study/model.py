@@ -1,0 +1,242 @@
+"""A trial's last model: T, and R where there is one, without optimisers or devices."""
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from tavaal_jax import config as configs
+from tavaal_jax import models
+from tavaal_jax.algorithm import learner as learners
+from tavaal_jax.algorithm import problems
+from tavaal_jax.algorithm.learner import Learner, LearnerOutput
+from tavaal_jax.algorithm.state import LearnerState, LoopState
+from tavaal_jax.data.pool import Normaliser
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
+from tavaal_jax.study.setup import Setup
+
+HANDOUT = ("predict.jaxexport", "README.txt")
+"""What `handout` adds to a model's folder."""
+
+
+class About(NamedTuple):
+    """What a model's user must know of the data it was trained on."""
+
+    ids: np.ndarray
+    """str `[N]`"""
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of an image, `(H, W, C)`, or of features, `(F,)`."""
+    dtype: str
+    """Of stored images."""
+
+
+class Decoding(NamedTuple):
+    """How photographs become a model's images, see `data.photos.decode`."""
+
+    size: int
+    channels: int
+    resize: str
+    low_high: tuple[float, ...]
+    max_pixels: int
+    """Larger ones are not decoded."""
+
+    @classmethod
+    def of(cls, config: Any) -> "Decoding | None":
+        """That of a config; None where its images are no photographs of people's own."""
+        if config.dataset != configs.FOLDER:
+            return None
+        its = config.folder
+        return cls(its.image_size, its.channels, its.resize, tuple(its.low_high), its.max_pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained task learner."""
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of an image, `(H, W, C)` in the training images' units, or of features, `(F,)`."""
+    method: str
+    labelled: int
+    """How many labels it was trained with."""
+    learner: Learner
+    state: LearnerState
+    normalise: Normaliser
+    batch_size: int
+    dtype: str
+    """Of the images it was trained on: "uint8", or "float32" for features."""
+    config: dict[str, Any]
+    """Of its training, plain; without what says on whose machine that was."""
+    photos: Decoding | None = None
+    """Where the images were photographs."""
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
+        return self._over(images, lambda said: jax.nn.softmax(said.logits))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The likeliest class of each image: `[n, ...] -> [n]`, of each pixel `[n, H, W]`."""
+        return self._over(images, lambda said: np.argmax(said.logits, axis=-1))
+
+    def predicted_loss(self, images: Any) -> np.ndarray:
+        """R(x), larger where T is likelier wrong: `[n, ...] -> [n]`; UserError without a Ranker."""
+        if self.learner.ranker is None:
+            raise UserError(f"a model of {self.method} has no Ranker: take one that has")
+        return self._over(images, lambda said: said.predicted)
+
+    def embed(self, images: Any) -> np.ndarray:
+        """T's penultimate features: `[n, ...] -> [n, E]`."""
+        return self._over(images, lambda said: said.embedding)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
+        folder = pathlib.Path(folder).expanduser()
+        for name in ("model.json", *HANDOUT):  # Of a model that was here before.
+            with files.named(folder / name):
+                (folder / name).unlink(missing_ok=True)
+        tree = {
+            "params": self.state.params,
+            "stats": self.state.stats,
+            "normalise": {"mean": self.normalise.mean, "deviation": self.normalise.std},
+        }
+        flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+        files.write_arrays(folder / "weights.npz", {k: np.asarray(v) for k, v in flat.items()})
+        record = {
+            "config": self.config,
+            "method": self.method,
+            "ranker": self.learner.ranker is not None,
+            "labelled": self.labelled,
+            "class_names": list(self.class_names),
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "maps": isinstance(self.learner.problem, problems.Segmentation),
+        }
+        if self.photos is not None:
+            record["photos"] = self.photos._asdict()
+        files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
+
+    @property
+    def at_once(self) -> int:
+        """Images of a call, always as many: in batches of another size sums are rounded otherwise.
+
+        On a CPU more would gain nothing, and one image alone takes as long as all of them.
+        """
+        is_slow = len(self.shape) > 1 and jax.default_backend() == "cpu"
+        return min(self.batch_size, 8) if is_slow else self.batch_size
+
+    def _over(self, images: Any, part: Callable[[LearnerOutput], Any]) -> np.ndarray:
+        """A part of what T and R say of images `[n, ...]`, some at a time."""
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise UserError(f"images make no array ({error}): give all the same shape") from error
+        if self.shape[-1] == 1 and images.ndim == len(self.shape):
+            images = images[..., None]
+        if images.shape[1:] != self.shape or not len(images):
+            wanted = ", ".join(map(str, self.shape))
+            raise UserError(f"images have shape {images.shape}: give [n, {wanted}], n > 0")
+        if self.dtype == "uint8" and images.dtype != np.uint8:
+            raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
+        if images.dtype.kind not in "fiub":
+            raise UserError(f"images are {images.dtype}: give numbers")
+        if images.dtype != np.uint8:
+            with np.errstate(over="ignore"):
+                images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise UserError("images hold nan, infinity or what float32 cannot: give finite numbers")
+        size = self.at_once
+        parts = []
+        for start in range(0, len(images), size):
+            some = images[start : start + size]
+            padded = np.resize(some, (size, *self.shape))
+            said = jax.block_until_ready(_say(self.learner, self.state, self.normalise, padded))
+            parts.append(np.asarray(part(said)))
+        return np.concatenate(parts)[: len(images)]
+
+
+@jax.jit(static_argnums=0)
+def _say(
+    learner: Learner, state: LearnerState, normalise: Normaliser, images: jax.Array
+) -> LearnerOutput:
+    return learner.infer(state, jax.vmap(normalise)(jnp.asarray(images)))
+
+
+def from_state(setup: Setup, state: LoopState, about: About) -> Model:
+    """The model of a trial's state."""
+    config, plain = setup.config, configs.plain(setup.config)
+    for name in ("data_dir", "folder"):
+        del plain[name]
+    ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
+    learner = Learner(
+        models.build_learner(config, setup.problem.classes), ranker, None, setup.problem,
+        learners.Settings.of(config),
+    )  # fmt: skip
+    return Model(
+        about.class_names,
+        about.shape,
+        setup.method.name,
+        int((state.labelled_in >= 0).sum()),
+        learner,
+        LearnerState(state.learner.params, state.learner.stats, None),
+        setup.train.normalise,
+        config.score_batch_size,
+        about.dtype,
+        plain,
+        Decoding.of(config),
+    )
+
+
+def load_model(folder: str | pathlib.Path) -> Model:
+    """The model of a finished trial: `<workdir>/<method>/trial_<t>/model` or the trial's folder.
+
+    Raises UserError where there is none that can be read.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the model folder of a workdir or trial")
+    folder = folder if (folder / "model.json").exists() else folder / "model"
+    try:
+        record = json.loads((folder / "model.json").read_text())
+        with np.load(folder / "weights.npz") as arrays:
+            tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
+        return _built(record, tree)
+    except (
+        OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{folder} holds no model that can be read ({type(error).__name__}: {error}):"
+            " give the folder of a finished trial"
+        ) from error
+
+
+def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
+    # What an older version's config lacks has its default: that is what was done then.
+    config = ConfigDict(configs.plain(configs.default()))
+    config.update(record["config"])
+    has_maps, photos = record.get("maps", False), record.get("photos")
+    problem = problems.of(config, len(record["class_names"]), has_maps)
+    network = models.build_learner(config, problem.classes)
+    ranker = models.build_ranker(config) if record["ranker"] else None
+    return Model(
+        tuple(record["class_names"]),
+        tuple(record["shape"]),
+        record["method"],
+        record["labelled"],
+        Learner(network, ranker, None, problem, learners.Settings.of(config)),
+        LearnerState(tree["params"], tree.get("stats", {}), None),
+        Normaliser(tree["normalise"]["mean"], tree["normalise"]["deviation"]),
+        config.score_batch_size,
+        record["dtype"],
+        record["config"],
+        None if photos is None else Decoding(**{**photos, "low_high": tuple(photos["low_high"])}),
+    )

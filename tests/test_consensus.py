@@ -1,0 +1,286 @@
+"""What all answers together say: whose answer counts, which labels are classes."""
+
+import itertools
+
+import pytest
+from label_files import BAD, IMAGES, UNSURE, answer, image, kinds, ledger, number
+
+from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.labels.consensus import (
+    MOST_CLASSES,
+    Consensus,
+    Verdict,
+    aggregate,
+    changes,
+)
+
+
+def fault(*said, **options):
+    with pytest.raises(UserError) as caught:
+        ledger(*said, **options)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+def test_rows_without_an_answer_say_nothing():
+    assert ledger(answer("nowhere.jpg", ""), answer("a.jpg", "")) == Consensus({}, (), ())
+
+
+def test_entries_are_in_the_order_of_the_images():
+    found = ledger(answer("owls/x.jpg"), answer("a.jpg", line=3), answer("gone.jpg", line=4))
+    assert list(found.entries) == [number(0), number(2), number(5)]
+
+
+# Whose answer
+
+
+def test_one_answer():
+    found = ledger(answer("a.jpg", "cat", annotator="ann"))
+    assert found == Consensus(
+        {number(0): Verdict("label", "cat", "ann", "labels/a.csv", (("cat", 1),))}, (), ("cat",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # The later row, the later file, whatever is dropped beside requests, the newer one.
+        ({"line": 2}, {"line": 10}),
+        ({"source": "labels/A.csv", "line": 9}, {"source": "labels/a.csv"}),
+        ({"source": "labels/a.csv"}, {"source": "labels/b/a.csv"}),
+        ({"source": "to_label/cycle_003/to_label.csv"}, {"source": "labels/a.csv"}),
+        ({"source": "to_label/cycle_003/to_label.csv"}, {"source": "to_label/cycle_004/b.csv"}),
+        ({"source": "folder.images", "line": 0}, {"source": "to_label/cycle_003/to_label.csv"}),
+        ({"source": "labels/cat/a.jpg", "line": 0}, {"source": "labels/e.csv"}),
+        ({"line": 3, "updated": "2026-01-01T00:00:00Z"},
+         {"line": 2, "updated": "2026-01-01T00:00:00.5Z"}),
+        ({"line": 2, "updated": "2026-01-01"}, {"line": 3, "updated": "2026-01-01T00:00:00Z"}),
+        ({"line": 2, "updated": "2026-01-01"}, {"line": 3}),
+        ({"line": 2}, {"line": 3, "updated": "2026-01-01"}),
+    ],
+)  # fmt: skip
+def test_one_answer_of_a_person_and_an_image(first, second):
+    for person in ("", "ann"):
+        said = [answer("a.jpg", "cat", **first), answer("a.jpg", "dog", **second)]
+        assert kinds(*(one._replace(annotator=person) for one in said)) == {number(0): "dog"}
+    # Of two people both count.
+    assert kinds(said[0], said[1]._replace(annotator="bob")) == {number(0): "conflict"}
+
+
+def test_an_old_answer_does_not_count_whatever_stands_between():
+    old, new = "2026-01-01", "2026-01-02"
+    said = [answer("a.jpg", "cat", line=2, updated=new), answer("a.jpg", "dog", line=3),
+            answer("a.jpg", "fox", line=4, updated=old)]  # fmt: skip
+    assert kinds(*said) == {number(0): "dog"}
+    assert kinds(said[0], said[2]) == {number(0): "cat"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "votes", "heard"),
+    [
+        (["cat", "cat", "dog"], "cat", (("cat", 2), ("dog", 1)), "01"),
+        (
+            ["cat", "cat", "dog", "dog", "owl"],
+            "conflict",
+            (("cat", 2), ("dog", 2), ("owl", 1)),
+            "01234",
+        ),
+        (["cat", "cat", "dog", "owl"], "cat", (("cat", 2), ("dog", 1), ("owl", 1)), "01"),
+        (["?", "SKIP", "cat"], "unsure", (("unsure", 2), ("cat", 1)), "01"),
+        (["bad", "Bad Image", "unsure"], "bad", (("bad", 2), ("unsure", 1)), "01"),
+        (["cat", "unsure"], "conflict", (("cat", 1), ("unsure", 1)), "01"),
+        (["bad", "unsure"], "conflict", (("bad", 1), ("unsure", 1)), "01"),
+        (["caf\u00e9", "cafe\u0301"], "caf\u00e9", (("caf\u00e9", 2),), "01"),
+    ],
+)
+def test_people_decide_by_majority(said, expected, votes, heard):
+    found = ledger(
+        *(answer("a.jpg", label, annotator=f"p{n}", source=f"labels/{n}.csv")
+          for n, label in enumerate(said)),
+    )  # fmt: skip
+    entry = found.entries[number(0)]
+    assert (entry.label or entry.kind, entry.votes) == (expected, votes)
+    assert entry.annotator == "+".join(f"p{n}" for n in heard)
+    assert entry.source == "+".join(f"labels/{n}.csv" for n in heard)
+    assert found.classes == ((expected,) if entry.kind == "label" else ())
+
+
+def test_skipping_is_being_unsure():
+    assert kinds(answer("a.jpg", "", skipped=True)) == {number(0): "unsure"}
+    assert ledger(answer("a.jpg", "", skipped=True), unsure=()).entries[number(0)].votes == (
+        ("unsure", 1),
+    )
+    assert kinds(answer("a.jpg", "unsure"), unsure=()) == {number(0): "unsure"}
+    votes = ledger(answer("a.jpg", "B"), bad=("broken", "b")).entries[number(0)].votes
+    assert votes == (("broken", 1),)
+
+
+def test_copies_of_an_image_are_one():
+    first, copy = answer("a.jpg", "cat"), answer("birds/copy of a.jpg", "cat", line=3)
+    assert ledger(first, copy).entries[number(0)].votes == (("cat", 1),)
+    # Who says different things of them has a conflict with himself; another file decides.
+    other = copy._replace(label="dog")
+    assert kinds(first, other) == {number(0): "conflict"}
+    assert kinds(first, other, first._replace(label="dog", line=4)) == {number(0): "dog"}
+    assert kinds(first, other, first._replace(source="labels/b.csv")) == {number(0): "cat"}
+    folders = [answer(f"{c}/a.jpg", c, number(0), 0, f"labels/{c}/a.jpg") for c in ("cat", "dog")]
+    assert kinds(*folders) == {number(0): "conflict"}
+    assert kinds(*folders, answer("a.jpg", "dog", source="labels/e.csv")) == {number(0): "dog"}
+    assert kinds(*folders, first._replace(annotator="ann")) == {number(0): "cat"}
+
+
+# Which class
+
+
+def test_new_classes_come_behind_those_that_are_known():
+    said = [answer(f"{n}.jpg", label) for n, label in enumerate(["wren", "ox", "wren", "heron"])]
+    images = [image(n, f"{n}.jpg") for n in range(4)]
+    found = ledger(*said, images=images, classes=("zebra", "ox"))
+    assert found.classes == ("zebra", "ox", "heron", "wren")
+    assert ledger(images=images, classes=("zebra",)).classes == ("zebra",)
+    assert ledger(*said[:3], images=images, classes=("wren", "ox"), fixed=True).classes == (
+        "wren", "ox",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("label", "nearest"),
+    [("heorn", " (nearest: heron)"), ("HERON", " (nearest: heron)"), ("xyzw", " (nearest: ")],
+)
+def test_another_label_than_the_given_classes(label, nearest):
+    message = fault(answer("a.jpg", label), classes=("wren", "heron"), fixed=True)
+    assert message.startswith(f"labels/a.csv line 2: {label} is none of the classes{nearest}")
+    fault(answer("a.jpg", label), classes=(), fixed=True)
+    # What somebody has taken back is no label any more.
+    later = answer("a.jpg", "wren", line=3)
+    assert kinds(answer("a.jpg", label), later, classes=("wren",), fixed=True) == {
+        number(0): "wren"
+    }
+
+
+def counted(*counts, **options):
+    """The ledger of so many answers of each label."""
+    labels = [label for label, count in counts for _ in range(count)]
+    images = [image(n, f"{n}.jpg") for n in range(len(labels))]
+    said = [answer(f"{n}.jpg", label, line=n + 2) for n, label in enumerate(labels)]
+    return lambda: aggregate(images, said, **{"classes": (), "fixed": False, "unsure": UNSURE,
+                                           "bad": BAD, **options})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "typo", ["hero", "herons", "herom", "ehron", "heorn", "Heron", "heron.", "HERON"]
+)
+def test_a_class_that_is_said_once_and_looks_like_another(typo):
+    with pytest.raises(UserError, match=r"^labels/a.csv line 5: .* is nearly heron: mend it") as e:
+        counted(("heron", 3), (typo, 1))()
+    assert f" {typo}, said once only" in str(e.value)
+    counted(("heron", 3), (typo, 2))()
+    counted(("heron", 3), (typo, 1), classes=(typo,))()
+    counted(("heron", 3), (typo, 1), classes=(typo, "heron"), fixed=True)()
+    with pytest.raises(UserError, match="is nearly"):
+        counted((typo, 1), classes=("heron",))()
+    with pytest.raises(UserError, match="is nearly"):
+        counted((typo, 1), ("heron", 1))()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "2"), ("10", "11"), ("class 1", "class 2"), ("ox", "fox"), ("heron", "hornet"),
+     ("heron", "hreno"), ("cat", "tac"), ("abcd", "badc"), ("a", "A")],
+)  # fmt: skip
+def test_classes_that_do_not_look_alike(one, other):
+    assert counted((one, 1), (other, 1))().classes == tuple(sorted((one, other)))
+
+
+def near(one, other):
+    """One edit by its definition: all texts that one edit makes of another."""
+    letters = set(one + other)
+    made = {one[:k] + one[k + 1 :] for k in range(len(one))}
+    made |= {one[:k] + c + one[k:] for k in range(len(one) + 1) for c in letters}
+    made |= {one[:k] + c + one[k + 1 :] for k in range(len(one)) for c in letters}
+    made |= {one[:k] + one[k + 1] + one[k] + one[k + 2 :] for k in range(len(one) - 1)}
+    return one != other and other in made
+
+
+def test_one_edit():
+    names = ["".join(p) for n in (3, 4, 5) for p in itertools.product("ab", repeat=n)]
+    for one, other in itertools.combinations(names, 2):
+        ok = True
+        try:
+            counted((one, 1), (other, 1))()
+        except UserError:
+            ok = False
+        assert ok != near(one, other), (one, other)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("a/b", "has the character /"), ("a\\b", "has the character \\"),
+        ("<b>", "has the character <"), ("a>b", "has the character >"),
+        ('"a"', 'has the character "'), ("a\nb", "cannot be printed"),
+        ("a\u202eb", "cannot be printed"), ("\ud800", "cannot be printed"),
+        ("a" * 101, "has 101 characters"), ("..", "is the name of a folder"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("fixed", [True, False])
+def test_names_that_no_class_can_have(label, says, fixed):
+    message = fault(answer("a.jpg", label), classes=("wren",), fixed=fixed)
+    assert message.startswith('labels/a.csv line 2: the class "')
+    assert says in message
+    assert says in fault(classes=(label,))
+
+
+def test_names_that_a_class_can_have():
+    for label in ("a" * 100, "=1+1", "Zaunkönig, weiß", "it's", "鷺", "a.b", "'x"):
+        assert kinds(answer("a.jpg", label)) == {number(0): label}
+
+
+def test_classes_that_are_answers_of_another_kind():
+    assert 'the class "Skip" is one of folder.unsure' in fault(classes=("cat", "Skip"))
+    assert 'the class "bad" is one of folder.bad' in fault(classes=("bad",), fixed=True)
+    assert "folder.unsure and folder.bad both have ?" in fault(unsure=("?",), bad=("x", "?"))
+    assert 'the class "cat" is there twice' in fault(classes=("cat", "dog", "cat"))
+    assert "has 0 characters" in fault(classes=("",))
+
+
+def test_number_of_classes():
+    assert len(counted(*((f"name {n}", 2) for n in range(MOST_CLASSES)))().classes) == 1000
+    with pytest.raises(UserError, match="the labels name 1,001 classes, at most 1,000"):
+        counted(*((f"name {n}", 1) for n in range(1001)))()
+    assert "1,001 classes, at most 1,000" in fault(classes=[f"name {n}" for n in range(1001)])
+
+
+def test_a_column_that_is_none_of_labels():
+    comments = [(f"seen at {n} o'clock", 1) for n in range(30)]
+    line = (
+        r"^labels/a.csv line 2: 30 of 37 labels are said once only, seen at 0 o'clock and seen at 1"
+        r" o'clock among them: is the column of labels the right one\? If so, name the classes in"
+    )
+    with pytest.raises(UserError, match=line):
+        counted(*comments, ("none", 7))()
+    names = tuple(name for name, _ in comments)
+    assert len(counted(*comments, classes=names, fixed=True)().classes) == 30
+    assert len(counted(*comments, ("none", 8))().classes) == 31  # Four in five may be rare.
+    assert len(counted(*comments[:20])().classes) == 20
+
+
+# What has changed
+
+
+def test_changes():
+    before = ledger(
+        answer("a.jpg", "cat"), answer("gone.jpg", "cat"), answer("owls/x.jpg", "owl"),
+        answer("birds/x.jpg", "?"),
+    )  # fmt: skip
+    after = ledger(
+        answer("a.jpg", "dog"), answer("owls/x.jpg", "owl"), answer("new.jpg", "owl"),
+        answer("birds/x.jpg", "bad"), answer("y.v2", "owl"),
+    )  # fmt: skip
+    files = {image.id: image.file for image in reversed(IMAGES)}
+    lines = ["a.jpg cat -> dog", "birds/x.jpg unsure -> bad", "2 new labels", "1 deleted label"]
+    assert changes(before, after, files) == lines
+    assert changes(before.entries, after.entries)[0] == f"{number(0)} cat -> dog"
+    assert changes({}, after) == ["5 new labels"]
+    assert changes(after, after) == []
