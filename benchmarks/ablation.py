@@ -26,9 +26,9 @@ STUDIES = FOLDER / "studies" / "ablation"
 RANKED = "learning_loss,learning_loss_v2,vaal_learning_loss,tavaal"
 TOLD = "vaal_learning_loss,tavaal"
 
-LETTER = {"ranker.after": "freeze", "ranker.until_fraction": 0.8}
-SECTION_7_2 = {"ranker.after": "detach", "ranker.until_fraction": 0.6}
-NEVER = {"ranker.after": "detach", "ranker.until_fraction": 0.0}
+LETTER = {"ranker.when_inactive": "freeze", "ranker.active_fraction": 0.8}
+SECTION_7_2 = {"ranker.when_inactive": "detach", "ranker.active_fraction": 0.6}
+NEVER = {"ranker.when_inactive": "detach", "ranker.active_fraction": 0.0}
 RAW = {"rank_to_discriminator": "raw"}
 NO_D, NO_DECODER = {"rank_to_discriminator": "none"}, {"rank_to_decoder": "none"}
 RELEASED = {**SECTION_7_2, "schedule": "two_phase", "vae.unlabelled": "subset"}

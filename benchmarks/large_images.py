@@ -76,7 +76,7 @@ def main():
 def config(**changes):
     """configs/cityscapes.py with what a benchmark needs."""
     one = config_file.get_config()
-    one.update(batch_size=BATCH, steps_per_call=1, feed="resident")
+    one.update(batch_size=BATCH, steps_per_call=1, data_placement="resident")
     one.update_from_flattened_dict(changes)
     return one
 
@@ -114,7 +114,7 @@ def whole_run(arguments):
             f"--workdir={root / 'study'}", f"--config.cityscapes.folder={root / 'data'}",
             "--config.methods=tavaal", "--config.trials=1", "--config.cycles=2",
             "--config.epochs=2", "--config.initial=16", "--config.budget=16",
-            "--config.subset=0", "--config.feed=streamed", f"--config.data_dir={root}",
+            "--config.subset=0", "--config.data_placement=streamed", f"--config.data_dir={root}",
         ]  # fmt: skip
         process = subprocess.Popen(command, cwd=harness.FOLDER.parent)
         begin, samples = time.monotonic(), []

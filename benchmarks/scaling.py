@@ -169,7 +169,8 @@ def prepare(pixels, feed, **changes):
     config = harness.cifar100.get_config()
     with config.unlocked():
         config.update({
-            "feed": feed, "subset": 0, "initial": 128, "budget": 1000, "score_batch_size": 512,
+            "data_placement": feed,
+            "subset": 0, "initial": 128, "budget": 1000, "score_batch_size": 512,
             "diagnostics": False, "task": {"widths": (4, 4), "blocks": (1, 1)},
             "vae": {"widths": (4, 4), "latent": 4, "image_size": 8},
             "discriminator": {"hidden": (16,)},

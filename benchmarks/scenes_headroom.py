@@ -30,7 +30,7 @@ def learned(arrays: dict[str, np.ndarray], chosen: np.ndarray, seed: int) -> flo
     """Mean IoU after training on the images `chosen [n]`."""
     config = config_file.get_config()
     config.update(methods="random", trials=1, cycles=1, initial=len(chosen), seed=seed)
-    config.update(diagnostics=False, parallel="data")
+    config.update(diagnostics=False, parallel="devices")
     dataset = Dataset.from_arrays(
         arrays["train_images"][chosen], arrays["train_labels"][chosen], arrays["test_images"],
         arrays["test_labels"], class_names=list(arrays["class_names"]), name="scenes",

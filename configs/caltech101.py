@@ -6,18 +6,18 @@ The paper does not say how many stages there are, nor whether weights were pretr
 torchvision's ResNet-18 for ImageNet, --config.task.pretrained=FILE.npz, see configs/README.md.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """Table 1; images are resized, as the text has it, and not cropped."""
-    config = default.get_config()
+    config = default()
     config.dataset = "caltech101"
     config.initial, config.budget, config.subset = 1000, 500, 5000
     config.batch_size = config.score_batch_size = 16
     config.augmentation.update(pad=0, flip=True)
     config.task.update(stem="imagenet", learning_rate=0.01)
-    config.ranker.eta = 0.2
+    config.ranker.loss_weight = 0.2
     config.vae.update(latent=128, learning_rate=1e-4, adversarial_weight=15.0)
     config.discriminator.learning_rate = 1e-4
     return config

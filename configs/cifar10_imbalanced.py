@@ -6,12 +6,12 @@ Command: python -m tavaal_jax.main --config=configs/cifar10_imbalanced.py
 Time and score: not run at full size.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """CIFAR-10's values on an imbalanced pool."""
-    config = default.get_config()
+    config = default()
     config.imbalance.ratio = 10
     config.cycles = 5
     return config

@@ -5,12 +5,12 @@ Time and score: not run at full size.
 Its imbalanced CIFAR-10: --config.imbalance.ratio=10 --config.cycles=5; it thins every second class.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """Two phases, Z = 32, a shallower discriminator that sees R(x) itself, U the subset."""
-    config = default.get_config()
+    config = default()
     config.schedule = "two_phase"
     config.rank_to_discriminator = "raw"
     config.vae.latent = 32

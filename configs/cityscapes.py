@@ -7,12 +7,12 @@ scratch 200 images do not come near that.
 At most two devices share a batch of 4. Weight decay is that of DRN's authors; stages are not said.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """Table 1, 3 trials, the six methods of Figure 5."""
-    config = default.get_config()
+    config = default()
     config.dataset = "cityscapes"
     config.methods = "random,mc_dropout,coreset,learning_loss,vaal,tavaal"
     config.trials, config.epochs, config.batch_size = 3, 100, 4
@@ -23,7 +23,7 @@ def get_config():
         blocks=(1, 1, 2, 2, 2, 2, 1, 1), strides=(1, 2, 2, 2), learning_rate=1e-3,
         weight_decay=1e-4,
     )  # fmt: skip
-    config.ranker.eta = 0.1
+    config.ranker.loss_weight = 0.1
     config.vae.update(latent=128, learning_rate=1e-4, adversarial_weight=25.0)
     config.discriminator.learning_rate = 1e-4
     config.score_batch_size, config.steps_per_call = 1, 8

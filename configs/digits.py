@@ -6,12 +6,12 @@ Score with 224 labels, n = 20: 0.967 (0.009) for random, 0.984 (0.006) for core-
 for badge, 0.968 (0.007) for tavaal.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """Networks and epochs for two CPU cores; no flips, digits are not symmetric."""
-    config = default.get_config()
+    config = default()
     config.dataset = "digits"
     config.trials, config.cycles, config.initial, config.budget, config.subset = 3, 6, 64, 32, 320
     config.epochs, config.batch_size = 40, 32

@@ -8,12 +8,12 @@ Leaves out, against `fashion_mnist`: 100 of 200 epochs, five of ten cycles, eigh
 methods.
 """
 
-from configs import fashion_mnist
+from tavaal_jax import load_config
 
 
 def get_config():
     """Five methods in turns, so that a paired trial is whole as early as possible."""
-    config = fashion_mnist.get_config()
+    config = load_config("fashion_mnist")
     config.methods = "random,coreset,learning_loss_v2,vaal,tavaal"
     config.trials, config.cycles, config.epochs = 5, 5, 100
     config.schedule, config.vae.unlabelled = "two_phase", "subset"

@@ -7,12 +7,12 @@ Leaves out, against `fashion_mnist_evidence`: ResNet-18 (three blocks of 16 to 6
 released schedule (Algorithm 1's here, with two fifths of its VAE steps), two of five trials.
 """
 
-from configs import fashion_mnist_small
+from tavaal_jax import load_config
 
 
 def get_config():
     """Batches of 128, as in the paper."""
-    config = fashion_mnist_small.get_config()
+    config = load_config("fashion_mnist_small")
     config.methods = "random,coreset,learning_loss_v2,vaal,tavaal"
     config.epochs, config.batch_size = 200, 128
     return config

@@ -13,12 +13,12 @@ Leaves out, against `fashion_mnist`: ResNet-18 (three blocks of 16 to 64 channel
 epochs, five of ten cycles, two of five trials, most channels of the VAE.
 """
 
-from configs import fashion_mnist
+from tavaal_jax import load_config
 
 
 def get_config():
     """All methods."""
-    config = fashion_mnist.get_config()
+    config = load_config("fashion_mnist")
     config.methods = "all"
     config.trials, config.cycles, config.epochs, config.batch_size = 3, 5, 20, 64
     config.task.update(widths=(16, 32, 64), blocks=(1, 1, 1))

@@ -13,7 +13,7 @@ from tavaal_jax.config import default
 def get_config():
     """Core-set, which our own studies support with few labels; networks for two CPU cores."""
     config = default()
-    config.dataset = "folder"
+    config.dataset = "people"
     config.methods, config.trials, config.diagnostics = "coreset", 1, False
     config.cycles, config.initial, config.budget, config.subset = 0, 60, 40, 0
     config.epochs, config.batch_size = 60, 16

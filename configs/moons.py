@@ -7,12 +7,12 @@ Score at 70 labels, balanced test set, n = 50: 0.81 (0.08) for random, 0.86 (0.0
 the larger class: 0.5.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """Everything small; sizes the paper leaves open are ours."""
-    config = default.get_config()
+    config = default()
     config.dataset = "moons"
     config.cycles, config.initial, config.budget, config.subset = 6, 20, 10, 100
     config.epochs, config.batch_size = 100, 20

@@ -5,12 +5,12 @@ Time: 44 s on 2 cores of an AMD EPYC, compilation included.
 Score: that of guessing.
 """
 
-from configs import digits
+from tavaal_jax import load_config
 
 
 def get_config():
     """Too small to learn much."""
-    config = digits.get_config()
+    config = load_config("digits")
     config.trials, config.cycles, config.initial, config.budget, config.subset = 1, 3, 32, 16, 64
     config.epochs, config.batch_size = 4, 8
     config.task.update(widths=(8, 8), blocks=(1, 1))

@@ -4,12 +4,12 @@ Command: python -m tavaal_jax.main --config=configs/svhn.py
 Time and score: not run at full size. TFDS also downloads the unused `extra` split, 1.3 GB.
 """
 
-from configs import default
+from tavaal_jax.config import default
 
 
 def get_config():
     """CIFAR-10's values, but house numbers are not mirrored."""
-    config = default.get_config()
+    config = default()
     config.dataset = "svhn_cropped"
     config.augmentation.flip = False
     return config

@@ -29,6 +29,7 @@ from tavaal_jax.limits import (
     whole,
     widths,
 )
+from tavaal_jax.renamed_keys import Config, present_key
 
 
 class Key(NamedTuple):
@@ -43,11 +44,11 @@ class Key(NamedTuple):
 
 
 _OPTIMISER = one_of("sgd", "adam")
-FOLDER = "folder"
+PEOPLE = "people"
 """`dataset` where people label their own images."""
 
 KEYS: dict[str, Key] = {
-    "dataset": Key("cifar10", 'a name in tavaal_jax.data.SOURCES, or "folder": people\'s images'),
+    "dataset": Key("cifar10", 'a name in tavaal_jax.data.SOURCES, or "people": your own images'),
     "data_dir": Key("~/.cache/tavaal_jax/data", "prepared and decoded data sets", neutral=True),
     "seed": Key(0, "with the trial's number, the root of all randomness", seed),
     "methods": Key(
@@ -116,7 +117,9 @@ KEYS: dict[str, Key] = {
     "folder.labels": Key((), "more label files or folders beside <workdir>/labels", texts),
     "folder.labels_strict": Key(True, "a row that fits no image stops the run"),
     "folder.unsure": Key(("unsure", "skip", "?"), "answers that mean: nobody can say", texts),
-    "folder.bad": Key(("bad", "bad image"), "answers that mean: not for training at all", texts),
+    "folder.exclude_answers": Key(
+        ("bad", "bad image"), "answers that mean: not for training at all", texts
+    ),
     "folder.ask_again": Key(False, "images of which nobody was sure, once more at the end"),
     "folder.wait_for": Key(1.0, "share of a request that must be answered", share),
     "folder.image_size": Key(64, "pixels, to which images are decoded", at_least(4)),
@@ -129,7 +132,7 @@ KEYS: dict[str, Key] = {
     ),
     "folder.max_pixels": Key(10**8, "larger images are listed, not opened", at_least(1)),
     "folder.suggest": Key(False, "requests show what the model would say", neutral=True),
-    "folder.parts": Key(
+    "folder.request_parts": Key(
         1, "files that a request's table is divided into, for several people", at_least(1), True
     ),
     "folder.label_studio_images": Key(
@@ -163,9 +166,9 @@ KEYS: dict[str, Key] = {
     ),
     "task.decay_factor": Key(0.1, "... by this factor", fraction),
     "ranker.features": Key(128, "units per tap; 0: a single layer on the taps", at_least(0)),
-    "ranker.eta": Key(1.0, "weight of the ranking loss, equation (2)", at_least(0)),
-    "ranker.until_fraction": Key(0.6, "of the epochs, after which the Ranker is ...", fraction),
-    "ranker.after": Key(
+    "ranker.loss_weight": Key(1.0, "weight of the ranking loss, equation (2)", at_least(0)),
+    "ranker.active_fraction": Key(0.6, "of the epochs, after which the Ranker is ...", fraction),
+    "ranker.when_inactive": Key(
         "detach", '... cut off from T ("detach") or not updated ("freeze", 0.8: Algorithm 1)',
         one_of("freeze", "detach"),
     ),
@@ -218,13 +221,13 @@ KEYS: dict[str, Key] = {
         128, "images per device and call in scoring and evaluation", at_least(1)
     ),
     "diagnostics": Key(True, "after each choice, what the true labels say of it"),
-    "feed": Key(
+    "data_placement": Key(
         "auto", 'on the devices ("resident") or read ahead ("streamed", as undecoded pictures are)',
         one_of("auto", "resident", "streamed"), True,
     ),
     "parallel": Key(
-        "data", 'a trial runs on all devices; "trials": on one, in a process of its own',
-        one_of("data", "trials"), True,
+        "devices", 'a trial runs on all devices; "trials": on one, in a process of its own',
+        one_of("devices", "trials"), True,
     ),
     "workers": Key(
         0, "trials only: processes; 0: one for each device, or core of the CPU", at_least(0), True
@@ -238,29 +241,28 @@ KEYS: dict[str, Key] = {
         1000, "and when a training stage or cycle ends; in parallel trials only after 5 s",
         at_least(1), True,
     ),
-    "tensorboard": Key(
-        False, 'also write event files (extra "tensorboard")', neutral=True
-    ),
 }  # fmt: skip
 
 
 def default() -> ConfigDict:
     """All keys with their defaults, locked: unknown keys cannot be set."""
-    config = ConfigDict()
+    config = Config()
     for name, key in KEYS.items():
         *groups, last = name.split(".")
         target = config
         for group in groups:
             if group not in target:
-                target[group] = ConfigDict()
+                target[group] = Config()
             target = target[group]
         target[last] = config_dict.placeholder(bool) if key.default is None else key.default
-    return config.lock()
+    config.lock()
+    return config
 
 
 def override(config: ConfigDict, **overrides: Any) -> ConfigDict:
     """Sets keys of a config in place and returns it; UserError for one that it lacks."""
-    for name, value in overrides.items():
+    for given, value in overrides.items():
+        name = present_key(given)
         if isinstance(_get(config, name), ConfigDict):
             raise UserError(f"{name} is {value!r}: give its keys by their dotted names, {name}.KEY")
         try:

@@ -1,5 +1,7 @@
 """A user's config file: what its `get_config()` returns, or what is wrong with it and where."""
 
+import ast
+import difflib
 import importlib.util
 import pathlib
 import sys
@@ -12,17 +14,16 @@ from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
 
 
-def load(path: str | pathlib.Path, **overrides: Any) -> ConfigDict:
+def load(name: str | pathlib.Path, **overrides: Any) -> ConfigDict:
     """The config that a file's `get_config()` returns, with some keys overridden.
 
-    A nested key is written with its dots: `load(path, epochs=20, **{"vae.latent": 16})`. What
+    `name` is the file's path, or for a config that comes with the package its name alone, "digits".
+    A nested key is written with its dots: `load("digits", epochs=20, **{"vae.latent": 16})`. What
     follows a colon, `file.py:argument`, is given to `get_config`. Raises UserError, which names
     file and line, for what is wrong with the file.
     """
-    text, *arguments = str(path).split(":", 1)
-    path = pathlib.Path(text).expanduser()
-    if not path.is_file():
-        raise UserError(f"there is no config file {path}: give a file, such as configs/digits.py")
+    text, *arguments = str(name).split(":", 1)
+    path = _file(text)
     # Config files import each other by the folder they are in.
     there = str(path.resolve().parent.parent)
     sys.path.append(there)
@@ -44,6 +45,49 @@ def load(path: str | pathlib.Path, **overrides: Any) -> ConfigDict:
         sys.path.remove(there)  # The last one of that name, which is ours.
         sys.path.reverse()
     return configs.override(config, **overrides)
+
+
+def _file(text: str) -> pathlib.Path:
+    """The file of a config; UserError where there is none."""
+    path = pathlib.Path(text).expanduser()
+    if path.is_file():
+        return path
+    ours = _folder() / f"{text}.py"
+    if pathlib.PurePath(text).name == text and ours.is_file():
+        return ours
+    near = difflib.get_close_matches(path.stem, _names(), 1)
+    raise UserError(
+        f"there is no config file {path}: give a file, or a name, such as"
+        f" {near[0] if near else 'digits'}; without --config all names are listed"
+    )
+
+
+def _folder() -> pathlib.Path:
+    """Where the package's own configs are: in the clone that it runs from, or in its wheel."""
+    package = pathlib.Path(__file__).parent
+    clone = package.parent / "configs"
+    return clone if (clone / "default.py").is_file() else package / "configs"
+
+
+def _names() -> list[str]:
+    return sorted(p.stem for p in _folder().glob("*.py") if not p.stem.startswith("_"))
+
+
+def stem(name: str | pathlib.Path) -> str:
+    """What a config, a path or a name, is called."""
+    return pathlib.Path(str(name).split(":", 1)[0]).stem
+
+
+def listing() -> str:
+    """A line for each config that comes with the package: its name, and what it says of itself."""
+    names = _names()
+    width = max(map(len, names), default=0)
+    return "\n".join(f"  {name:{width}}  {_first_line(name)}" for name in names)
+
+
+def _first_line(name: str) -> str:
+    tree = ast.parse((_folder() / f"{name}.py").read_text("utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
 def fault_of_file(error: BaseException, path: str | pathlib.Path) -> str:

@@ -36,7 +36,7 @@ def run_study(
     `workdir`, at any time: those that are not the first help, and each trial is run once.
     """
     folder = pathlib.Path(workdir).expanduser()
-    if dataset is None and config.dataset == configs.FOLDER:
+    if dataset is None and config.dataset == configs.PEOPLE:
         if processes.several():
             raise UserError("people's images need --distributed=False: one process asks them")
         from tavaal_jax.labelling import loop

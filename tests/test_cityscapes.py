@@ -411,7 +411,10 @@ def test_the_config_runs_on_decoded_files_and_on_a_cache_of_them(run_main, unpac
             if file.name in {"results.csv", "picks.csv", "class_iou.csv"}
         }
 
-    lazy = content("lazy", "--config.feed=streamed")
-    assert content("cached", "--config.feed=resident", "--config.cityscapes.cache=True") == lazy
+    lazy = content("lazy", "--config.data_placement=streamed")
+    assert (
+        content("cached", "--config.data_placement=resident", "--config.cityscapes.cache=True")
+        == lazy
+    )
     assert len(lazy["tavaal/trial_0/picks.csv"].splitlines()) == 2
     assert (tmp_path / "lazy" / "maps.png").exists()

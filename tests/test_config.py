@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from tavaal_jax import config as configs
-from tavaal_jax import config_file
+from tavaal_jax import config_file, renamed_keys
 from tavaal_jax.config import KEYS
 from tavaal_jax.errors import UserError
 
@@ -222,13 +222,69 @@ def test_a_key_that_an_older_version_did_not_have_had_its_default():
 
 def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
     assert {name for name, key in KEYS.items() if key.neutral} == {
-        "data_dir", "methods", "trials", "first_trial", "feed", "parallel", "workers",
+        "data_dir", "methods", "trials", "first_trial", "data_placement", "parallel", "workers",
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
-        "tensorboard", "cityscapes.folder", "cityscapes.through", "cityscapes.cache",
-        "folder.images", "folder.suggest", "folder.parts", "folder.label_studio_images",
+        "cityscapes.folder", "cityscapes.through", "cityscapes.cache",
+        "folder.images", "folder.suggest", "folder.request_parts", "folder.label_studio_images",
         "folder.label_studio_root", "folder.poll_seconds",
     }  # fmt: skip
 
 
 def test_the_configs_default_is_the_packages():
     assert config_file.load(ROOT / "configs" / "default.py") == configs.default()
+
+
+# Names of an earlier version
+
+OLD = {
+    "ranker.until_fraction": ("ranker.active_fraction", 0.8),
+    "ranker.after": ("ranker.when_inactive", "freeze"),
+    "ranker.eta": ("ranker.loss_weight", 0.5),
+    "feed": ("data_placement", "streamed"),
+    "folder.bad": ("folder.exclude_answers", ("no",)),
+    "folder.parts": ("folder.request_parts", 3),
+}
+
+
+def test_every_renamed_key_is_one_of_today():
+    assert {old: new for old, (new, _) in OLD.items()} == renamed_keys.KEYS
+    assert set(renamed_keys.KEYS.values()) <= set(KEYS)
+    assert not set(renamed_keys.KEYS) & set(KEYS)
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_an_old_key_is_read_and_says_the_new_one(old):
+    new, value = OLD[old]
+    *groups, name = old.split(".")
+    by_update, by_attribute = configs.default(), configs.default()
+    with pytest.warns(FutureWarning, match=f"{old} is called {new} now"):
+        configs.override(by_update, **{old: value})
+    group = by_attribute[groups[0]] if groups else by_attribute
+    with pytest.warns(FutureWarning):
+        setattr(group, name, value)
+    with pytest.warns(FutureWarning):
+        assert getattr(group, name) == value
+    assert configs.flat(configs.plain(by_update)) == configs.flat(configs.plain(by_attribute))
+    assert by_update[new] == value
+    with pytest.warns(FutureWarning):
+        assert renamed_keys.present_flag(f"--config.{old}=x") == f"--config.{new}=x"
+
+
+def test_old_values_are_read_and_say_the_new_ones():
+    config = configs.default()
+    with pytest.warns(FutureWarning, match="dataset='folder' is called 'people' now"):
+        config.dataset = "folder"
+    with pytest.warns(FutureWarning, match="parallel='data' is called 'devices' now"):
+        config.parallel = "data"
+    assert (config.dataset, config.parallel) == ("people", "devices")
+
+
+def test_a_config_that_an_earlier_version_wrote_is_that_of_today():
+    now = configs.default()
+    configs.override(now, **dict(OLD.values()), dataset="people")
+    old = configs.plain(now)
+    for name, (new, _) in OLD.items():
+        place = old if "." not in name else old[name.split(".")[0]]
+        place[name.split(".")[-1]] = place.pop(new.split(".")[-1])
+    old["dataset"], old["parallel"] = "folder", "data"
+    assert renamed_keys.present_record(old) == configs.plain(now)

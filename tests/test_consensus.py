@@ -239,8 +239,10 @@ def test_names_that_a_class_can_have():
 
 def test_classes_that_are_answers_of_another_kind():
     assert 'the class "Skip" is one of folder.unsure' in fault(classes=("cat", "Skip"))
-    assert 'the class "bad" is one of folder.bad' in fault(classes=("bad",), fixed=True)
-    assert "folder.unsure and folder.bad both have ?" in fault(unsure=("?",), bad=("x", "?"))
+    assert 'the class "bad" is one of folder.exclude_answers' in fault(classes=("bad",), fixed=True)
+    assert "folder.unsure and folder.exclude_answers both have ?" in fault(
+        unsure=("?",), bad=("x", "?")
+    )
     assert 'the class "cat" is there twice' in fault(classes=("cat", "dog", "cat"))
     assert "has 0 characters" in fault(classes=("",))
 

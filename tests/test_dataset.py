@@ -132,7 +132,7 @@ FAULTS = {
         "labels are masked: give -1 to those that are unknown",
     ),
     "no features": ((POINTS[:, :0], LABELS), {}, "images have shape (6, 0): give images, or"),
-    "people's name": ((IMAGES, LABELS), {"name": "folder"}, "name is 'folder', which is people's"),
+    "people's name": ((IMAGES, LABELS), {"name": "people"}, "name is 'people', which is people's"),
     "too few ids": ((IMAGES, LABELS), {"ids": list("abc")}, "ids are 3: give 6 different ones"),
 }
 

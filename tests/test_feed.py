@@ -313,7 +313,7 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
 )  # fmt: skip
 def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, size, kind):
     monkeypatch.setattr(memory, "of_device", lambda: size)
-    placed = setup.place(config_of(feed=asked), dataset())
+    placed = setup.place(config_of(data_placement=asked), dataset())
     assert [type(one) for one in placed] == [kind, kind]
 
 
@@ -325,7 +325,7 @@ def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_pa
     labels = np.arange(3, dtype=np.int32)
     data = Dataset("files", pictures, labels, labels.astype(str), pictures, labels, ("a", "b", "c"))
     for how, kind in (("auto", Streamed), ("streamed", Streamed), ("resident", Resident)):
-        placed = setup.place(config_of(feed=how), data)
+        placed = setup.place(config_of(data_placement=how), data)
         assert [type(one) for one in placed] == [kind, kind]
         np.testing.assert_array_equal(placed[0].images, pictures)
 
@@ -345,7 +345,7 @@ def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_pa
 def test_a_streamed_study_is_the_resident_one(tmp_path, method, changes):
     assert method in METHODS
     for how in ("resident", "streamed"):
-        config = config_of(methods=method, trials=1, cycles=3, feed=how, **changes)
+        config = config_of(methods=method, trials=1, cycles=3, data_placement=how, **changes)
         run_study(config, tmp_path / how)
     for name in ("results.csv", "picks.csv"):
         one, other = (

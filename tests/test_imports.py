@@ -14,23 +14,41 @@ PACKAGE = ROOT / "tavaal_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "algorithm", "config", "config_file", "data", "engine", "errors", "limits", "models", "ops",
-    "report", "study",
+    "renamed_keys", "report", "study",
 )  # fmt: skip
-ALL = (*ROOMS, "labelling", "run")
+ALL = (*ROOMS, "command_line", "labelling", "run")
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
     "errors": (),
     "limits": (),
-    "config": ("errors", "limits"),
+    "renamed_keys": (),
+    "config": ("errors", "limits", "renamed_keys"),
     "config_file": ("config", "errors"),
+    "command_line": ("config_file", "errors", "renamed_keys"),
     "ops": (),
     "models": ("ops", "errors"),
     "algorithm": ("models", "ops"),
     "data": ("config", "errors"),
     "engine": ("algorithm", "data", "models", "errors"),
-    "report": ("data", "config", "errors", "algorithm.methods", "algorithm.state"),
-    "study": ("algorithm", "config", "data", "engine", "errors", "models", "report"),
+    "report": (
+        "data",
+        "config",
+        "errors",
+        "renamed_keys",
+        "algorithm.methods",
+        "algorithm.state",
+    ),
+    "study": (
+        "algorithm",
+        "config",
+        "data",
+        "engine",
+        "errors",
+        "models",
+        "renamed_keys",
+        "report",
+    ),
     "labelling": ROOMS,
     "run": ALL,
     "main": ALL,

@@ -23,7 +23,7 @@ BATCH = Batch(IMAGES, (IMAGES[:, 0] > 0.1).astype(jnp.int32))
 @functools.cache
 def built(ranked, after="freeze"):
     config = moons.get_config()
-    config.ranker.update(after=after, eta=0.5)
+    config.ranker.update(when_inactive=after, loss_weight=0.5)
     return Learner(
         models.build_learner(config, 2),
         models.build_ranker(config) if ranked else None,
@@ -39,7 +39,7 @@ def on_images():
     config = smoke.get_config()
     config.task.widths = (4, 4)
     config.mc_dropout.place = "stages"
-    config.ranker.after = "freeze"
+    config.ranker.when_inactive = "freeze"
     return Learner(
         models.build_learner(config, 10), models.build_ranker(config), losses.margin,
         Classification(10), learners.Settings.of(config),

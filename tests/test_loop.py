@@ -189,7 +189,7 @@ def test_a_simulations_workdir_is_left_alone(config, tmp_path):
     work.mkdir()
     files.write_config(work, smoke.get_config())
     before = listing(work)
-    with pytest.raises(UserError, match=r"dataset \(digits -> folder\)"):
+    with pytest.raises(UserError, match=r"dataset \(digits -> people\)"):
         people.run(config(), work)
     assert {k: v for k, v in listing(work).items() if k != ".lock"} == before
 
@@ -327,7 +327,7 @@ def test_digits_as_photos_give_what_the_simulation_gives(method, tmp_path):
             truth[path.name] = str(label)
     real = simulated.copy_and_resolve_references()
     with real.unlocked():
-        real.dataset, real.data_dir = "folder", str(tmp_path / "cache")
+        real.dataset, real.data_dir = "people", str(tmp_path / "cache")
         real.folder.update(
             images=str(tmp_path / "train"), test=str(tmp_path / "test"), image_size=8, channels=1,
             classes=tuple(digits.class_names),

@@ -76,7 +76,7 @@ def config_of(**changes):
     config = scenes.get_config()
     config.update(
         methods="random,tavaal", trials=1, cycles=2, epochs=2, initial=8, budget=6, subset=0,
-        batch_size=8, score_batch_size=8, parallel="data",
+        batch_size=8, score_batch_size=8, parallel="devices",
     )  # fmt: skip
     config.task.widths = (4, 4, 4, 8, 8, 8, 8, 8)
     config.vae.update(latent=4, widths=(4, 4), image_size=8)
@@ -100,7 +100,7 @@ def content(folder):
 FLAGS = (
     "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
     "--config.epochs=2", "--config.task.widths=(4, 4, 4, 8, 8, 8, 8, 8)",
-    "--config.augmentation.crop=32", "--config.subset=40", "--config.parallel=data",
+    "--config.augmentation.crop=32", "--config.subset=40", "--config.parallel=devices",
 )  # fmt: skip
 
 
@@ -163,7 +163,8 @@ def test_figures_and_page_of_maps(study):
 def test_streamed_and_resident_studies_pick_alike(dataset, tmp_path, flags):
     """Windows are cut by the host or by the devices; the files have the same bytes."""
     one, other = (
-        run(dataset, tmp_path / feed, feed=feed, **flags) for feed in ("resident", "streamed")
+        run(dataset, tmp_path / feed, data_placement=feed, **flags)
+        for feed in ("resident", "streamed")
     )
     assert content(one.folder) == content(other.folder)
     assert len(read_csv(one.folder / "results.csv")) == 4
@@ -171,7 +172,7 @@ def test_streamed_and_resident_studies_pick_alike(dataset, tmp_path, flags):
 
 def test_the_drn_learns_alike_from_scenes_read_and_resident(study, tmp_path, run_main):
     folder = study.folder.parent
-    flags = (*FLAGS, f"--config.data_dir={folder}", "--config.feed=streamed")
+    flags = (*FLAGS, f"--config.data_dir={folder}", "--config.data_placement=streamed")
     done = run_main("scenes", tmp_path / "streamed", *flags)
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "streamed") == content(study.folder)

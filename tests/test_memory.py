@@ -33,7 +33,7 @@ def test_workers_share_the_machines_memory(monkeypatch):
 
 @pytest.mark.parametrize(("feed", "is_a_mend"), [("auto", True), ("streamed", False)])
 def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
-    mend = memory.smaller(config_of(feed=feed), " in a new --workdir")
+    mend = memory.smaller(config_of(data_placement=feed), " in a new --workdir")
     line = (
         r"^tavaal trial 3: a device's memory, \d+\.\d GiB, is full \(RESOURCE_EXHAUSTED: .*\):"
         r" lower batch_size \(16\), score_batch_size \(128\) or the networks' widths in a new"
@@ -41,7 +41,7 @@ def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
     )
     with pytest.raises(OutOfMemory, match=line) as caught, memory.named("tavaal trial 3", mend):
         jax.block_until_ready(jnp.zeros((2**44,), jnp.float32))
-    assert str(caught.value).endswith("give --config.feed=streamed") == is_a_mend
+    assert str(caught.value).endswith("give --config.data_placement=streamed") == is_a_mend
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, TrialError)
     again = pickle.loads(pickle.dumps(caught.value))  # A worker sends it.
@@ -89,7 +89,7 @@ except tv.UserError as error:
 """
 
 
-@pytest.mark.parametrize("parallel", ["data", pytest.param("trials", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parallel", ["devices", pytest.param("trials", marks=pytest.mark.slow)])
 def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
     flags = os.environ["XLA_FLAGS"].replace("count=4", "count=1")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
@@ -99,7 +99,7 @@ def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("vaal trial 0: a device's memory, ")
-    assert "in a new --workdir, or give --config.feed=streamed" in done.stdout
+    assert "in a new --workdir, or give --config.data_placement=streamed" in done.stdout
     assert [row["method"] for row in read_csv(tmp_path / "results.csv")] == ["random"] * 2
 
 

@@ -85,7 +85,7 @@ def test_learning_rate_drops_once():
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 def test_a_schedule_changes_at_the_first_step_of_an_epoch(steps_per_epoch):
-    changes = {"ranker.until_fraction": 0.6}
+    changes = {"ranker.active_fraction": 0.6}
     rows = scheduled(0, 200 * steps_per_epoch, steps_per_epoch, **changes)
     epochs = np.arange(200).repeat(steps_per_epoch)
     np.testing.assert_array_equal(rows.learning_rate < 0.05, epochs >= 160)

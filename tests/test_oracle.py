@@ -6,7 +6,7 @@ import pytest
 import tavaal_jax
 from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import runner
+from tavaal_jax.study.parallel import runner
 
 
 def test_known_answers_at_once_and_reveals_the_same():

@@ -136,7 +136,7 @@ def test_a_study_of_another_version_is_not_drawn(parts, tmp_path):
 def test_the_figure_of_people_is_left_alone(parts, tmp_path):
     shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "config.json").read_text())
-    record["config"]["dataset"] = "folder"
+    record["config"]["dataset"] = "people"
     (tmp_path / "config.json").write_text(json.dumps(record))
     before = (tmp_path / "accuracy.png").read_bytes()
     with pytest.raises(UserError, match=r"is people's, whose accuracy\.png each training draws"):

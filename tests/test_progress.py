@@ -86,10 +86,3 @@ def test_a_long_line_is_not_broken():
     with progress.Display(Console(file=out, width=20)) as display:
         display(Event("word " * 20))
     assert out.getvalue().count("\n") == 1
-
-
-def test_tensorboard_writes_below_its_folder(tmp_path):
-    writer = progress.tensorboard_writer(tmp_path / "board")
-    writer.add_scalar("loss", 0.5, 1)
-    writer.close()
-    assert list((tmp_path / "board").glob("events.*"))

@@ -319,7 +319,7 @@ def test_how_to_answer(tmp_path):
         "label_studio.xml", "label_studio.json", "--internal-host 127.0.0.1", "Sequential",
         "LABEL_STUDIO_COLLECT_ANALYTICS=false", "LABEL_STUDIO_SENTRY_DSN=", "IGNORE_SKIPPED",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true", '"model_version": "tavaal_cycle_003"',
-        "labels_cycle_003_<your name>.csv", 'label_studio_images="embed"', "folder.parts=3",
+        "labels_cycle_003_<your name>.csv", 'label_studio_images="embed"', "folder.request_parts=3",
         "<workdir>/to_label", "<workdir>/labels/label_studio", 'case $? in 75)',
     ):  # fmt: skip
         assert part in how, part

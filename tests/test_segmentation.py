@@ -116,7 +116,7 @@ class PixelNetwork(nn.Module):
 
 
 def learner(ranking_loss):
-    settings = Settings(optim.Optimiser("sgd", 0.1), eta=0.5)
+    settings = Settings(optim.Optimiser("sgd", 0.1), loss_weight=0.5, when_inactive="freeze")
     return Learner(PixelNetwork(), Ranker(4), ranking_loss, Segmentation(CLASSES), settings)
 
 

@@ -62,7 +62,7 @@ def test_calls_end_where_something_is_logged_or_saved():
     [
         (cifar10, {}, 120, 160),
         (cifar10_released, {}, 120, 160),
-        (cifar10, {"ranker.after": "freeze", "ranker.until_fraction": 0.8}, 160, 160),
+        (cifar10, {"ranker.when_inactive": "freeze", "ranker.active_fraction": 0.8}, 160, 160),
     ],
 )
 def test_schedules_change_at_the_papers_epochs(make, changes, last_active, decayed_from):

@@ -15,7 +15,7 @@ from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
 from tavaal_jax.study import context, cycle
-from tavaal_jax.study.throttle import CallSizer
+from tavaal_jax.study.trial import CallSizer
 
 
 def records(folder):

@@ -17,7 +17,7 @@ from configs import moons
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files
 from tavaal_jax.study.parallel import worker, worker_pool
-from tavaal_jax.study.throttle import Throttle
+from tavaal_jax.study.study import Throttle
 
 METHODS = ("random", "coreset", "tavaal")
 SHORT = ("--config.cycles=3", "--config.epochs=5", "--config.trials=3",
@@ -297,7 +297,7 @@ def test_one_process_after_another_takes_no_help(call_study, tmp_path):
         call_study(tmp_path)
     call_study(tmp_path)
     with files.claim(tmp_path):
-        files.tell_helpers(tmp_path, "data")
+        files.tell_helpers(tmp_path, "devices")
         with pytest.raises(UserError, match="another process is running in"):
             call_study(tmp_path, parallel="trials")
 

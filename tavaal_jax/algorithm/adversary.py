@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
@@ -40,7 +41,7 @@ class Settings(NamedTuple):
     """lambda, weight of equation (5)."""
 
     @classmethod
-    def of(cls, config: Any) -> "Settings":
+    def of(cls, config: ConfigDict) -> "Settings":
         """Those of a config."""
         vae, discriminator = config.vae, config.discriminator
         return cls(
@@ -247,7 +248,7 @@ def rank_of(said: LearnerOutput, raw_to_discriminator: bool = False) -> Rank:
 
 
 def vaal(
-    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
+    config: ConfigDict, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
     del problem
@@ -258,7 +259,7 @@ def vaal(
 
 
 def tavaal(
-    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
+    config: ConfigDict, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """The paper's: decoder and D are told the rank, unless the config hides it from one."""
     raw = config.rank_to_discriminator == "raw"

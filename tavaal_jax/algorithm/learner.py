@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.problems import Problem
@@ -41,15 +42,17 @@ class Settings(NamedTuple):
     """How T and R are trained."""
 
     optimiser: optim.Optimiser
-    eta: float = 1.0
+    loss_weight: float = 1.0
     """Weight of the ranking loss, equation (2)."""
-    after: str = "freeze"
+    when_inactive: str = "detach"
     """What becomes of an inactive Ranker: "freeze", not updated; "detach", cut off from T."""
 
     @classmethod
-    def of(cls, config: Any) -> "Settings":
+    def of(cls, config: ConfigDict) -> "Settings":
         """Those of a config."""
-        return cls(optim.Optimiser.of(config.task), config.ranker.eta, config.ranker.after)
+        return cls(
+            optim.Optimiser.of(config.task), config.ranker.loss_weight, config.ranker.when_inactive
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Learner:
             state.optimiser,
             mean,
         )
-        if self.ranker is not None and self.settings.after == "freeze":
+        if self.ranker is not None and self.settings.when_inactive == "freeze":
             keep = lambda new, old: jnp.where(schedule.ranker_active, new, old)
             frozen = jax.tree.map(keep, params["ranker"], state.params["ranker"])
             params = {**params, "ranker": frozen}
@@ -120,11 +123,11 @@ class Learner:
         metrics = {"task_loss": loss}
         if self.ranker is not None and self.ranking_loss is not None:
             taps = output.taps
-            if self.settings.after == "detach":
+            if self.settings.when_inactive == "detach":
                 taps = tuple(_connected_if(schedule.ranker_active, tap) for tap in taps)
             predicted: Any = self.ranker.apply({"params": params["ranker"]}, taps)
             metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses, *of_pairs)
-            loss = loss + self.settings.eta * metrics["ranking_loss"]
+            loss = loss + self.settings.loss_weight * metrics["ranking_loss"]
         return loss, (updated.get("batch_stats", {}), metrics)
 
     def _weights(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.state import Schedule
 
@@ -72,11 +73,11 @@ def step(
     return params, state, kept, metrics
 
 
-def schedule(config: Any, first: int, count: int, steps_per_epoch: int) -> Schedule:
+def schedule(config: ConfigDict, first: int, count: int, steps_per_epoch: int) -> Schedule:
     """Rows `first` to `first + count - 1` of a training stage's schedule, `[count]` each.
 
     The learning rate drops once, by `task.decay_factor` at `task.decay_at` of the epochs; the
-    Ranker is active for `ranker.until_fraction` of them.
+    Ranker is active for `ranker.active_fraction` of them.
     """
     numbers = np.arange(first, first + count, dtype=np.int32)
     progress = (numbers // steps_per_epoch) / config.epochs
@@ -84,6 +85,6 @@ def schedule(config: Any, first: int, count: int, steps_per_epoch: int) -> Sched
     return Schedule(
         step=numbers,
         learning_rate=(config.task.learning_rate * factor).astype(np.float32),
-        ranker_active=progress < config.ranker.until_fraction,
+        ranker_active=progress < config.ranker.active_fraction,
         first_epoch=numbers < steps_per_epoch,
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.state import Example
@@ -30,7 +31,7 @@ class Classification:
     """Horizontally, half of the time."""
 
     @classmethod
-    def of(cls, config: Any, classes: int) -> "Classification":
+    def of(cls, config: ConfigDict, classes: int) -> "Classification":
         """That of a config, for `classes` classes."""
         return cls(classes, config.augmentation.pad, config.augmentation.flip)
 
@@ -170,7 +171,7 @@ class Segmentation:
     """Horizontally, half of the time."""
 
     @classmethod
-    def of(cls, config: Any, classes: int) -> "Segmentation":
+    def of(cls, config: ConfigDict, classes: int) -> "Segmentation":
         """That of a config, for `classes` classes."""
         return cls(classes, config.augmentation.crop, config.augmentation.flip)
 
@@ -306,7 +307,7 @@ Problem = Classification | Segmentation
 _BLOCK = 2**16  # pixels whose indicators are in memory together
 
 
-def of(config: Any, classes: int, has_maps: bool) -> Problem:
+def of(config: ConfigDict, classes: int, has_maps: bool) -> Problem:
     """The problem of a config for a data set whose labels are maps or not."""
     return (Segmentation if has_maps else Classification).of(config, classes)
 

@@ -10,6 +10,7 @@
 * Acquisition (section 3.4): the images whose predicted state is farthest from labelled.
 
 What the paper leaves open, and its log(u - D(U)), which has no value where D is above u, are taken
+from ml_collections import ConfigDict
 from its authors' code: cross-entropy with the soft target, halves of equal size, the classifier's
 layers, its loss weighing as much as the reconstruction. Unlike there (5) draws both pools to where
 D says labelled, not unlabelled; the weights of KL and (5) are those of the other adversaries; D
@@ -22,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
@@ -80,7 +82,7 @@ class Relabelling(Adversary):
 
 
 def sraal(
-    config: Any, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
+    config: ConfigDict, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
     """SRAAL's: told how uncertain T is of an image."""
     return Relabelling(

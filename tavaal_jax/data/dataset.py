@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.data import cache, image_statistics
@@ -58,7 +59,7 @@ class Dataset:
         any numbers. `class_names` (K of them) default to the numbers. Raises UserError for what
         does not fit.
         """
-        if name == configs.FOLDER:
+        if name == configs.PEOPLE:
             raise UserError(f"name is {name!r}, which is people's own images: give another")
         train, test = _images(images, "images"), None
         labels = _labels(labels, train, "labels", least=-1)
@@ -188,7 +189,9 @@ class Dataset:
         )
 
 
-def normaliser(config: Any, images: np.ndarray, known: ImageStatistics | None = None) -> Normaliser:
+def normaliser(
+    config: ConfigDict, images: np.ndarray, known: ImageStatistics | None = None
+) -> Normaliser:
     """Constants of the config where it has them, else the statistics of `images`."""
     settings = config.normalisation
     if isinstance(images, RowView):

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from tavaal_jax import models
 from tavaal_jax.algorithm import learner as learners
 from tavaal_jax.algorithm.adversary import Adversary
@@ -28,7 +30,9 @@ class Components:
     measure: str
 
 
-def load_pretrained(components: Components, config: Any) -> Callable[[LearnerState], LearnerState]:
+def load_pretrained(
+    components: Components, config: ConfigDict
+) -> Callable[[LearnerState], LearnerState]:
     """What puts T's body from the file that a config names into fresh weights; the head stays.
 
     Raises UserError where the file cannot be read.
@@ -48,7 +52,9 @@ def load_pretrained(components: Components, config: Any) -> Callable[[LearnerSta
     return filled
 
 
-def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Components:
+def build(
+    config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem
+) -> Components:
     """T and R, and the adversary, of a method for a problem with images of `shape`."""
     learner = Learner(
         models.build_learner(config, problem.classes, devices.AXIS),

@@ -54,7 +54,7 @@ def shares(count: int = 0) -> list[Share]:
     if platform not in _VISIBLE or chips < found:
         raise UserError(
             f"parallel is 'trials', and a process cannot be given one of {found} {platform}"
-            f" devices on {chips} chips: give 'data'"
+            f" devices on {chips} chips: give 'devices'"
         )
     if count > found:
         raise UserError(f"workers is {count}, and there are {found} devices: give at most those")

@@ -3,15 +3,15 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from tavaal_jax.errors import OutOfMemory
 
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
 """Variable of the environment: how many processes of a study share this machine's memory."""
-STREAMED = "--config.feed=streamed"
+STREAMED = "--config.data_placement=streamed"
 """What keeps images off the devices."""
 
 
@@ -25,11 +25,11 @@ def of_device() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
 
 
-def smaller(config: Any, where: str = "") -> str:
+def smaller(config: ConfigDict, where: str = "") -> str:
     """What to change where a training does not fit; `where` that changes the results."""
     size, scored = config.batch_size, config.score_batch_size
     text = f"lower batch_size ({size}), score_batch_size ({scored}) or the networks' widths{where}"
-    return text if config.feed == "streamed" else f"{text}, or give {STREAMED}"
+    return text if config.data_placement == "streamed" else f"{text}, or give {STREAMED}"
 
 
 @contextlib.contextmanager

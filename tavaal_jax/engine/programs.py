@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.adversary import Adversary
 from tavaal_jax.algorithm.learner import LearnerOutput
@@ -76,7 +77,7 @@ class Scored(NamedTuple):
     score: jax.Array | None
 
 
-def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem) -> Programs:
+def build(config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem) -> Programs:
     """The programs of a method; each is compiled when it is first called."""
     components = build_components(config, method, shape, problem)
 
@@ -118,7 +119,7 @@ def build(config: Any, method: Method, shape: tuple[int, ...], problem: Problem)
     )
 
 
-def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> None:
+def check_pretrained(config: ConfigDict, shape: tuple[int, ...], problem: Problem) -> None:
     """Raises UserError where `task.pretrained` is for another network.
 
     Computes nothing and starts no device: those may belong to workers.
@@ -130,7 +131,7 @@ def check_pretrained(config: Any, shape: tuple[int, ...], problem: Problem) -> N
 
 
 def check_value(
-    config: Any, method: Method, shape: tuple[int, ...], problem: Problem, thumbnail: int
+    config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem, thumbnail: int
 ) -> None:
     """Raises what a method's value would raise when the pool is scored, after a training.
 

@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.state import LoopState
@@ -38,7 +39,7 @@ _FEW = 30  # test images, with less of which nothing can be said
 class Work:
     """A workdir of people, its config, and who is told."""
 
-    config: Any
+    config: ConfigDict
     workdir: LabellingWorkdir
     method: Method
     callback: progress.Callback
@@ -94,7 +95,7 @@ def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
     _keep(work, number, frozen, len(dataset.test_images))
 
 
-def _train(work: Work, config: Any, number: int, dataset: Dataset) -> None:
+def _train(work: Work, config: ConfigDict, number: int, dataset: Dataset) -> None:
     """The trial's cycle `number`."""
     made = setup.prepare(config, work.method, dataset, setup.place(config, dataset), HumanOracle())
     about = About(

@@ -78,7 +78,7 @@ def dataset(
         seen.add(name)
     tested = [row for row in frozen.rows if row.split == "test"]
     return Dataset(
-        configs.FOLDER,
+        configs.PEOPLE,
         RowView(pixels, rows),  # type: ignore[arg-type]
         labels,
         np.array(frozen.images),

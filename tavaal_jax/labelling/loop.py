@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
@@ -36,7 +37,7 @@ _FIXED = (
 _USED = ("train", "test")
 
 
-def run(config: Any, folder: pathlib.Path, callback: progress.Callback, stop: Stop) -> None:
+def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, stop: Stop) -> None:
     """Goes on until people have to answer (WaitingForLabels), or nothing is left to ask.
 
     Raises UserError for what the user can mend, Interrupted where `stop()` says so.
@@ -251,8 +252,10 @@ class _People:
         guesses = self._guesses() if options.suggest else {}
         requests.write(
             self._workdir.folder, number, [seen.asked(wish.id, guesses) for wish in asked],
-            classes=seen.ledger.classes, unsure=tuple(options.unsure), bad=tuple(options.bad),
-            picture=functools.partial(seen.picture, config=self._config), parts=options.parts,
+            classes=seen.ledger.classes, unsure=tuple(options.unsure),
+            bad=tuple(options.exclude_answers),
+            picture=functools.partial(seen.picture, config=self._config),
+            parts=options.request_parts,
             label_studio_images=options.label_studio_images,
             label_studio_root=options.label_studio_root,
             images_folder=seen.folder, fixed=bool(options.classes),

@@ -248,7 +248,10 @@ def _about_classes(classes, fixed):
 
 def _about_parts(parts):
     if parts == 1:
-        return "--config.folder.parts=3 shares the next list out as to_label_1of3.csv and so on."
+        return (
+            "--config.folder.request_parts=3 shares the next list out as to_label_1of3.csv and so"
+            " on."
+        )
     return (
         f"The list is shared out as to_label_1of{parts}.csv to to_label_{parts}of{parts}.csv; the"
         ' page has a menu "Part".'

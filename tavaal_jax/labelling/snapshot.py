@@ -5,9 +5,9 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.data.pictures import cache as picture_cache
 from tavaal_jax.data.pictures import decode
@@ -94,7 +94,7 @@ class Snapshot:
         rows += [LabelRow(name, label, "test") for name, label in self.tested.items()]
         return Frozen(tuple(i.id for i in self.images), self.ledger.classes, tuple(rows))
 
-    def picture(self, path: pathlib.Path, pixels: int, config: Any) -> bytes:
+    def picture(self, path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
         """A JPEG of an image, its longer side at most `pixels`."""
         options = config.folder
         try:
@@ -108,7 +108,7 @@ class Snapshot:
         return requests.RequestItem(name, file, self.folder / file, guesses.get(name, ""))
 
 
-def cache(config: Any) -> Decoded:
+def cache(config: ConfigDict) -> Decoded:
     """The decoded images of a config."""
     options = config.folder
     shape = (options.image_size, options.image_size, options.channels)
@@ -117,7 +117,7 @@ def cache(config: Any) -> Decoded:
 
 
 def take_snapshot(
-    config: Any, workdir: LabellingWorkdir, say: Say, stop: Callable[[], None]
+    config: ConfigDict, workdir: LabellingWorkdir, say: Say, stop: Callable[[], None]
 ) -> Snapshot:
     """Scans the images, decodes what is new, reads what people have said. Writes images.csv."""
     options = config.folder
@@ -127,7 +127,7 @@ def take_snapshot(
     workdir.write_images(found.images)
     judge = functools.partial(
         consensus.aggregate, fixed=bool(options.classes),
-        unsure=tuple(options.unsure), bad=tuple(options.bad),
+        unsure=tuple(options.unsure), bad=tuple(options.exclude_answers),
     )  # fmt: skip
     tests = _tests(config, found, workdir, judge, say, stop)
     tested = {k: entry.label for k, entry in tests.entries.items() if entry.kind == "label"}
@@ -190,7 +190,7 @@ def _tests(config, found, workdir, judge, say, stop) -> Consensus:
     return settled
 
 
-def paths(config: Any, workdir: LabellingWorkdir, say: Say) -> dict[str, pathlib.Path]:
+def paths(config: ConfigDict, workdir: LabellingWorkdir, say: Say) -> dict[str, pathlib.Path]:
     """Where the images lie now, those of a fixed test set too, by id. Writes nothing."""
     options = config.folder
     found: dict[str, pathlib.Path] = {}

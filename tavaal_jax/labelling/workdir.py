@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.frozen import Frozen, LabelRow, RequestRow
@@ -119,7 +121,7 @@ class LabellingWorkdir:
             path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, files.as_csv(("rank", *RequestRow._fields), rows))
 
-    def freeze(self, number: int, frozen: Frozen, config: Any) -> None:
+    def freeze(self, number: int, frozen: Frozen, config: ConfigDict) -> None:
         """Keeps what a cycle is trained on; config.json comes last and says that it is there."""
         path = self.cycle(number)
         rows = [{**row._asdict(), "label": escape_formula(row.label)} for row in frozen.rows]
@@ -237,7 +239,7 @@ def _score(score: float) -> str:
 
 
 def differences(
-    before: dict[str, Any], config: Any, keys: Sequence[str] | None = None
+    before: dict[str, Any], config: ConfigDict, keys: Sequence[str] | None = None
 ) -> list[str]:
     """Keys that differ from a cycle's config: those that change results, or `keys` alone."""
     if keys is None:

@@ -1,9 +1,8 @@
 """Networks (Flax linen) and the one place that builds them from a config."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from tavaal_jax.models.drn import DRN
 from tavaal_jax.models.heads import Discriminator, LatentClassifier, Ranker
@@ -22,7 +21,7 @@ __all__ = [
 # `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
 
 
-def build_learner(config: Any, classes: int, axis_name: str | None = None) -> nn.Module:
+def build_learner(config: ConfigDict, classes: int, axis_name: str | None = None) -> nn.Module:
     """T for `classes` classes, any image size: returns a `TaskOutput`."""
     task, dtype = config.task, jnp.dtype(config.dtype)
     dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
@@ -34,12 +33,14 @@ def build_learner(config: Any, classes: int, axis_name: str | None = None) -> nn
     return MLP(classes, widths, dropout, dtype)
 
 
-def build_ranker(config: Any) -> Ranker:
+def build_ranker(config: ConfigDict) -> Ranker:
     """R for any learner's taps."""
     return Ranker(config.ranker.features, jnp.dtype(config.dtype))
 
 
-def build_vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None) -> nn.Module:
+def build_vae(
+    config: ConfigDict, shape: tuple[int, ...], axis_name: str | None = None
+) -> nn.Module:
     """The VAE for images `[H, W, C]` or features `[F]` of `shape`."""
     settings, dtype = config.vae, jnp.dtype(config.dtype)
     widths = tuple(settings.widths)
@@ -50,13 +51,13 @@ def build_vae(config: Any, shape: tuple[int, ...], axis_name: str | None = None)
 
 
 def build_unified_vae(
-    config: Any, classes: int, shape: tuple[int, ...], axis_name: str | None = None
+    config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None = None
 ) -> UnifiedVAE:
     """The same, with half of its latent for the class."""
     head = LatentClassifier(classes, tuple(config.sraal.hidden), jnp.dtype(config.dtype))
     return UnifiedVAE(build_vae(config, shape, axis_name), head)
 
 
-def build_discriminator(config: Any) -> Discriminator:
+def build_discriminator(config: ConfigDict) -> Discriminator:
     """D for any latent and rank."""
     return Discriminator(tuple(config.discriminator.hidden), jnp.dtype(config.dtype))

@@ -16,10 +16,12 @@ from typing import Any
 
 import filelock
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.errors import UserError, WorkdirLocked
+from tavaal_jax.renamed_keys import present_record
 
 FORMAT = 2
 """Of a workdir; one of another format cannot be continued."""
@@ -114,7 +116,7 @@ def check_readable(folder: pathlib.Path, record: dict[str, Any], what: str) -> N
         )
 
 
-def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
+def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
     """UserError if the folder holds results of a config that differs in what changes results.
 
     `data` stands for the arrays of a data set that no config names.
@@ -142,7 +144,7 @@ def check_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
         )
 
 
-def differences(record: dict[str, Any], config: Any) -> list[str]:
+def differences(record: dict[str, Any], config: ConfigDict) -> list[str]:
     """What changes results in which `config` is another than that of a config.json."""
     changed = list(configs.differences(record["config"], configs.plain(config)))
     old, new = record.get("pretrained"), digest(config.task.pretrained)
@@ -151,7 +153,7 @@ def differences(record: dict[str, Any], config: Any) -> list[str]:
     return changed
 
 
-def write_config(workdir: pathlib.Path, config: Any, data: str | None = None) -> None:
+def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
     """config.json: what runs now, and, where that differs, what ran here earlier."""
     old = read_config(workdir)
     record = running(config, data)
@@ -161,7 +163,7 @@ def write_config(workdir: pathlib.Path, config: Any, data: str | None = None) ->
     write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
 
 
-def running(config: Any, data: str | None = None) -> dict[str, Any]:
+def running(config: ConfigDict, data: str | None = None) -> dict[str, Any]:
     """What runs now, as config.json has it; `data` is the fingerprint of data given as arrays."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
@@ -181,7 +183,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        record["config"].items()
+        record["config"] = present_record(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read, so this may be another study's folder:"

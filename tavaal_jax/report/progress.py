@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,13 +49,6 @@ class Tracker:
         self._skipped += skipped
         done = min(1.0, self._done / self._total)
         self._callback(Event(text, done, self._skipped / self._total, **place))
-
-
-def tensorboard_writer(folder: pathlib.Path) -> Any:
-    """A TensorBoard writer below `folder`; needs the extra."""
-    import tensorboardX
-
-    return tensorboardX.SummaryWriter(str(folder))
 
 
 class Terminal(Console):

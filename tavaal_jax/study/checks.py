@@ -1,11 +1,12 @@
 """What only config, methods, data and devices together can say is wrong, before anything is run."""
 
 import difflib
-import importlib.util
 import pathlib
 import re
 import sys
 from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import problems
@@ -36,20 +37,20 @@ class DatasetFacts(NamedTuple):
         return cls(dataset.name, size, dataset.classes, dataset.shape, dataset.has_maps)
 
 
-def method_names(config: Any) -> list[str]:
+def method_names(config: ConfigDict) -> list[str]:
     """The names in `config.methods`, in order; "all" is all of them."""
     if config.methods.strip() == "all":
         return list(METHODS)
     return [name.strip() for name in config.methods.split(",") if name.strip()]
 
 
-def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
+def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> None:
     """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
     configs.check(config)
-    if dataset is None and config.dataset == configs.FOLDER:
+    if dataset is None and config.dataset == configs.PEOPLE:
         facts = _of_folder(config)
     elif dataset is None:
-        check_name("dataset", config.dataset, (*SOURCES, configs.FOLDER))
+        check_name("dataset", config.dataset, (*SOURCES, configs.PEOPLE))
         source = SOURCES[config.dataset]
         facts = DatasetFacts(
             config.dataset, source.train_size, source.classes, source.image_shape, source.has_maps
@@ -61,7 +62,7 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
                 f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} is given as arrays,"
                 " which are taken as they are: give 1, and leave images out yourself"
             )
-    if config.cycles < 1 and config.dataset != configs.FOLDER:
+    if config.cycles < 1 and config.dataset != configs.PEOPLE:
         raise UserError(f"cycles is {config.cycles}: give at least 1")
     _check_methods(config)
     if config.first_trial >= config.trials:
@@ -75,11 +76,6 @@ def check(config: Any, devices: int, dataset: Dataset | None = None) -> None:
     if config.task.pretrained:
         _check_pretrained(config, facts)
     _check_values(config, facts)
-    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError(
-            "tensorboard is True, but tensorboardX is not installed:"
-            " run pip install 'tavaal_jax[tensorboard]' or give --config.tensorboard=False"
-        )
 
 
 def _of_folder(config):
@@ -97,7 +93,7 @@ def _of_folder(config):
             f"methods is {config.methods!r} and trials is {config.trials}: people answer one method"
             " in one trial, give --config.methods=coreset --config.trials=1"
         )
-    for key, usual in (("diagnostics", False), ("parallel", "data"), ("imbalance.ratio", 1)):
+    for key, usual in (("diagnostics", False), ("parallel", "devices"), ("imbalance.ratio", 1)):
         value = configs.flat(configs.plain(config))[key]
         if value != usual:
             raise UserError(
@@ -118,10 +114,10 @@ def _of_folder(config):
             f" {options.test_fraction}): lower batch_size or raise initial"
         )
     shape = (options.image_size, options.image_size, options.channels)
-    return DatasetFacts(configs.FOLDER, sys.maxsize, max(2, len(options.classes)), shape)
+    return DatasetFacts(configs.PEOPLE, sys.maxsize, max(2, len(options.classes)), shape)
 
 
-def check_size(config: Any, name: str, size: int) -> None:
+def check_size(config: ConfigDict, name: str, size: int) -> None:
     """Raises UserError if a trial would label more than `size` images."""
     needed = config.initial + config.budget * (config.cycles - 1)
     if needed > size:

@@ -4,10 +4,10 @@ A generator over LoopState: what it yields is written, shown and saved by `trial
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
@@ -18,7 +18,7 @@ from tavaal_jax.study.context import Cycle, StageReport
 from tavaal_jax.study.setup import Setup
 
 
-def stage_names(config: Any, method: Method, cycle: int) -> tuple[str, ...]:
+def stage_names(config: ConfigDict, method: Method, cycle: int) -> tuple[str, ...]:
     """Names of a cycle's stages. The last cycle picks nothing and so trains no adversary."""
     if cycle == config.cycles - 1:
         return ("task", "evaluate")
@@ -30,7 +30,7 @@ def stage_names(config: Any, method: Method, cycle: int) -> tuple[str, ...]:
     return ("task", "evaluate", "adversary", *last)
 
 
-def expected_labelled(config: Any, cycle: int) -> int:
+def expected_labelled(config: ConfigDict, cycle: int) -> int:
     """Size of L in a cycle if every pick is answered at once, for estimates alone."""
     return config.initial + cycle * config.budget
 

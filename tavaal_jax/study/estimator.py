@@ -36,7 +36,7 @@ class Learner(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         method: str = "coreset",
-        config: Any = None,
+        config: ConfigDict = None,
         random_state: int = 0,
         missing_label: Any = np.nan,
         cycle: int = 0,
@@ -292,7 +292,7 @@ def settings(dataset: Dataset) -> ConfigDict:
 
 
 def modal_strategy(
-    method: str = "coreset", config: Any = None, random_state: int = 0
+    method: str = "coreset", config: ConfigDict = None, random_state: int = 0
 ) -> Callable[..., np.ndarray]:
     """A query strategy for modAL: `(classifier, X_pool, n_instances) -> indices` in the pool.
 

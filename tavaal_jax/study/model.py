@@ -21,6 +21,7 @@ from tavaal_jax.algorithm.learner import Learner, LearnerOutput
 from tavaal_jax.algorithm.state import LearnerState, LoopState
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.errors import UserError
+from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import files
 from tavaal_jax.study.setup import Setup
 
@@ -51,9 +52,9 @@ class Decoding(NamedTuple):
     """Larger ones are not decoded."""
 
     @classmethod
-    def of(cls, config: Any) -> "Decoding | None":
+    def of(cls, config: ConfigDict) -> "Decoding | None":
         """That of a config; None where its images are no photographs of people's own."""
-        if config.dataset != configs.FOLDER:
+        if config.dataset != configs.PEOPLE:
             return None
         its = config.folder
         return cls(its.image_size, its.channels, its.resize, tuple(its.low_high), its.max_pixels)
@@ -207,6 +208,7 @@ def load_model(folder: str | pathlib.Path) -> Model:
     folder = folder if (folder / "model.json").exists() else folder / "model"
     try:
         record = json.loads((folder / "model.json").read_text())
+        record["config"] = present_record(record["config"])
         with np.load(folder / "weights.npz") as arrays:
             tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
         return _built(record, tree)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import LoopState, derive
@@ -33,7 +34,7 @@ class _Silent(HumanOracle):
 
 
 def query(
-    config: Any, dataset: Dataset, method: str = "tavaal", budget: int | None = None
+    config: ConfigDict, dataset: Dataset, method: str = "tavaal", budget: int | None = None
 ) -> Query:
     """Trains on the labels that are not -1 and picks `budget` of the other images.
 
@@ -61,7 +62,7 @@ class FittedMethod(NamedTuple):
     """Before the choice."""
 
 
-def train(config: Any, dataset: Dataset, method: str, number: int = 0) -> FittedMethod:
+def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) -> FittedMethod:
     """Trains as cycle `number` of a trial does; see `query`."""
     checks.check_name("method", method, tuple(METHODS))
     labelled = dataset.known

@@ -14,7 +14,7 @@ import numpy as np
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Diverged
-from tavaal_jax.report import files, progress, records
+from tavaal_jax.report import files, records
 from tavaal_jax.report.checkpoints import Checkpoints, check_finite, remove
 from tavaal_jax.study import cycle, replay, training
 from tavaal_jax.study.context import StageReport
@@ -52,7 +52,6 @@ class Recorder:
         self._name = f"{setup.method.name} trial {number}"
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._log: Any = None
-        self._board: Any = None
         self._late: StageReport | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
@@ -97,8 +96,6 @@ class Recorder:
         self._log = records.Log(
             self._folder / "metrics.jsonl", lambda r: is_before(r, state, names)
         )
-        if setup.config.tensorboard:
-            self._board = progress.tensorboard_writer(self._folder / "tensorboard")
         self._write_files(state)
         self._begin = time.monotonic()
 
@@ -199,10 +196,6 @@ class Recorder:
         waited = {"waited": round(self._waited, 4)} if self._waited else {}
         self._log.write({**place, **values, "seconds": round(self._unlogged, 4), **waited})
         self._unlogged = self._waited = 0.0
-        if self._board is not None:
-            for name, value in values.items():
-                tag = f"cycle_{report.cycle}/{report.stage}/{name}"
-                self._board.add_scalar(tag, value, report.step)
 
     def _write_files(self, state, with_picks=True):
         """The trial's own records, whole: functions of its state and its log."""
@@ -231,8 +224,6 @@ class Recorder:
         """Waits for what is being saved, and closes all files; may be called again."""
         if self._log is not None:
             self._log.close()
-        if self._board is not None:
-            self._board.close()
         self._checkpoints.close()
 
     def _units_before(self, state: LoopState) -> int:

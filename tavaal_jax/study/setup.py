@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.methods import Method
@@ -23,7 +24,7 @@ from tavaal_jax.report import diagnostics
 class Setup(NamedTuple):
     """What stays the same through all trials of a method."""
 
-    config: Any
+    config: ConfigDict
     method: Method
     problem: Problem
     programs: Programs
@@ -64,7 +65,7 @@ Placed = tuple[Resident | Streamed, Resident | Streamed]
 """Training and test set."""
 
 
-def thumbnail_size(config: Any, shape: tuple[int, ...]) -> int:
+def thumbnail_size(config: ConfigDict, shape: tuple[int, ...]) -> int:
     """Side of what a VAE sees of images of `shape`, where that is smaller; else 0."""
     if len(shape) == 1:
         return 0
@@ -72,7 +73,7 @@ def thumbnail_size(config: Any, shape: tuple[int, ...]) -> int:
     return size if size < max(shape[:2]) else 0
 
 
-def place(config: Any, dataset: Dataset) -> Placed:
+def place(config: ConfigDict, dataset: Dataset) -> Placed:
     """Training and test set, normalised as the config says; no label of the pool.
 
     They lie on the devices where the config says so, or, left to itself, where they take less than
@@ -83,7 +84,7 @@ def place(config: Any, dataset: Dataset) -> Placed:
     arrays = jax.tree.leaves(sets)
     decoded = not any(isinstance(x, LazyPictures) for x in arrays)
     fits = decoded and sum(x.nbytes for x in arrays) < memory.of_device() / 2
-    if config.feed == "resident" or (config.feed == "auto" and fits):
+    if config.data_placement == "resident" or (config.data_placement == "auto" and fits):
         with memory.named(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):
             placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
@@ -93,7 +94,7 @@ def place(config: Any, dataset: Dataset) -> Placed:
 
 
 def prepare(
-    config: Any,
+    config: ConfigDict,
     method: Method,
     dataset: Dataset,
     placed: Placed,

@@ -4,8 +4,9 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+
+from ml_collections import ConfigDict
 
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
@@ -14,16 +15,15 @@ from tavaal_jax.engine import compilation, device_shares, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
-from tavaal_jax.study import checks, cycle, runner, training
-from tavaal_jax.study.parallel import worker, worker_pool
+from tavaal_jax.study import checks, cycle, training
+from tavaal_jax.study.parallel import runner, worker, worker_pool
+from tavaal_jax.study.parallel.runner import Outcomes, TrialHooks
 from tavaal_jax.study.recorder import UNITS
-from tavaal_jax.study.runner import Outcomes, TrialHooks
-from tavaal_jax.study.throttle import Throttle
 from tavaal_jax.study.trial import Stop
 
 
 def run(
-    config: Any,
+    config: ConfigDict,
     folder: pathlib.Path,
     dataset: Dataset | None,
     progress: progress.Callback,
@@ -64,7 +64,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _claimed(folder: pathlib.Path, config: Any, stop: Stop) -> Iterator[bool]:
+def _claimed(folder: pathlib.Path, config: ConfigDict, stop: Stop) -> Iterator[bool]:
     """The folder is this study's as long as the context lasts; whether it is so to this process.
 
     False is for one that helps another. Raises Taken where another one is there that takes no help.
@@ -89,7 +89,7 @@ def _claimed(folder: pathlib.Path, config: Any, stop: Stop) -> Iterator[bool]:
         yield processes.by_first(claim)
 
 
-def _load(config: Any) -> Dataset:
+def _load(config: ConfigDict) -> Dataset:
     """The data set, on every process; where they share a disk, the first prepares it for all."""
     loaded: list[Dataset] = []
     processes.by_first(lambda: loaded.append(data.load(config)))
@@ -119,12 +119,27 @@ def _named_after(config, dataset):
     return config
 
 
+class Throttle:
+    """Does something when it is called, unless it has lately taken a twentieth of the time."""
+
+    def __init__(self, act: Callable[[], object]):
+        self._act, self._next = act, 0.0
+
+    def __call__(self) -> None:
+        """Does it, or not."""
+        begin = time.monotonic()
+        if begin >= self._next:
+            self._act()
+            now = time.monotonic()
+            self._next = now + 19 * (now - begin)
+
+
 class _Study:
     """The trials of a folder, and what has become of them."""
 
     def __init__(
         self,
-        config: Any,
+        config: ConfigDict,
         folder: pathlib.Path,
         callback: progress.Callback,
         given: Dataset | None,

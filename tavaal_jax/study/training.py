@@ -1,9 +1,8 @@
 """The training stages: what their steps see, call after call to the devices."""
 
-from typing import Any
-
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm import optim
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
@@ -14,7 +13,7 @@ from tavaal_jax.engine import steps
 from tavaal_jax.study.context import Cycle, Stage, StageReport
 
 
-def stage_steps(config: Any, size: int, labelled: int, stage: str) -> int:
+def stage_steps(config: ConfigDict, size: int, labelled: int, stage: str) -> int:
     """Training steps of a stage with `labelled` of `size` images in L; 0 for other stages."""
     if stage in ("task", "joint"):
         return config.epochs * (labelled // config.batch_size)

@@ -13,12 +13,34 @@ from tavaal_jax.study import cycle
 from tavaal_jax.study.context import ValueFault
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.setup import Setup
-from tavaal_jax.study.throttle import CallSizer
 
 Stop = Callable[[], int | None]
 """Says by which signal the study was asked to stop; None: it was not."""
 Observe = Callable[[str, float], None]
 """Is told the seconds of every training call, and its stage."""
+
+
+class CallSizer:
+    """Steps that a call may run: more while calls are short, so that a signal never waits long."""
+
+    def __init__(self, seconds: float, most: int):
+        # Several processes must make the same calls, whatever their clocks say.
+        self._adapt = seconds > 0 and not processes.several()
+        self._seconds, self._most = seconds, most
+        self._steps: dict[str, int] = {}
+
+    def __call__(self, stage: str) -> int:
+        """Of the next call of `stage`."""
+        return self._steps.setdefault(stage, 1) if self._adapt else self._most
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """The last call of `stage` took this long."""
+        steps = self(stage)
+        if seconds > self._seconds:
+            steps = max(1, steps // 2)
+        elif seconds < self._seconds / 2:
+            steps = min(self._most, 2 * steps)
+        self._steps[stage] = steps
 
 
 class Trial:

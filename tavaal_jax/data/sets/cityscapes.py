@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.data.cache import New, fill
 from tavaal_jax.data.pictures import lazy
@@ -65,18 +66,18 @@ _SPLITS = {"train": "train", "test": "val"}
 _COUNTS = {"train": 2975, "test": 500}
 
 
-def folder(config: Any) -> pathlib.Path:
+def folder(config: ConfigDict) -> pathlib.Path:
     """Where the unpacked folders leftImg8bit and gtFine lie."""
     given = config.cityscapes.folder or pathlib.Path(config.data_dir) / "cityscapes"
     return pathlib.Path(given).expanduser().resolve()
 
 
-def is_unpacked(config: Any) -> bool:
+def is_unpacked(config: ConfigDict) -> bool:
     """Whether there are folders of images and labels."""
     return all((folder(config) / part).is_dir() for part in (_IMAGE, _LABEL))
 
 
-def cache_name(config: Any) -> str:
+def cache_name(config: ConfigDict) -> str:
     """Of the decoded cache: another for each folder, and when images have come or gone there."""
     if config.cityscapes.through == "tfds":
         return "cityscapes-tfds"
@@ -86,7 +87,7 @@ def cache_name(config: Any) -> str:
     return f"cityscapes-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def read(config: Any, new: New) -> None:
+def read(config: ConfigDict, new: New) -> None:
     """Fills arrays with all decoded pictures, as many at a time as there are threads."""
     arrays = _from_tfds(config) if config.cityscapes.through == "tfds" else _from_folder(config)
     pictures = {name: array for name, array in arrays.items() if isinstance(array, LazyPictures)}
@@ -105,7 +106,7 @@ def _decode(pictures, target):
         list(threads.map(one, range(len(pictures))))
 
 
-def lazily(config: Any) -> dict[str, Any]:
+def lazily(config: ConfigDict) -> dict[str, Any]:
     """What `read` fills in, with `Pictures` that are decoded when they are asked for."""
     if config.cityscapes.through == "tfds":
         raise UserError(

@@ -209,14 +209,16 @@ def _words(classes, unsure, bad) -> dict[str, str]:
     words = {_same(word): kind for kind, texts in kinds for word in texts}
     for word in unsure:
         if words[_same(word)] != "unsure":
-            raise UserError(f"folder.unsure and folder.bad both have {shown(word)}: it can be one")
+            raise UserError(
+                f"folder.unsure and folder.exclude_answers both have {shown(word)}: it can be one"
+            )
     for name in classes:
         if fault := _fault(name):
             raise UserError(f'the class "{shown(name)}" {fault}: rename it')
         if _same(name) in words:
+            key = {"unsure": "unsure", "bad": "exclude_answers"}[words[_same(name)]]
             raise UserError(
-                f'the class "{name}" is one of folder.{words[_same(name)]}: rename it, or change'
-                " that key"
+                f'the class "{name}" is one of folder.{key}: rename it, or change that key'
             )
     twice = [name for name, count in collections.Counter(classes).items() if count > 1]
     if twice:

@@ -49,7 +49,7 @@ def draw(
         raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
     files.check_readable(folder, record, "draw its figures")
     config = ConfigDict(record["config"])
-    if config.dataset == configs.FOLDER:
+    if config.dataset == configs.PEOPLE:
         raise UserError(f"{folder} is people's, whose accuracy.png each training draws anew itself")
     trials_there = files.trials(folder)
     curves.accuracy(rows, folder / "accuracy.png", config.dataset)

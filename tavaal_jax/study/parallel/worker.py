@@ -11,12 +11,13 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import Interrupted, UserError
-from tavaal_jax.study.runner import Runner, TrialHooks, oracle
+from tavaal_jax.study.parallel.runner import Runner, TrialHooks, oracle
 
 # What a crew sends: cores, a Job, then Orders or Stop, one Order at a time.
 
@@ -24,7 +25,7 @@ from tavaal_jax.study.runner import Runner, TrialHooks, oracle
 class Job(NamedTuple):
     """What all workers of a study are told first."""
 
-    config: Any
+    config: ConfigDict
     folder: pathlib.Path
     dataset: Dataset | None
     """None: the config's."""

@@ -22,8 +22,8 @@ import cloudpickle
 from tavaal_jax.engine.device_shares import Share
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.study.parallel import worker
+from tavaal_jax.study.parallel.runner import Outcomes, TrialHooks
 from tavaal_jax.study.parallel.worker import Job, Order
-from tavaal_jax.study.runner import Outcomes, TrialHooks
 
 _LAST = worker.Stopped | worker.Failed | worker.Bug
 _MAIN = f"from {worker.__name__} import main; main()"

@@ -4,7 +4,9 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.losses import IGNORED
 from tavaal_jax.algorithm.methods import METHODS
@@ -40,7 +42,7 @@ class Runner:
 
     def __init__(
         self,
-        config: Any,
+        config: ConfigDict,
         folder: pathlib.Path,
         dataset: Dataset,
         oracle: SimulatedOracle,
