@@ -66,7 +66,8 @@ def _folder() -> pathlib.Path:
     """Where the package's own configs are: in the clone that it runs from, or in its wheel."""
     package = pathlib.Path(__file__).parent
     clone = package.parent / "configs"
-    return clone if (clone / "default.py").is_file() else package / "configs"
+    is_clone = (package.parent / "pyproject.toml").is_file()
+    return clone if is_clone else package / "configs"
 
 
 def _names() -> list[str]:

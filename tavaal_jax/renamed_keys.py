@@ -16,6 +16,8 @@ KEYS = {
 """New names by old ones, with the group that both are in."""
 VALUES = {"dataset": {"folder": "people"}, "parallel": {"data": "devices"}}
 """New values of keys by their old ones."""
+GONE = ("cityscapes.through", "tensorboard")
+"""Keys of earlier versions that changed no result."""
 _FIELDS = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in KEYS.items()}
 
 
@@ -71,6 +73,8 @@ def present_record(record: dict[str, Any], group: str = "") -> dict[str, Any]:
     """A plain config that an earlier version wrote, with the names of today."""
     present: dict[str, Any] = {}
     for key, value in record.items():
+        if group + key in GONE:
+            continue
         name = KEYS.get(group + key, group + key).rpartition(".")[2]
         if isinstance(value, dict):
             present[name] = present_record(value, f"{group}{key}.")

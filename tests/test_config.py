@@ -11,12 +11,11 @@ from tavaal_jax.config import KEYS
 from tavaal_jax.errors import UserError
 
 
-@pytest.mark.parametrize("name", KEYS)
-def test_a_default_keeps_its_own_limit_and_has_a_comment(name):
-    key = KEYS[name]
-    assert key.limit is None or key.limit(key.default) is None
-    assert key.comment.strip()
-    assert "\n" not in key.comment
+def test_each_default_keeps_its_own_limit_and_has_a_comment():
+    for name, key in KEYS.items():
+        assert key.limit is None or key.limit(key.default) is None, name
+        assert key.comment.strip(), name
+        assert "\n" not in key.comment, name
 
 
 def test_the_default_has_every_key_once_and_is_locked():
@@ -287,4 +286,5 @@ def test_a_config_that_an_earlier_version_wrote_is_that_of_today():
         place = old if "." not in name else old[name.split(".")[0]]
         place[name.split(".")[-1]] = place.pop(new.split(".")[-1])
     old["dataset"], old["parallel"] = "folder", "data"
+    old["tensorboard"], old["cityscapes"]["through"] = True, "tfds"  # Keys that are gone.
     assert renamed_keys.present_record(old) == configs.plain(now)
