@@ -1,19 +1,19 @@
 """What ends a study early; `main` turns each into one line and an exit code."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A fault that the user can mend: one line with the value, its limit and the mend."""
 
     told = False
-    """Whether another process has met it, which says it."""
+    """Whether another process has met it, and reports it."""
 
 
 class TrialError(UserError):
-    """The same, where it concerns one trial only: the study's others go on."""
+    """A UserError that concerns one trial only: the study's other trials go on."""
 
 
 class TrialCannotContinue(TrialError):
-    """A trial cannot go on with this config: `what` has happened, `mend` is to be changed."""
+    """A trial cannot go on with this config: `what` has happened, `mend` names what to change."""
 
     def __init__(self, what: str, mend: str):
         super().__init__(what, mend)
@@ -24,7 +24,7 @@ class TrialCannotContinue(TrialError):
 
 
 class Diverged(TrialCannotContinue):
-    """A figure of a training is not finite."""
+    """A loss, or another metric of a training, is not finite."""
 
 
 class OutOfMemory(TrialCannotContinue):
@@ -32,17 +32,17 @@ class OutOfMemory(TrialCannotContinue):
 
 
 class WorkdirLocked(TrialError):
-    """Another process has it."""
+    """Another process is using the workdir or trial folder."""
 
 
 class WaitingForLabels(Exception):
-    """People have been asked; the same command continues when they have answered."""
+    """The labels of a request are missing; the same command continues when people gave them."""
 
 
 class Interrupted(Exception):
-    """Somebody asked the study to stop; everything is saved."""
+    """The study was asked to stop by a signal; everything is saved."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by signal {number}")
         self.number = number
-        """Of the signal, where it was one."""
+        """Number of the signal, or what `stop` returned."""

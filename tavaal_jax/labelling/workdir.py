@@ -100,12 +100,13 @@ class LabellingWorkdir:
     def asked(self, number: int) -> list[RequestRow]:
         """What a cycle has asked for, in the order of the request."""
         path = self.cycle(number) / "asked.csv"
+        rows = files.read_csv(path)
         try:
             return [
                 RequestRow(
                     row["id"], row["role"], float(row["score"] or "nan"), row.get("said") or ""
                 )
-                for row in files.read_csv(path)
+                for row in rows
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
@@ -136,10 +137,10 @@ class LabellingWorkdir:
         record = files.read_config(path)
         if record is None:
             return None
+        written = files.read_csv(path / "labels.csv")
         try:
             rows = tuple(
-                LabelRow(**{**row, "label": unescape_formula(row["label"])})
-                for row in files.read_csv(path / "labels.csv")
+                LabelRow(**{**row, "label": unescape_formula(row["label"])}) for row in written
             )
             images = tuple((path / "images.txt").read_text().splitlines())
             return Frozen(images, tuple(record["classes"]), rows), record

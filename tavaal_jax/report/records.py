@@ -61,8 +61,8 @@ def read_results(folder: pathlib.Path) -> list[Result]:
     """
     path = folder / "results.csv"
     mend = "put back a copy, or delete that trial's folder to run it anew"
+    rows = files.read_csv(path, mend)
     try:
-        rows = files.read_csv(path, mend)
         return [
             {k: kind(row[k]) for k, kind in _RESULT_KINDS.items()}  # type: ignore[misc]
             for row in (_filled(row, "value") for row in rows)
@@ -127,10 +127,11 @@ def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
     """
     path = folder / "class_iou.csv"
     mend = "delete that file: it is not needed to go on"
+    rows = files.read_csv(path, mend)
     try:
         return [
             {k: kind(row[k]) for k, kind in _IOU_KINDS.items()}
-            for row in (_filled(row, "iou") for row in files.read_csv(path, mend))
+            for row in (_filled(row, "iou") for row in rows)
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
