@@ -1,12 +1,14 @@
-"""Claim: for TA-VAAL it matters how long T feels the Ranker, more than what D is told of it.
+"""Claim: how long the Ranker's gradient flows into T matters more for TA-VAAL than the rank in D.
 
-Variants of TA-VAAL beside plain methods, paired by trial.
+Compares variants of TA-VAAL and plain methods, paired by trial.
 
-python benchmarks/ablation.py run digits --trials=20 fills the machine with studies, a process per
-core (or as many as --processes says), in runs/ablation/digits/<cell>/trials_<first>; the same
-command continues what was interrupted, and with more trials adds some. --cells, --methods and
---first_trial leave the rest to other machines.
-python benchmarks/ablation.py report digits moons writes tables and the figure from what is there.
+    python benchmarks/ablation.py run digits --trials=20
+    python benchmarks/ablation.py report digits moons
+
+`run` runs the studies in runs/ablation/digits/<cell>/trials_<first>, a process per core (or as many
+as --processes gives). Run it again to resume, and with more trials to add some. --cells, --methods
+and --first_trial select a part, to spread the work over machines. `report` writes the tables and
+the figure from the results that are there.
 """
 
 import argparse

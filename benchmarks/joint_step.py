@@ -1,7 +1,7 @@
 """Claim: on a CPU, a step of the paper's joint schedule takes less than PyTorch's time.
 
 Ours is a step of `schedule="joint"` as `main` runs it after the first epoch: ranks of both batches,
-T and R, VAE, D. The peer computes the same, on batches that are ready.
+T and R, VAE, D. The peer computes the same, on batches prepared beforehand.
 
     python benchmarks/joint_step.py [--batch_size=128] [--steps=1] [--rounds=7]
         [--bfloat16] [--json]

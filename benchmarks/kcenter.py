@@ -1,15 +1,16 @@
-"""Claim: greedy k-center picks the same images three times as fast as the code everybody copies.
+"""Claim: greedy k-center picks the same images three times as fast as the usual implementation.
 
 Its memory is linear in the pool.
 
-The peer is the loop of the core-set implementations in use: scikit-learn's `pairwise_distances`
-from all points to the newest center, and an `argmin` of minima. Embeddings are random, clustered
-and rectified, as a ResNet's are.
+The peer is the loop that core-set implementations have in common: scikit-learn's
+`pairwise_distances` from all points to the newest center, and an `argmin` of minima. Embeddings are
+random, clustered and rectified, as a ResNet's are.
 
     python benchmarks/kcenter.py [--subset=10000] [--labelled=1000] [--picks=1000] [--rounds=3]
 
-`ratio` is the peer's time over ours. Both pick in the same order but where two distances differ by
-less than a float32 rounding; the count of such places is printed, and other points are an error.
+`ratio` is the peer's time over ours. Both pick in the same order, except where two distances differ
+by less than float32 rounding; the number of such positions is printed. Different picks are an
+error.
 """
 
 import time

@@ -4,12 +4,12 @@
 
 A step is T's on 4 windows of 412 pixels, cut from drawn streets of 2048x1024, 19 classes; ours cuts
 and flips them too. A score is T's entropy of a whole image, one image at a time. The peer is
-`tests/torch_models.py` on ready batches, in its faster memory format.
+`tests/torch_models.py` on batches prepared beforehand, in its faster memory format.
 `ratio` is the peer's time for a step over ours.
 
 `--run` instead writes the images as Cityscapes' folders, runs `configs/cityscapes.py` with TA-VAAL
 on them, read from the disk, for two cycles of two epochs, and prints seconds per step of each stage
-and the process's anonymous memory: its peak, and its middle in each quarter of the run.
+and the process's anonymous memory: its peak, and its median in each quarter of the run.
 """
 
 import collections

@@ -1,9 +1,9 @@
-"""Claim: in the drawn set `scenes`, with its own DRN, it matters which images are labelled.
+"""Claim: with the DRN of the drawn set `scenes`, it matters which of its images are labelled.
 
     python benchmarks/scenes_headroom.py [--seeds=3] [--sizes 24 96] [--json]
 
-Trains the network of `configs/scenes.py` on random images, on as many of which all but the first 24
-were picked by an oracle that knows the labels (see `scenes_proxy.oracle`), and on all of them.
+Trains the network of `configs/scenes.py` on random images; on as many images, all but the first 24
+of them picked by an oracle that knows the labels (see `scenes_proxy.oracle`); and on all images.
 `ratio` is the oracle's mean IoU over that of random images, at the largest of --sizes.
 """
 

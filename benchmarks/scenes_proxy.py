@@ -1,12 +1,14 @@
 """Claim: in the drawn set `scenes` it matters which images are labelled.
 
-A random forest on colours stands for the learner, so that the set can be judged without training
-one. Random images against an oracle that knows the labels and takes those with most pixels of rare
-classes, and against all labels; each seed draws a set of its own.
+A random forest on colours stands in for the learner, so that the set can be judged without training
+a network. Random images are compared with those of an oracle, which knows the labels and takes the
+images with most pixels of rare classes, and with all images; each seed draws another set.
 
-python benchmarks/scenes_proxy.py prints two tables in some minutes: mIoU with standard errors, and
-the IoU of each class. With --json the last line is one object; its `ratio` is the oracle's mIoU
-over that of random images, at the largest of --sizes.
+    python benchmarks/scenes_proxy.py [--json]
+
+prints two tables in some minutes: mean IoU with standard errors, and the IoU of each class. With
+--json the last line is one object; its `ratio` is the oracle's mean IoU over that of random images,
+at the largest of --sizes.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Ours is what `main` runs to pick images for `tavaal`: T and R, then encoder and D, image by image
 under `vmap`, gathered from the pool and fetched to the host. The peer runs the same four networks
-in evaluation mode on a ready batch, in its faster memory format.
+in evaluation mode on a batch prepared beforehand, in its faster memory format.
 
     python benchmarks/score_pool.py [--batch_size=128] [--images=512] [--rounds=7] [--json]
 

@@ -1,15 +1,15 @@
 """Claim: on a CPU, one whole two-phase cycle of TA-VAAL takes less than half of PyTorch's time.
 
 Both sides train T and R on the labelled images with crops and flips, then VAE and D on labelled
-images and the subset, then score the subset, for the same number of epochs: ours is
-`cycle.advance`, the generator behind `main`, to the end of its first cycle (ranks and test
-included, checkpoints not), the peer is `torch_peer.Stage`, the released code's work per step.
+images and the subset, then score the subset, for the same number of epochs. Ours is
+`cycle.advance`, the generator behind `main`, to the end of its first cycle, including ranks and
+test but not checkpoints. The peer is `torch_peer.Stage`, with the released code's work per step.
 Images are random, of CIFAR's shape.
 
     python benchmarks/stage.py [--epochs=2] [--vae_epochs=1] [--rounds=1] [--json]
 
-The paper's proportion is 200 to 100. `ratio` is the peer's time over ours; our programs are
-compiled before, the peer's memory format is the faster one for the VAE's step. A round with the
+The paper's proportion of epochs is 200 to 100. `ratio` is the peer's time over ours; our programs
+are compiled before, the peer's memory format is the faster one for the VAE's step. A round with the
 default flags takes half an hour on two cores.
 """
 

@@ -3,12 +3,12 @@
 From the cache they take a quarter of a minute.
 
 A process of its own imports the package, compiles all programs of `tavaal` under
-`configs/cifar100.py` (weights, joint step, test, ranks and losses, scores) and runs each
-once; first with an empty cache of compiled programs, then with the one that the first left.
+`configs/cifar100.py` (weights, joint step, test, ranks and losses, scores) and runs each once:
+first with an empty cache of compiled programs, then with the filled one.
 
     python benchmarks/startup.py [--rounds=1] [--json]
 
-`ratio` is the cold time over the warm one, of tracing and compiling.
+`ratio` is the time for tracing and compiling with the empty cache over that with the filled one.
 """
 
 import json

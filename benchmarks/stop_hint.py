@@ -1,9 +1,11 @@
-"""Claim: with several trials the stop hint misses what labels bring by less than simple guesses.
+"""Claim: with several trials the stop hint's error is smaller than that of simple predictions.
 
-python benchmarks/stop_hint.py [results.csv ...]: every curve of every study in studies/ is cut
-after each cycle from the third on, and what the hint says of the next is compared with what was
-measured: with all trials together, and with each trial as if it were the only one. Beside it two
-guesses without a model: as much as the last time, and nothing.
+    python benchmarks/stop_hint.py [results.csv ...]
+
+Every curve of every study in studies/ is cut after each cycle from the third on, and the hint's
+prediction of the next gain is compared with the measured one: with all trials together, and with
+each trial as if it were the only one. Two predictions without a model are shown beside it: the same
+gain as the last time, and none.
 """
 
 import argparse

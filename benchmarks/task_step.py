@@ -1,7 +1,7 @@
 """Claim: on a CPU, a training step of ResNet-18 and the Ranker is about as fast as PyTorch's.
 
 Ours is the program that `main` runs (gathering and augmenting its batch included), the peer is
-`torch_peer.Task` on ready batches, in its faster memory format.
+`torch_peer.Task` on batches prepared beforehand, in its faster memory format.
 
     python benchmarks/task_step.py [--batch_size=128] [--steps=1] [--rounds=7]
         [--bfloat16] [--json]

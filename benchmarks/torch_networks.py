@@ -1,4 +1,4 @@
-"""The networks of the released code in plain PyTorch, written anew, for `torch_peer.py`."""
+"""The networks of the released code in plain PyTorch, reimplemented for `torch_peer.py`."""
 
 import itertools
 

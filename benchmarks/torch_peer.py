@@ -1,12 +1,12 @@
-"""The peer: what PyTorch users run today, written anew, as a process of its own.
+"""The peer: eager PyTorch as its users run it, reimplemented, in a process of its own.
 
 The networks and the work per step are those of the authors' released code (SGD on ResNet-18 with
-the Ranker, then VAE and discriminator), in plain eager PyTorch, as everybody trains it. Each kind
-of work is one class with a `run`; the memory format is the faster one, found at the start. On a GPU
-cuDNN tries its algorithms first and TF32 is allowed, as XLA does.
+the Ranker, then VAE and discriminator), in plain eager PyTorch. Each kind of work is a class with a
+method `run`; the memory format is the faster one, found at the start. On a GPU cuDNN benchmarks its
+algorithms first and TF32 is allowed, as in XLA.
 
-Run by the other scripts, which talk to it over pipes so that neither side's allocator, threads or
-environment touches the other's: a line of JSON in, `{"untimed": 1, "timed": 3}` runs, a line out.
+Run by the other scripts over pipes, so that neither side's allocator, threads or environment
+affects the other's: a line of JSON in, `{"untimed": 1, "timed": 3}` runs, a line out.
 """
 
 import argparse

@@ -1,9 +1,8 @@
 """Claim: on a CPU, a step of VAE and D takes less than half of the released code's time.
 
-Ours is the second phase of `schedule="two_phase"` as `main` runs it: ranks are constants there and
+Ours is the second phase of `schedule="two_phase"` as `main` runs it: ranks are constant there, and
 D needs only the encoder. `PyTorch, released work` computes what the authors' code does per step
-(ranks of both batches by T and R, the whole VAE once more for D); `PyTorch, our work` leaves that
-out.
+(ranks of both batches by T and R, the whole VAE again for D); `PyTorch, our work` leaves that out.
 
     python benchmarks/vaal_step.py [--batch_size=128] [--steps=1] [--rounds=7]
         [--bfloat16] [--json]

@@ -2,15 +2,15 @@
 
 Command: python -m tavaal_jax.main --config=configs/caltech101.py
 Time and score: not run at full size. TFDS downloads 137 MB; decoded it takes 1.4 GB.
-The paper does not say how many stages there are, nor whether weights were pretrained: with
-torchvision's ResNet-18 for ImageNet, --config.task.pretrained=FILE.npz, see configs/README.md.
+The paper gives neither the number of cycles nor whether weights were pretrained. To start from
+torchvision's ResNet-18 for ImageNet: --config.task.pretrained=FILE.npz, see configs/README.md.
 """
 
 from tavaal_jax.config import default
 
 
 def get_config():
-    """Table 1; images are resized, as the text has it, and not cropped."""
+    """Values of Table 1; images are resized, as in the paper's text, and not cropped."""
     config = default()
     config.dataset = "caltech101"
     config.initial, config.budget, config.subset = 1000, 500, 5000

@@ -8,5 +8,5 @@ from tavaal_jax.config import default
 
 
 def get_config():
-    """The values of `default` are CIFAR-10's."""
+    """Returns the defaults, which are CIFAR-10's values."""
     return default()

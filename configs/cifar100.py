@@ -8,7 +8,7 @@ from tavaal_jax.config import default
 
 
 def get_config():
-    """CIFAR-10's values with twice the labels."""
+    """CIFAR-10's values with twice the labels and a subset twice as large."""
     config = default()
     config.dataset = "cifar100"
     config.initial = config.budget = 2000

@@ -1,6 +1,6 @@
-"""CIFAR-10 with five classes thinned tenfold: Figure 4 of the paper.
+"""CIFAR-10, imbalanced: five classes keep a tenth of their images, Figure 4 of the paper.
 
-Thinned a hundredfold: --config.imbalance.ratio=100.
+To keep a hundredth: --config.imbalance.ratio=100.
 
 Command: python -m tavaal_jax.main --config=configs/cifar10_imbalanced.py
 Time and score: not run at full size.
@@ -10,7 +10,7 @@ from tavaal_jax.config import default
 
 
 def get_config():
-    """CIFAR-10's values on an imbalanced pool."""
+    """CIFAR-10's values on an imbalanced pool, five cycles."""
     config = default()
     config.imbalance.ratio = 10
     config.cycles = 5

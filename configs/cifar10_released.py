@@ -2,14 +2,15 @@
 
 Command: python -m tavaal_jax.main --config=configs/cifar10_released.py
 Time and score: not run at full size.
-Its imbalanced CIFAR-10: --config.imbalance.ratio=10 --config.cycles=5; it thins every second class.
+For its imbalanced CIFAR-10, in which every second class is reduced:
+--config.imbalance.ratio=10 --config.cycles=5
 """
 
 from tavaal_jax.config import default
 
 
 def get_config():
-    """Two phases, Z = 32, a shallower discriminator that sees R(x) itself, U the subset."""
+    """Two phases, Z = 32, a shallower discriminator that is given the raw R(x), U is the subset."""
     config = default()
     config.schedule = "two_phase"
     config.rank_to_discriminator = "raw"

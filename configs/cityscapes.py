@@ -2,9 +2,10 @@
 
 Command: python -m tavaal_jax.main --config=configs/cityscapes.py --config.cityscapes.folder=FOLDER
 Time and score: not run at full size. Others measured a mean IoU of 0.53 to 0.59 at 30 % of the
-labels, with pretrained weights: --config.task.pretrained=FILE.npz, see configs/README.md. From
-scratch 200 images do not come near that.
-At most two devices share a batch of 4. Weight decay is that of DRN's authors; stages are not said.
+labels with pretrained weights: --config.task.pretrained=FILE.npz, see configs/README.md. Training
+from scratch on 200 images does not come near that.
+A batch of 4 allows at most two devices. Weight decay is that of DRN's authors; the paper does not
+give the number of cycles.
 """
 
 from tavaal_jax.config import default

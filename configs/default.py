@@ -1,11 +1,11 @@
 """Every key there is, with CIFAR-10's values (Table 1 of the paper); not an experiment by itself.
 
-`tavaal_jax/config.py` says what each key means and which limits it has.
+`tavaal_jax/config.py` documents each key with its limits.
 """
 
 from tavaal_jax import config
 
 
 def get_config():
-    """All keys. An experiment starts from these and overrides a few."""
+    """Returns all keys with their defaults; an experiment overrides a few of them."""
     return config.default()

@@ -1,17 +1,18 @@
 """Your own images: a folder of them, labelled by people between the cycles.
 
 Command: python -m tavaal_jax.main --config=configs/folder.py --config.folder.images=FOLDER
-Time: with 2,000 photos of 28x28 pixels, two cores of an AMD EPYC, other work beside: 32 s until the
-first request, then 75 to 95 s from answers to the next one (207 s the first time: compilation).
-Score: that of your images; on Fashion-MNIST 0.67 (n = 15 test images) to 0.71 (n = 45).
-It stops with exit code 75 whenever people have to answer; the same command goes on when they have.
+Time: with 2,000 photos of 28x28 pixels, two cores of an AMD EPYC, other processes running: 32 s
+until the first request, then 75 to 95 s from answers to the next one (207 s the first time, with
+compilation).
+Score: depends on your images; on Fashion-MNIST 0.67 (n = 15 test images) to 0.71 (n = 45).
+It stops with exit code 75 when labels are needed; run the same command again after labelling.
 """
 
 from tavaal_jax.config import default
 
 
 def get_config():
-    """Core-set, which our own studies support with few labels; networks for two CPU cores."""
+    """Core-set, which does well with few labels in our studies; networks for two CPU cores."""
     config = default()
     config.dataset = "people"
     config.methods, config.trials, config.diagnostics = "coreset", 1, False

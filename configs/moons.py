@@ -3,7 +3,7 @@
 Command: python -m tavaal_jax.main --config=configs/moons.py
 Time: 27 s on 2 cores of an AMD EPYC for two methods and 5 trials, compilation included.
 Score at 70 labels, balanced test set, n = 50: 0.81 (0.08) for random, 0.86 (0.08) for core-set,
-0.78 (0.14) for tavaal. Adam at 0.1, the paper's, now and then ends with a learner that only knows
+0.78 (0.14) for tavaal. Adam with the paper's 0.1 sometimes ends with a learner that only predicts
 the larger class: 0.5.
 """
 
@@ -11,7 +11,7 @@ from tavaal_jax.config import default
 
 
 def get_config():
-    """Everything small; sizes the paper leaves open are ours."""
+    """Small networks; sizes that the paper does not give are ours."""
     config = default()
     config.dataset = "moons"
     config.cycles, config.initial, config.budget, config.subset = 6, 20, 10, 100

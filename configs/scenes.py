@@ -1,16 +1,16 @@
 """Scenes: drawn street scenes of 96x48 pixels, 11 classes, with a small DRN for two CPU cores.
 
 Command: python -m tavaal_jax.main --config=configs/scenes.py
-Time: 21 min on two cores of an AMD EPYC, six methods, 3 trials, nothing compiled before.
+Time: 21 min on two cores of an AMD EPYC, six methods, 3 trials, compilation included.
 Score: mean IoU 0.374 (0.026) with 24 labels; with 96 random 0.554 (0.008), core-set 0.641 (0.013),
-entropy 0.647 (0.012), tavaal 0.516 (0.040), n = 3; all methods stand in benchmarks/README.md.
+entropy 0.647 (0.012), tavaal 0.516 (0.040), n = 3; benchmarks/README.md has all methods.
 """
 
 from tavaal_jax.config import default
 
 
 def get_config():
-    """Six methods."""
+    """Six methods, a small DRN."""
     config = default()
     config.dataset = "scenes"
     config.methods = "random,coreset,entropy,learning_loss_v2,vaal,tavaal"

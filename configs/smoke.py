@@ -1,15 +1,15 @@
-"""The whole program in seconds, on digits with tiny networks: for tests and first looks.
+"""The whole program in seconds, on digits with tiny networks: for tests and a first try.
 
 Command: python -m tavaal_jax.main --config=configs/smoke.py
 Time: 44 s on 2 cores of an AMD EPYC, compilation included.
-Score: that of guessing.
+Score: chance level.
 """
 
 from tavaal_jax import load_config
 
 
 def get_config():
-    """Too small to learn much."""
+    """Networks and epochs too small to learn much."""
     config = load_config("digits")
     config.trials, config.cycles, config.initial, config.budget, config.subset = 1, 3, 32, 16, 64
     config.epochs, config.batch_size = 4, 8

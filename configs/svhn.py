@@ -8,7 +8,7 @@ from tavaal_jax.config import default
 
 
 def get_config():
-    """CIFAR-10's values, but house numbers are not mirrored."""
+    """CIFAR-10's values without horizontal flips."""
     config = default()
     config.dataset = "svhn_cropped"
     config.augmentation.flip = False
