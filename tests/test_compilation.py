@@ -20,13 +20,13 @@ import functools, jax, numpy as np
 from configs import digits
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.problems import Classification
-from tavaal_jax.engine import compilation, parts, programs
+from tavaal_jax.engine import compilation, components, programs
 shape, problem = (8, 8, 1), Classification(10)
-made = parts.build(digits.get_config(), METHODS["tavaal"], shape, problem)
+made = components.build(digits.get_config(), METHODS["tavaal"], shape, problem)
 init = functools.partial(programs._init, made, shape)
 draw = lambda options: jax.jit(init, compiler_options=options)(jax.random.key(0), 0)
-assert compilation.quickly()
-quick, usual = draw(compilation.quickly()), draw({})
+assert compilation.quick_options()
+quick, usual = draw(compilation.quick_options()), draw({})
 jax.tree.map(np.testing.assert_array_equal, quick, usual)
 built = programs.build(digits.get_config(), METHODS["tavaal"], shape, problem)
 jax.tree.map(np.testing.assert_array_equal, built.init(jax.random.key(0), 0), usual)
@@ -48,7 +48,7 @@ def test_counts_programs_only_inside_the_with_statement():
 
 @pytest.fixture
 def cache_folder():
-    """Puts back what JAX was told of its cache."""
+    """Puts back JAX's settings of its cache."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: jax.config.values[name] for name in names}
     yield names[0]

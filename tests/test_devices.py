@@ -47,7 +47,7 @@ def test_what_is_placed_lies_on_every_device_and_can_be_restored_there():
     tree = {"a": np.arange(3, dtype=np.float32), "b": (np.int32(7),)}
     placed = devices.place(tree)
     jax.tree.map(np.testing.assert_array_equal, placed, tree)
-    shapes = devices.replicated(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree)))
+    shapes = devices.replicated_shapes(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree)))
     for array, shape in zip(jax.tree.leaves(placed), jax.tree.leaves(shapes), strict=True):
         assert array.sharding.device_set == set(jax.local_devices())
         assert (array.shape, array.dtype) == (shape.shape, shape.dtype)

@@ -21,25 +21,28 @@ HUGE = (2_000_000, 2_000_000)
 
 
 def test_a_device_has_memory():
-    assert memory.of_device() > 10**8
+    assert memory.device_bytes() > 10**8
 
 
 def test_workers_share_the_machines_memory(monkeypatch):
-    alone = memory.of_device()
+    alone = memory.device_bytes()
     monkeypatch.setenv(memory.SHARED_BY, "2")
     if jax.default_backend() == "cpu":
-        assert memory.of_device() == alone // 2
+        assert memory.device_bytes() == alone // 2
 
 
 @pytest.mark.parametrize(("feed", "is_a_mend"), [("auto", True), ("streamed", False)])
 def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
-    mend = memory.smaller(config_of(data_placement=feed), " in a new --workdir")
+    mend = memory.advice(config_of(data_placement=feed), " in a new --workdir")
     line = (
         r"^tavaal trial 3: a device's memory, \d+\.\d GiB, is full \(RESOURCE_EXHAUSTED: .*\):"
         r" lower batch_size \(16\), score_batch_size \(128\) or the networks' widths in a new"
         r" --workdir"
     )
-    with pytest.raises(OutOfMemory, match=line) as caught, memory.named("tavaal trial 3", mend):
+    with (
+        pytest.raises(OutOfMemory, match=line) as caught,
+        memory.explain_full("tavaal trial 3", mend),
+    ):
         jax.block_until_ready(jnp.zeros((2**44,), jnp.float32))
     assert str(caught.value).endswith("give --config.data_placement=streamed") == is_a_mend
     assert "\n" not in str(caught.value)
@@ -52,14 +55,14 @@ def test_full_memory_is_one_line_with_its_mend(feed, is_a_mend):
     "error", [jax.errors.JaxRuntimeError("INTERNAL: no such kernel"), ValueError("ours")]
 )
 def test_any_other_fault_stays_what_it_is(error):
-    with pytest.raises(type(error)) as caught, memory.named("a trial", "mend"):
+    with pytest.raises(type(error)) as caught, memory.explain_full("a trial", "mend"):
         raise error
     assert caught.value is error
 
 
 def test_of_several_processes_one_alone_is_lost_by_the_others(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(jax.errors.JaxRuntimeError), memory.named("a trial", "mend"):
+    with pytest.raises(jax.errors.JaxRuntimeError), memory.explain_full("a trial", "mend"):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
 

@@ -1,4 +1,4 @@
-"""Several processes on this machine, with gloo: told, agreed, stopped, lost, as many as one."""
+"""Several processes on this machine, with gloo: broadcasts, agreement, stopping, a lost process."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def free_port():
 def test_alone_everything_is_trivial():
     assert processes.is_first()
     assert not processes.several()
-    assert processes.tell({"a": 1}) == {"a": 1}
+    assert processes.broadcast({"a": 1}) == {"a": 1}
     assert processes.by_first(lambda: 2) == processes.together(lambda: 2) == 2
     assert processes.agree(None) is None
     assert processes.agree(15) == 15
@@ -85,7 +85,7 @@ from tavaal_jax.errors import UserError
 index = int(sys.argv[1])
 processes.join(f"localhost:{sys.argv[2]}", 2, index)
 
-def told(call):
+def raised(call):
     try:
         return ["value", call()]
     except UserError as error:
@@ -100,31 +100,31 @@ def fail(*where, kind=UserError):
         return index
     return call
 
-def told_in_chunks():
+def broadcast_in_chunks():
     usual, processes._CHUNK = processes._CHUNK, 1000
-    told = processes.tell("y" * 12345 if index == 0 else None)
+    received = processes.broadcast("y" * 12345 if index == 0 else None)
     processes._CHUNK = usual
-    return told
+    return received
 
 assert processes.is_first() == (index == 0)
 found = {
     "several": processes.several(),
-    "tell": processes.tell({"who": index, "long": "x" * 3000}),
-    "chunks": len(told_in_chunks()),
+    "broadcast": processes.broadcast({"who": index, "long": "x" * 3000}),
+    "chunks": len(broadcast_in_chunks()),
     "slow": processes.by_first(lambda: time.sleep(40)),  # Gloo is said to wait for 30 s.
-    "array": processes.tell(np.arange(3) + 10 * index).tolist(),
-    "by_first": told(lambda: processes.by_first(fail(1))),
-    "by_first_fails": told(lambda: processes.by_first(fail(0))),
-    "bug": told(lambda: processes.by_first(fail(0, kind=KeyError))),
-    "together": told(lambda: processes.together(fail())),
-    "bug_together": told(lambda: processes.together(fail(1, kind=KeyError))),
-    "together_fails": told(lambda: processes.together(fail(1))),
+    "array": processes.broadcast(np.arange(3) + 10 * index).tolist(),
+    "by_first": raised(lambda: processes.by_first(fail(1))),
+    "by_first_fails": raised(lambda: processes.by_first(fail(0))),
+    "bug": raised(lambda: processes.by_first(fail(0, kind=KeyError))),
+    "together": raised(lambda: processes.together(fail())),
+    "bug_together": raised(lambda: processes.together(fail(1, kind=KeyError))),
+    "together_fails": raised(lambda: processes.together(fail(1))),
     "nobody": processes.agree(None),
     "second": processes.agree(15 if index == 1 else None),
-    "fault": told(lambda: processes.agree(None, UserError("full") if index == 0 else None)),
+    "fault": raised(lambda: processes.agree(None, UserError("full") if index == 0 else None)),
 }
 processes.check_alike(b"same", "data")
-found["alike"] = told(lambda: processes.check_alike({"of": index}, "data"))
+found["alike"] = raised(lambda: processes.check_alike({"of": index}, "data"))
 print(json.dumps(found))
 """
 
@@ -177,7 +177,7 @@ def last(text):
 
 
 @pytest.mark.slow
-def test_what_one_process_knows_the_others_are_told(command, several):
+def test_what_one_process_knows_is_broadcast(command, several):
     port = str(free_port())
     environment = command("smoke", "unused")[1]
     run = several(lambda i: ([sys.executable, "-c", SCRIPT, str(i), port], environment), 2)
@@ -186,7 +186,7 @@ def test_what_one_process_knows_the_others_are_told(command, several):
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in ended)
     for found in (first, second):
         assert found["several"]
-        assert found["tell"]["who"] == 0
+        assert found["broadcast"]["who"] == 0
         assert found["array"] == [0, 1, 2]
         assert found["by_first"] == ["value", 0]
         assert found["slow"] is None
@@ -205,7 +205,7 @@ def test_what_one_process_knows_the_others_are_told(command, several):
     assert first["alike"][0] == "process 1 has stopped: its own message says why"
     assert second["alike"][0].startswith("process 1 has other data than the first: start the same")
     assert first["bug"] == ["KeyError", "'fault of 0'"]
-    assert second["bug"] == ["Elsewhere", "process 0 has met with KeyError: 'fault of 0'"]
+    assert second["bug"] == ["Elsewhere", "process 0 raised KeyError: 'fault of 0'"]
     assert first["bug_together"][0] == "Elsewhere"
     assert second["bug_together"] == ["KeyError", "'fault of 1'"]
     assert first["chunks"] == second["chunks"] == 12345

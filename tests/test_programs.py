@@ -34,7 +34,7 @@ def test_ranks_are_uniform_in_the_first_epoch_and_then_the_rankers(made):
     state, train = cycle.start(setup, KEY).learner, setup.train
     images = tuple(train.plain(rows) for rows in (PLAN.labelled, PLAN.unlabelled))
     examples = steps.gather((train, None), PLAN)
-    ranks = lambda first: steps.joint_condition(
+    ranks = lambda first: steps.joint_conditions(
         made, state, examples, train.normalise, KEY, schedule(first), PLAN
     )
     first = np.concatenate([rank.decoder for rank in ranks(True)])
@@ -55,7 +55,7 @@ def test_first_ranks_are_those_of_the_examples_positions(made):
 
     def condition(plan):
         examples = steps.gather((setup.train, None), plan)
-        return steps.joint_condition(
+        return steps.joint_conditions(
             made, state, examples, setup.train.normalise, KEY, schedule(True), plan
         )
 
@@ -70,7 +70,7 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
     setup = prepared("tavaal")
     made = components.build(config_of(), METHODS["tavaal"], (2,), PROBLEM)
     begun = cycle.start(setup, KEY)
-    state, data = (begun.learner, begun.adversary), (setup.train, None)
+    state, data = steps.Networks(begun.learner, begun.adversary), (setup.train, None)
     data[0].labels.block_until_ready()
     rows = np.random.default_rng(0).permutation(96).astype(np.int32).reshape(2, 16, 3)
     more = ExtraUpdates(rows[0, :, :2], rows[1, :, :2])
@@ -90,7 +90,7 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
             (setup.train.normalise, key, schedule(False), plan),
         )
         # The ranks are of the Ranker before the step, as for the first update.
-        condition = steps.joint_condition(made, state[0], examples, *of_plan)
+        condition = steps.joint_conditions(made, state[0], examples, *of_plan)
         halves = steps.pool_batches(made, examples, condition, *of_plan)
         expected, found = jax.jit(made.adversary.step)(expected, *halves)
         every.append(found)
@@ -102,7 +102,7 @@ def test_further_updates_of_the_adversary_leave_the_learner_and_follow_their_own
 
 def test_an_adversary_that_is_told_nothing_gets_no_ranks():
     made = components.build(config_of(), METHODS["vaal"], (2,), PROBLEM)
-    assert steps.joint_condition(made, None, None, None, KEY, schedule(True), PLAN) == (None, None)
+    assert steps.joint_conditions(made, None, None, None, KEY, schedule(True), PLAN) == (None, None)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,7 +6,7 @@ import pytest
 from conftest import several_devices
 
 from tavaal_jax.algorithm import picks
-from tavaal_jax.engine import devices, sharded_picks
+from tavaal_jax.engine import sharded_picks
 
 
 def points(random, count, kind):
@@ -29,9 +29,9 @@ def test_picks_are_those_of_one_device(kind, size, rng):
     assert len(set(np.asarray(together[0]).tolist())) == count
 
 
-def test_rows_are_shared_out_in_order_and_filled_up():
+def test_rows_are_sharded_in_order_and_filled_up():
     rows = np.arange(1, 2 * 10 + 1).reshape(10, 2)
-    parts, begins = devices.spread(rows)
+    parts, begins = sharded_picks.shard(rows)
     assert len(parts) == len(begins) == jax.local_device_count()
     length = parts.shape[1]
     np.testing.assert_array_equal(begins, length * np.arange(len(parts)))

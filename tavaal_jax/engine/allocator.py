@@ -3,7 +3,7 @@
 XLA's CPU backend asks for its temporary memory, 1.7 GB for a step of ResNet-18, anew at every call,
 and the kernel hands it over in pages of 4 KiB: 400,000 page faults, half a second. With glibc's
 tunable `glibc.malloc.hugetlb=1` the pages have 2 MiB. glibc reads it when a process starts, so
-`main` starts itself anew with it; importing the package changes nothing. (`mallopt` from inside can
+`main` restarts itself with it; importing the package changes nothing. (`mallopt` from inside can
 keep the memory instead, but then the process grows and some calls still fault.)
 """
 
@@ -16,11 +16,11 @@ _RESTARTED = "TAVAAL_JAX_RESTARTED"
 
 
 def restart_with_huge_pages() -> None:
-    """Replaces this process by itself (same arguments, same PID) with huge pages allowed.
+    """Restarts this process (same arguments, same PID) with huge pages allowed.
 
     Does nothing the second time, where the user has set the tunable (`GLIBC_TUNABLES=
     glibc.malloc.hugetlb=0` refuses it), where there is no glibc, or where the process is not a
-    plain `python [-m] program arguments` (a notebook, a debugger). To be called first of all.
+    plain `python [-m] program arguments` (a notebook, a debugger). Call it before anything else.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _RESTARTED in os.environ or _TUNABLE in tunables or not _has_glibc() or not _is_plain():

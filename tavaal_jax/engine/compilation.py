@@ -1,4 +1,4 @@
-"""Compiled programs: kept in the user's cache folder, counted and timed."""
+"""Compilation: its cache in the user's folder, its options, and how many programs it took."""
 
 import pathlib
 
@@ -14,14 +14,14 @@ _PREPARED = (
 
 
 def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> None:
-    """Keeps compiled programs in a folder, unless JAX was told of another place."""
+    """Keeps compiled programs in a folder, unless JAX's own configuration names another one."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def quickly() -> dict[str, str]:
-    """`compiler_options` for a program that runs once, where compiling takes longer than running.
+def quick_options() -> dict[str, str]:
+    """`compiler_options` for a program that takes longer to compile than to run, once.
 
     LLVM's first level compiles the random numbers of all weights in a third of the time, to the
     same bits.
@@ -30,16 +30,15 @@ def quickly() -> dict[str, str]:
 
 
 def make_room(most: float = 0.4) -> bool:
-    """Forgets all compiled programs where they fill too much of the process's memory maps.
+    """Drops all compiled programs where they fill too many of the process's memory maps.
 
-    Linux allows a process 65,530 of them; each of XLA's programs for the CPU takes hundreds, and
-    one too many ends the process without a word. `most` is the share of them that may be taken.
-    What was forgotten is read from the cache, or compiled, when it is called again. Returns whether
-    it had to.
+    Linux allows a process 65,530 maps; each of XLA's programs for the CPU takes hundreds, and one
+    too many ends the process without a message. `most` is the share that may be in use. A dropped
+    program is read from the cache, or compiled, when it is next called. Returns whether any was.
     """
-    taken, allowed = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
+    in_use, allowed = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
     try:
-        is_full = taken.read_bytes().count(b"\n") > most * int(allowed.read_text())
+        is_full = in_use.read_bytes().count(b"\n") > most * int(allowed.read_text())
     except OSError:  # Another system.
         return False
     if is_full:
@@ -49,12 +48,12 @@ def make_room(most: float = 0.4) -> bool:
 
 
 class Count:
-    """Counts and times the compilations of this process inside a `with` statement."""
+    """Counter and timer of this process's compilations within a `with` statement."""
 
     def __init__(self) -> None:
         self.programs, self.from_cache = 0, 0
         self.seconds = 0.0
-        """Tracing and lowering included."""
+        """Time of tracing, lowering and compiling."""
 
     def __enter__(self) -> "Count":
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)

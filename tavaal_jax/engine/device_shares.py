@@ -1,4 +1,4 @@
-"""Shares of a machine: what each of several independent processes sees of its devices and cores."""
+"""Division of a machine among independent processes: a device each, or some of its cores."""
 
 import os
 import subprocess
@@ -27,30 +27,30 @@ _KEPT = (
 
 
 class Share(NamedTuple):
-    """What one process is given."""
+    """A process's share of the machine."""
 
     environment: dict[str, str]
-    """All of it, for its start."""
+    """All environment variables of the process."""
     cores: frozenset[int]
-    """Of the CPU, those it may run on; empty: any."""
+    """CPU cores that it may run on; empty: any."""
 
 
-def shares(count: int = 0) -> list[Share]:
-    """`count` shares of one device each; 0: as many as there are devices, on the CPU cores.
+def divide_machine(count: int = 0) -> list[Share]:
+    """Shares of one device each, or of a CPU's cores; `count` 0: as many as there are of those.
 
-    Looks from a process of its own, so that this one takes no device's memory. Raises UserError
-    for more shares than there are accelerators.
+    A process of its own finds the devices, so that this one takes no memory of theirs. Raises
+    UserError for more shares than there are accelerators.
     """
     environment = {**os.environ, **_settings()}
     environment.pop("JAX_NUM_CPU_DEVICES", None)
     usual = environment.get("XLA_FLAGS", "").split()
     count_of_cpu = "--xla_force_host_platform_device_count"
     environment["XLA_FLAGS"] = " ".join(f for f in usual if not f.startswith(count_of_cpu))
-    platform, found, chips = _look(environment)
+    platform, found, chips = _probe(environment)
     if platform == "cpu":
         cores = _cores(count)
         environment[memory.SHARED_BY] = str(len(cores))
-        return [Share(environment, mine) for mine in cores]
+        return [Share(environment, of_one) for of_one in cores]
     if platform not in _VISIBLE or chips < found:
         raise UserError(
             f"parallel is 'trials', and a process cannot be given one of {found} {platform}"
@@ -68,7 +68,7 @@ def shares(count: int = 0) -> list[Share]:
     ]
 
 
-def _look(environment: dict[str, str]) -> tuple[str, int, int]:
+def _probe(environment: dict[str, str]) -> tuple[str, int, int]:
     """Platform, devices and chips of this machine."""
     if environment.get("JAX_PLATFORMS") == "cpu":
         return "cpu", 1, 1
@@ -77,20 +77,20 @@ def _look(environment: dict[str, str]) -> tuple[str, int, int]:
         env=environment,
     )  # fmt: skip
     if done.returncode:
-        says = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"JAX finds no device for worker processes ({says}): see to its install")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"JAX finds no device for worker processes ({reason}): see to its install")
     platform, found, chips = done.stdout.split()[-3:]
     return platform, int(found), int(chips)
 
 
 def _settings() -> dict[str, str]:
-    """Settings of JAX in this process, as another one takes them from its environment."""
+    """JAX's settings in this process as environment variables for another one."""
     values = {name: jax.config.values.get(name) for name in _KEPT}
     return {name.upper(): str(value) for name, value in values.items() if value is not None}
 
 
 def _cores(count: int) -> list[frozenset[int]]:
-    """Of the CPU, in `count` parts, 0: one each; shared where there are fewer cores than parts."""
+    """CPU cores in `count` parts, 0: one each; with fewer cores than parts they are shared."""
     if not hasattr(os, "sched_getaffinity"):
         return [frozenset()] * (count or os.cpu_count() or 1)
     cores = sorted(os.sched_getaffinity(0))

@@ -1,13 +1,13 @@
-"""Several processes, of a pod or cluster: joining them, what the first tells the others, agreeing.
+"""Several processes of a pod or cluster: joining, broadcasting, agreeing.
 
 All processes run the same program on the same data and hold the same state; the first alone reads
-and writes files. What only one of them can know (a file, a signal, a fault) is told to the others
-here, so that all make the same calls to the devices. With one process every function is trivial.
+and writes files. What only one of them can know (a file, a signal, an error) is broadcast here, so
+that all make the same calls to the devices. With one process every function is trivial.
 """
 
 import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -19,18 +19,18 @@ Value = TypeVar("Value")
 
 LOST_AFTER = 30
 """Seconds of silence after which a process is taken for lost, by JAX's coordinator."""
-_CHUNK = 2**26  # bytes that are told at a time
+_CHUNK = 2**26  # bytes of one broadcast
 
 
 class Elsewhere(RuntimeError):
-    """Another process has met with an error of ours, and says it."""
+    """An error that is no UserError was raised in another process, which prints it."""
 
 
 def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
-    """Joins the others; to be called before anything else touches JAX.
+    """Joins the other processes; call it before anything else touches JAX.
 
-    By explicit address `host:port` of the first process, number of processes and this one's number;
-    or, without them, where JAX finds its cluster itself: a TPU pod, GKE, Slurm, Open MPI. Raises
+    `coordinator` is the first process's `host:port`, `count` the number of processes, `index` this
+    one's; without them JAX must find its cluster itself: a TPU pod, GKE, Slurm, Open MPI. Raises
     UserError where that fails, and where processes have different numbers of devices.
     """
     _check(coordinator, count, index)
@@ -56,7 +56,7 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
         raise UserError(f"the processes have {counts} devices: give each the same number")
     # Gloo finds the others now, when all are here: it would wait for a slow one 30 s at most, and
     # once they are found, for ever.
-    tell(None)
+    broadcast(None)
 
 
 def _check(coordinator: str, count: int, index: int) -> None:
@@ -78,12 +78,12 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads and writes files, and speaks."""
+    """Whether this process is the one that reads and writes files and prints."""
     return not several() or jax.process_index() == 0
 
 
-def tell(value: Value) -> Value:
-    """The first process's `value`, on all; it must be picklable, arrays on the host."""
+def broadcast(value: Value) -> Value:
+    """The first process's `value` on all processes; it must be picklable, arrays on the host."""
     if not several():
         return value
     text = pickle.dumps(value) if is_first() else b""
@@ -94,15 +94,15 @@ def tell(value: Value) -> Value:
         size = _CHUNK if number < whole else rest
         padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)  # Few shapes to compile.
         if is_first():
-            mine = text[number * _CHUNK : number * _CHUNK + size]
-            padded[:size] = np.frombuffer(mine, np.uint8)
+            piece = text[number * _CHUNK : number * _CHUNK + size]
+            padded[:size] = np.frombuffer(piece, np.uint8)
         chunks.append(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
-    told: Value = pickle.loads(b"".join(chunks))
-    return told
+    received: Value = pickle.loads(b"".join(chunks))
+    return received
 
 
 def by_first(function: Callable[[], Value]) -> Value:
-    """`function()`, called by the first process alone; its value, or its fault, on all."""
+    """Calls `function` on the first process alone; all return its value, or raise its error."""
     if not several():
         return function()
     value, fault = None, None
@@ -111,30 +111,30 @@ def by_first(function: Callable[[], Value]) -> Value:
             value = function()
         except Exception as error:
             fault = error
-    value, told = tell((value, _as_told(fault)))
-    _raise(told, fault)
+    value, remote = broadcast((value, _for_others(fault)))
+    _raise(remote, fault)
     return value  # type: ignore[return-value]
 
 
-def _as_told(fault: Exception | None) -> Exception | None:
-    """A fault as other processes raise it; one of ours may not be picklable."""
+def _for_others(fault: Exception | None) -> Exception | None:
+    """An error as other processes raise it; one that is no UserError may not be picklable."""
     if fault is None or isinstance(fault, UserError):
         return fault
-    return Elsewhere(f"process {jax.process_index()} has met with {type(fault).__name__}: {fault}")
+    return Elsewhere(f"process {jax.process_index()} raised {type(fault).__name__}: {fault}")
 
 
-def _raise(told: Exception | None, own: Exception | None) -> None:
-    """A fault: where it was met as it is, with its cause; as a told one elsewhere."""
+def _raise(remote: Exception | None, own: Exception | None) -> None:
+    """Raises the process's own error, with its cause; else that of another process."""
     if own is not None:
         raise own
-    if told is not None:
-        if isinstance(told, UserError):
-            told.told = True
-        raise told
+    if remote is not None:
+        if isinstance(remote, UserError):
+            remote.told = True
+        raise remote
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """`function()`, called by every process; a fault on all where one of them meets it."""
+    """Calls `function` on every process; where it raises on one of them, all raise an error."""
     if not several():
         return function()
     value, fault = None, None
@@ -145,29 +145,29 @@ def together(function: Callable[[], Value]) -> Value:
     kind = 0 if fault is None else 1 + isinstance(fault, UserError)
     kinds = multihost_utils.process_allgather(np.int32(kind)).ravel()
     if kinds.any():
-        says = f"process {np.flatnonzero(kinds)[0]} has stopped: its own message says why"
-        _raise(UserError(says) if kinds.max() == 2 else Elsewhere(says), fault)
+        text = f"process {np.flatnonzero(kinds)[0]} has stopped: its own message says why"
+        _raise(UserError(text) if kinds.max() == 2 else Elsewhere(text), fault)
     return value  # type: ignore[return-value]
 
 
 def agree(signal: int | None, fault: Exception | None = None) -> int | None:
-    """A signal that any process has got, or None, on all.
+    """The signal that any process has received, or None; the same on all.
 
-    `fault` is what the first process alone has run into since the last time: raised by all.
+    `fault` is an error that the first process alone has met since the last time: all raise it.
     """
     if several():
-        mine = np.array([signal or 0, fault is not None], np.int32)
-        asked, failed = multihost_utils.process_allgather(mine).reshape(-1, 2).max(axis=0)
+        own = np.array([signal or 0, fault is not None], np.int32)
+        asked, failed = multihost_utils.process_allgather(own).reshape(-1, 2).max(axis=0)
         signal = int(asked) or None
         if failed:
-            _raise(tell(_as_told(fault)), fault)
+            _raise(broadcast(_for_others(fault)), fault)
     _raise(None, fault)
     return signal
 
 
-def check_alike(value: Any, what: str) -> None:
-    """UserError on all processes where one of them has another `value` than the first."""
-    first = tell(value)
+def check_alike(value: object, what: str) -> None:
+    """Raises UserError on all processes where one of them has another `value` than the first."""
+    first = broadcast(value)
 
     def compare() -> None:
         if value != first:

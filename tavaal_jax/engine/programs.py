@@ -1,122 +1,151 @@
-"""What is compiled for a method: the pure functions of `algorithm`, fed, mapped and looped.
+"""Compiled programs of a method: `algorithm`'s pure functions, looped or mapped over a data set.
 
-Scores and metrics are written for one example and mapped over a pool.
+Values and metrics are written for one example.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm.adversary import Adversary
+from tavaal_jax.algorithm.adversary_like import AdversaryLike
 from tavaal_jax.algorithm.learner import LearnerOutput
 from tavaal_jax.algorithm.methods import BASELINE, METHODS, Method
 from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import Array, Example, LearnerState
+from tavaal_jax.algorithm.state import (
+    AdversaryVariables,
+    Array,
+    ArrayTree,
+    Condition,
+    Example,
+    LearnerState,
+)
 from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.engine import compilation, devices, steps
 from tavaal_jax.engine.components import Components, load_pretrained
 from tavaal_jax.engine.components import build as build_components
+from tavaal_jax.engine.steps import Networks, StepData
 from tavaal_jax.models import portable
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Normalise = Callable[[jax.Array], jax.Array]
+"""Makes network input of stored images."""
 
-class Programs(NamedTuple):
-    """All that runs on the devices for a method."""
 
-    init: Callable[[jax.Array, Any], tuple[LearnerState, Any]]
-    """`(trial's key, cycle) -> learner state, adversary state or None`, fresh."""
-    shapes: Callable[[], tuple[LearnerState, Any]]
-    """Those of what `init` gives; computes nothing."""
-    train: dict[str, devices.Train]
-    """By stage, see `devices.train_program`; its data is `(Resident, told [N, ...] or None)`."""
-    evaluate: devices.Map
-    """`((learner state, normaliser), Example, indices) -> counts [n, ...]`."""
-    needs_inference: bool
-    """Whether there is a Ranker, or an adversary that is told of images."""
-    infer: devices.Map
-    """`((learner state, normaliser), images, indices) -> Inspected [n]`."""
-    losses: devices.Map
-    """`((learner state, normaliser), Example, indices) -> [n]`: for diagnostics, sees labels.
+class TaskVariables(NamedTuple):
+    """What T and R need for inference."""
 
-    nan for a map in which no pixel has a label.
-    """
-    values: devices.Map
-    """`((learner, adversary state, normaliser, key), Candidate, indices) -> Valued [n]`."""
-    adversary: Adversary | None
-    """The method's."""
-    classify: Callable[..., jax.Array]
-    """`(learner state, normaliser, stored images [n, ...]) -> classes [n]`."""
+    learner: LearnerState
+    normalise: Normalise
+
+
+class ScoreVariables(NamedTuple):
+    """What a method needs to score images."""
+
+    learner: LearnerState
+    adversary: AdversaryVariables
+    normalise: Normalise
+    key: jax.Array
+    """Of the cycle's values; an image's index is folded in."""
 
 
 class Inference(NamedTuple):
-    """What T and R say of an image, as far as others need it."""
+    """What later stages need of T's and R's outputs: for one image, or arrays `[N, ...]`."""
 
-    predicted: jax.Array | None
-    """R(x) `[]`."""
-    condition: Any
-    """What the adversary is told."""
+    predicted: Array | None
+    """R(x) `[]`; None without a Ranker."""
+    condition: Condition
 
 
 class PoolExample(NamedTuple):
-    """What is mapped over to pick from it: arrays `[N, ...]`. Labels are not among them."""
+    """An image to be scored, or arrays `[N, ...]` of all; its label is not among the fields."""
 
     image: Array
     number: Array
+    """Index of the image."""
     inferred: Inference
     thumbnail: Array | None = None
 
 
 class Scored(NamedTuple):
-    """What is picked by, and the adversary's score for diagnostics (None without one)."""
+    """A method's value of an image; with an adversary also its score, for diagnostics."""
 
-    value: Any
-    score: jax.Array | None
+    value: ArrayTree
+    score: Array | None
+
+
+class Programs(NamedTuple):
+    """All that runs on the devices for a method."""
+
+    init: Callable[[jax.Array, ArrayLike], Networks]
+    """`(trial's key, cycle) -> networks`: fresh weights."""
+    shapes: Callable[[], Networks]
+    """Shapes of what `init` returns; computes nothing."""
+    train: dict[str, devices.TrainProgram[Networks, StepData]]
+    """A program per training stage, see `devices.train_program`."""
+    evaluate: devices.MapProgram[TaskVariables, Example, Array]
+    """The problem's counts of each image, `[n, ...]`."""
+    needs_inference: bool
+    """Whether there is a Ranker, or an adversary with a condition."""
+    infer: devices.MapProgram[TaskVariables, Array, Inference]
+    """Inference on stored images."""
+    losses: devices.MapProgram[TaskVariables, Example, Array]
+    """Task losses `[n]`, for diagnostics, from true labels; nan for a map without labelled pixels.
+    """
+    values: devices.MapProgram[ScoreVariables, PoolExample, Scored]
+    """Scores the method's candidates."""
+    adversary: AdversaryLike | None
+    """The method's adversary."""
+    classify: Callable[[LearnerState, Normaliser, Array], jax.Array]
+    """`(state, normaliser, stored images [n, ...]) -> classes [n]`."""
 
 
 def build(config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem) -> Programs:
     """The programs of a method; each is compiled when it is first called."""
     components = build_components(config, method, shape, problem)
 
-    def bind(function: Callable[..., Any]) -> Callable[..., Any]:
+    def bind(
+        function: Callable[Concatenate[Components, Given], Result],
+    ) -> Callable[Given, Result]:
         return functools.partial(function, components)
 
-    def map_over(function: Callable[..., Any], name: str) -> devices.Map:
-        return devices.map_program(bind(function), name, config.score_batch_size)
-
-    by_stage = {
-        "task": steps.task_step,
-        "joint": steps.joint_step,
-        "adversary": steps.adversary_step,
-    }
+    chunk = config.score_batch_size
     fresh = functools.partial(_init, components, shape)
-    compiled = jax.jit(fresh, compiler_options=compilation.quickly())
+    compiled = jax.jit(fresh, compiler_options=compilation.quick_options())
     fill = load_pretrained(components, config)
 
-    def init(key: jax.Array, cycle: Any) -> tuple[LearnerState, Any]:
-        learner, adversary = compiled(key, cycle)
-        made_now: tuple[LearnerState, Any] = jax.block_until_ready((fill(learner), adversary))
-        return made_now
+    def init(key: jax.Array, cycle: ArrayLike) -> Networks:
+        networks: Networks = compiled(key, cycle)
+        assert networks.learner is not None
+        filled: Networks = jax.block_until_ready(networks._replace(learner=fill(networks.learner)))
+        return filled
 
     return Programs(
         init=init,
-        shapes=functools.partial(jax.eval_shape, fresh, jax.random.key(0), 0),
+        shapes=lambda: jax.eval_shape(fresh, jax.random.key(0), 0),
         train={
-            stage: devices.train_program(bind(step), f"train_{stage}")
-            for stage, step in by_stage.items()
+            "task": devices.train_program(bind(steps.task_step), "train_task"),
+            "joint": devices.train_program(bind(steps.joint_step), "train_joint"),
+            "adversary": devices.train_program(bind(steps.adversary_step), "train_adversary"),
         },
-        evaluate=map_over(_evaluate_one, "evaluate"),
-        needs_inference=method.ranking_loss is not None
-        or (components.adversary is not None and components.adversary.condition_of is not None),
-        infer=map_over(_infer_one, "inspect"),
-        losses=map_over(_loss_of_one, "losses"),
-        values=map_over(_value_of_one, "value"),
+        evaluate=devices.map_program(bind(_evaluate_one), "evaluate", chunk),
+        needs_inference=method.ranking_loss is not None or _has_condition(components),
+        infer=devices.map_program(bind(_infer_one), "inspect", chunk),
+        losses=devices.map_program(bind(_loss_of_one), "losses", chunk),
+        values=devices.map_program(bind(_value_of_one), "value", chunk),
         adversary=components.adversary,
-        classify=devices.waited_for(jax.jit(bind(_classify))),
+        classify=devices.blocking_on_cpu(jax.jit(bind(_classify))),
     )
+
+
+def _has_condition(components: Components) -> bool:
+    return components.adversary is not None and components.adversary.condition_of is not None
 
 
 def check_pretrained(config: ConfigDict, shape: tuple[int, ...], problem: Problem) -> None:
@@ -126,14 +155,20 @@ def check_pretrained(config: ConfigDict, shape: tuple[int, ...], problem: Proble
     """
     components = build_components(config, METHODS[BASELINE], shape, problem)
     fill = load_pretrained(components, config)
+
+    def filled() -> LearnerState:
+        learner = _init(components, shape, jax.random.key(0), jnp.int32(0)).learner
+        assert learner is not None
+        return fill(learner)
+
     with portable(True):
-        jax.eval_shape(lambda: fill(_init(components, shape, jax.random.key(0), jnp.int32(0))[0]))
+        jax.eval_shape(filled)
 
 
 def check_value(
     config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem, thumbnail: int
 ) -> None:
-    """Raises what a method's value would raise when the pool is scored, after a training.
+    """Raises before any training what a method's value would raise when the pool is scored.
 
     `thumbnail` is the side of what the VAE sees of larger images, else 0. Like `check_pretrained`
     it computes nothing and starts no device.
@@ -143,9 +178,12 @@ def check_value(
     def one(image: jax.Array, small: jax.Array | None) -> Scored:
         key = jax.random.key(0)
         learner, adversary = _init(components, shape, key, jnp.int32(0))
-        inferred = _infer_one(components, (learner, lambda x: x), image)
+        assert learner is not None
+        unchanged = lambda x: x
+        inferred = _infer_one(components, TaskVariables(learner, unchanged), image)
         candidate = PoolExample(image, jnp.int32(0), inferred, small)
-        return _value_of_one(components, (learner, adversary, lambda x: x, key), candidate)
+        variables = ScoreVariables(learner, adversary, unchanged, key)
+        return _value_of_one(components, variables, candidate)
 
     def like(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -156,26 +194,26 @@ def check_value(
 
 
 def _init(
-    components: Components, shape: tuple[int, ...], key: jax.Array, cycle: jax.Array
-) -> tuple[LearnerState, Any]:
-    images = jnp.zeros((1, *shape))
+    components: Components, shape: tuple[int, ...], key: jax.Array, cycle: ArrayLike
+) -> Networks:
+    images, number = jnp.zeros((1, *shape)), jnp.asarray(cycle)
     adversary = components.adversary
-    return (
-        components.learner.init(key, images, cycle),
-        None if adversary is None else adversary.init(key, images, cycle),
+    return Networks(
+        components.learner.init(key, images, number),
+        None if adversary is None else adversary.init(key, images, number),
     )
 
 
 # One example each
 
 
-def _evaluate_one(components: Components, variables: Any, example: Example) -> jax.Array:
+def _evaluate_one(components: Components, variables: TaskVariables, example: Example) -> jax.Array:
     state, normalise = variables
     logits = components.learner.predict(state, normalise(example.image)[None]).logits[0]
     return components.learner.problem.counts(logits, example.label)
 
 
-def _loss_of_one(components: Components, variables: Any, example: Example) -> jax.Array:
+def _loss_of_one(components: Components, variables: TaskVariables, example: Example) -> jax.Array:
     state, normalise = variables
     logits = components.learner.predict(state, normalise(example.image)[None]).logits
     label = steps.visible(jax.tree.map(lambda x: x[None], example.label))[0]
@@ -184,19 +222,23 @@ def _loss_of_one(components: Components, variables: Any, example: Example) -> ja
     return loss if weights is None else jnp.where(weights[0] > 0, loss, jnp.nan)
 
 
-def _infer_one(components: Components, variables: Any, image: jax.Array) -> Inference:
+def _infer_one(components: Components, variables: TaskVariables, image: jax.Array) -> Inference:
     state, normalise = variables
-    said = components.learner.infer(state, normalise(image)[None])
-    return jax.tree.map(lambda x: x[0], Inference(said.predicted, _condition(components, said)))
+    output = components.learner.infer(state, normalise(image)[None])
+    inferred = Inference(output.predicted, _condition(components, output))
+    of_one: Inference = jax.tree.map(lambda x: x[0], inferred)
+    return of_one
 
 
-def _condition(components: Components, said: LearnerOutput) -> Any:
+def _condition(components: Components, output: LearnerOutput) -> Condition:
     if components.adversary is None or components.adversary.condition_of is None:
         return None
-    return components.adversary.condition_of(said)
+    return components.adversary.condition_of(output)
 
 
-def _value_of_one(components: Components, variables: Any, candidate: PoolExample) -> Scored:
+def _value_of_one(
+    components: Components, variables: ScoreVariables, candidate: PoolExample
+) -> Scored:
     learner_state, adversary_state, normalise, key = variables
     view = View(
         normalise(candidate.image),
@@ -214,6 +256,6 @@ def _value_of_one(components: Components, variables: Any, candidate: PoolExample
 
 
 def _classify(
-    components: Components, state: LearnerState, normalise: Normaliser, images: jax.Array
+    components: Components, state: LearnerState, normalise: Normaliser, images: Array
 ) -> jax.Array:
     return jnp.argmax(components.learner.predict(state, jax.vmap(normalise)(images)).logits, -1)

@@ -1,18 +1,23 @@
 """A training step of each stage, on this device's part of a batch, which it gathers once.
 
-`key` is that of the cycle's training.
+In all functions `key` is that of the cycle's training, and B the examples of this device.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tavaal_jax.algorithm.adversary_like import AdversaryLike
+from tavaal_jax.algorithm.optim import Metrics
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import (
+    AdversaryVariables,
+    Array,
     Batch,
+    Condition,
     Example,
     LearnerState,
     PoolBatch,
@@ -21,51 +26,60 @@ from tavaal_jax.algorithm.state import (
     derive,
     example_keys,
 )
-from tavaal_jax.data.plans import CropOrigins, Examples, IndexPlan
+from tavaal_jax.data.plans import CropOrigins, Examples, ExtraUpdates, IndexPlan
 from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident
 from tavaal_jax.engine import devices
 from tavaal_jax.engine.components import Components
 
-Metrics = dict[str, jax.Array]
+
+class Networks(NamedTuple):
+    """Weights and optimisers that a training stage updates; None: those it does not touch."""
+
+    learner: LearnerState | None = None
+    adversary: AdversaryVariables = None
+
+
+StepData = tuple[Resident, Condition]
+"""The training set, and the adversary's condition on each image `[N, ...]`."""
+Conditions = tuple[Condition, Condition]
+"""The adversary's conditions on the examples of L and of U, `[B, ...]` each."""
 
 
 class Gathered(NamedTuple):
-    """A step's examples."""
+    """Examples of a step; `unlabelled` is None where the stage sees no U."""
 
     labelled: Examples
     unlabelled: Examples | None
 
 
-def gather(data: tuple[Resident, Any], plan: IndexPlan) -> Gathered:
-    """The examples that `plan` names, of `(pool, what the adversary is told of it or None)`.
-
-    Where a plan holds the examples themselves, the pool is not looked at.
-    """
+def gather(data: StepData, plan: IndexPlan) -> Gathered:
+    """Examples that `plan` names by index; where it holds the examples themselves, those."""
     pool, condition = data
 
-    def at(rows: Any) -> Examples:
+    def at(rows: Examples | jax.Array) -> Examples:
         if isinstance(rows, Examples):
             return rows
         everything = Examples(pool.images, pool.labels, condition, pool.thumbnails)
-        return jax.tree.map(lambda x: x[rows], everything)
+        taken: Examples = jax.tree.map(lambda x: x[rows], everything)
+        return taken
 
     return Gathered(at(plan.labelled), None if plan.unlabelled is None else at(plan.unlabelled))
 
 
-def visible(label: Any) -> tuple[jax.Array, jax.Array]:
-    """What T, and what an adversary, is given for labels: of maps the map, and pixels per class."""
+def visible(label: LabelMaps | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Labels as T and as an adversary sees them: of maps the map, and the pixels per class."""
     return label.visible() if isinstance(label, LabelMaps) else (label, label)
 
 
 # Where windows begin: drawn from these keys here, or beforehand where a host cuts them.
 
 
-def _augmentation_keys(key: jax.Array, step: jax.Array, positions: Any) -> jax.Array:
+def _augmentation_keys(key: jax.Array, step: Array, positions: Array) -> jax.Array:
     return example_keys(derive(key, Stream.AUGMENTATION, step), positions)
 
 
-def _window_keys(key: jax.Array, step: jax.Array, number: int, positions: Any) -> jax.Array:
-    """Of what R sees of L (`number` 0) and U (1)."""
+def _window_keys(key: jax.Array, step: Array, number: int, positions: Array) -> jax.Array:
+    """Keys of the windows that R sees of L (`number` 0) or U (1)."""
     return example_keys(derive(key, Stream.WINDOWS, step, number), positions)
 
 
@@ -78,17 +92,17 @@ def crop_origins(
     positions: jax.Array,
     updates: int,
 ) -> list[CropOrigins]:
-    """Of the windows of `steps [n]`, `positions [n, B]`, for each of the adversary's updates.
+    """Corners of the windows of `steps [n]`, `positions [n, B]`, one entry per adversary update.
 
     `shape` is that of the stored images.
     """
 
     def of_step(key: jax.Array, step: jax.Array, positions: jax.Array, first: bool) -> CropOrigins:
         at = jax.vmap(lambda key: problem.crop_origin(shape, key))
-        seen = [at(_window_keys(key, step, number, positions)) for number in range(2)]
+        ranked = [at(_window_keys(key, step, number, positions)) for number in range(2)]
         crop_keys = lambda key: jax.random.split(key)[0]
         trained = jax.vmap(crop_keys)(_augmentation_keys(key, step, positions))
-        return CropOrigins(at(trained) if first else None, *seen)
+        return CropOrigins(at(trained) if first else None, *ranked)
 
     return [
         jax.vmap(
@@ -104,19 +118,21 @@ def crop_origins(
 
 def task_step(
     components: Components,
-    state: Any,
-    data: Any,
+    state: Networks,
+    data: StepData,
     key: jax.Array,
     schedule: Schedule,
     plan: IndexPlan,
-) -> tuple[Any, Metrics]:
-    """T and R."""
+) -> tuple[Networks, Metrics]:
+    """One update of T and R."""
+    assert state.learner is not None
     labelled = gather(data, plan).labelled
-    batch = batch_of(components, labelled, data[0].normalise, key, schedule, plan)
-    return components.learner.step(state, batch, schedule, devices.mean)
+    batch = task_batch(components, labelled, data[0].normalise, key, schedule, plan)
+    learner, metrics = components.learner.step(state.learner, batch, schedule, devices.mean)
+    return Networks(learner=learner), metrics
 
 
-def batch_of(
+def task_batch(
     components: Components,
     labelled: Examples,
     normalise: Normaliser,
@@ -124,7 +140,7 @@ def batch_of(
     schedule: Schedule,
     plan: IndexPlan,
 ) -> Batch:
-    """Augmented and normalised examples, every one with keys of its own."""
+    """Augmented and normalised examples of L; each is augmented by a key of its own."""
     keys = _augmentation_keys(key, schedule.step, plan.positions)
     examples = Example(labelled.image, visible(labelled.label)[0])
     augmented = jax.vmap(components.learner.problem.augment)(examples, keys)
@@ -136,43 +152,56 @@ def batch_of(
 
 def joint_step(
     components: Components,
-    state: Any,
-    data: Any,
+    state: Networks,
+    data: StepData,
     key: jax.Array,
     schedule: Schedule,
     plan: IndexPlan,
-) -> tuple[Any, Metrics]:
-    """Algorithm 1: ranks, then T and R, then the VAE, then D; the last two again as planned."""
+) -> tuple[Networks, Metrics]:
+    """Algorithm 1: ranks, then T and R, then the VAE, then D; the last two again as planned.
+
+    Ranks are those of the Ranker from before the step, in further updates, too. Metrics of the
+    adversary are means over its updates.
+    """
     learner_state, adversary_state = state
+    assert learner_state is not None
     examples, normalise = gather(data, plan), data[0].normalise
-    batch = batch_of(components, examples.labelled, normalise, key, schedule, plan)
+    batch = task_batch(components, examples.labelled, normalise, key, schedule, plan)
     learned, task_metrics = components.learner.step(learner_state, batch, schedule, devices.mean)
 
-    def update(state: Any, examples: Gathered, key: jax.Array) -> tuple[Any, Metrics]:
-        condition = joint_condition(
+    def update(
+        state: AdversaryVariables, examples: Gathered, key: jax.Array
+    ) -> tuple[AdversaryVariables, Metrics]:
+        conditions = joint_conditions(
             components, learner_state, examples, normalise, key, schedule, plan
         )
-        halves = pool_batches(components, examples, condition, normalise, key, schedule, plan)
-        assert components.adversary is not None
-        return components.adversary.step(state, *halves, devices.mean)
+        halves = pool_batches(components, examples, conditions, normalise, key, schedule, plan)
+        return _adversary(components).step(state, *halves, devices.mean)
 
-    adversary_state, metrics = update(adversary_state, examples, key)
+    updated, metrics = update(adversary_state, examples, key)
     if plan.more is not None:
 
-        def again(state: Any, row: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+        def again(
+            state: AdversaryVariables, row: tuple[ExtraUpdates, jax.Array]
+        ) -> tuple[AdversaryVariables, Metrics]:
             more, number = row
             examples = gather(data, plan._replace(**more._asdict()))
             return update(state, examples, derive(key, Stream.UPDATES, number))
 
         rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), plan.more)
         numbers = jnp.arange(len(jax.tree.leaves(rows)[0]))
-        adversary_state, others = lax.scan(again, adversary_state, (rows, numbers))
+        updated, others = lax.scan(again, updated, (rows, numbers))
         join = lambda first, rest: (first + jnp.sum(rest, 0)) / (1 + len(rest))
         metrics = jax.tree.map(join, metrics, others)
-    return (learned, adversary_state), {**task_metrics, **metrics}
+    return Networks(learned, updated), {**task_metrics, **metrics}
 
 
-def joint_condition(
+def _adversary(components: Components) -> AdversaryLike:
+    assert components.adversary is not None
+    return components.adversary
+
+
+def joint_conditions(
     components: Components,
     state: LearnerState,
     examples: Gathered,
@@ -180,21 +209,21 @@ def joint_condition(
     key: jax.Array,
     schedule: Schedule,
     plan: IndexPlan,
-) -> tuple[Any, Any]:
-    """r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images.
+) -> Conditions:
+    """Ranks r of both pools: U(0, 1) in the first epoch, then the Ranker's, on plain images.
 
-    Of images that T sees in windows R has one, too, drawn anew.
+    Of images that T sees in windows R sees one, too, drawn anew.
     """
-    adversary = components.adversary
-    assert adversary is not None
+    adversary = _adversary(components)
     if adversary.condition_of is None:
         return None, None
     condition_of = adversary.condition_of
 
-    def first() -> Any:
+    def first() -> Condition:
         keys = (derive(key, Stream.FIRST_RANKS, schedule.step, number) for number in range(2))
-        condition = [adversary.initial_condition(example_keys(k, plan.positions)) for k in keys]
-        return jax.tree.map(lambda *halves: jnp.concatenate(halves), *condition)
+        pools = [adversary.initial_condition(example_keys(k, plan.positions)) for k in keys]
+        both: Condition = jax.tree.map(lambda *halves: jnp.concatenate(halves), *pools)
+        return both
 
     def ranker_crop(given: Examples | None, number: int) -> jax.Array:
         assert given is not None
@@ -207,7 +236,7 @@ def joint_condition(
 
     images = [ranker_crop(given, number) for number, given in enumerate(examples)]
 
-    def later() -> Any:
+    def later() -> Condition:
         return condition_of(components.learner.infer(state, jnp.concatenate(images)))
 
     condition = lax.cond(schedule.first_epoch, first, later)
@@ -217,31 +246,31 @@ def joint_condition(
 
 def adversary_step(
     components: Components,
-    state: Any,
-    data: Any,
+    state: Networks,
+    data: StepData,
     key: jax.Array,
     schedule: Schedule,
     plan: IndexPlan,
-) -> tuple[Any, Metrics]:
+) -> tuple[Networks, Metrics]:
     """Second phase of the released code: the VAE, then D, with constant ranks."""
     examples = gather(data, plan)
-    assert components.adversary is not None
     assert examples.unlabelled is not None
-    condition = examples.labelled.condition, examples.unlabelled.condition
-    halves = pool_batches(components, examples, condition, data[0].normalise, key, schedule, plan)
-    return components.adversary.step(state, *halves, devices.mean)
+    conditions = examples.labelled.condition, examples.unlabelled.condition
+    halves = pool_batches(components, examples, conditions, data[0].normalise, key, schedule, plan)
+    updated, metrics = _adversary(components).step(state.adversary, *halves, devices.mean)
+    return Networks(adversary=updated), metrics
 
 
 def pool_batches(
     components: Components,
     examples: Gathered,
-    condition: tuple[Any, Any],
+    conditions: Conditions,
     normalise: Normaliser,
     key: jax.Array,
     schedule: Schedule,
     plan: IndexPlan,
 ) -> tuple[PoolBatch, PoolBatch]:
-    """L's and U's halves of a batch, in this order."""
+    """The adversary's halves of a batch, that of L and that of U."""
     latent_key = derive(key, Stream.LATENT, schedule.step)
     keys = [example_keys(derive(latent_key, number), plan.positions) for number in range(2)]
     known = visible(examples.labelled.label)[1]
@@ -253,7 +282,7 @@ def pool_batches(
         return jax.vmap(normalise)(images)
 
     labelled, unlabelled = (
-        PoolBatch(picture(given), *rest)
-        for given, *rest in zip(examples, condition, keys, labels, strict=True)
+        PoolBatch(picture(given), condition, *rest)
+        for given, condition, *rest in zip(examples, conditions, keys, labels, strict=True)
     )
     return labelled, unlabelled

@@ -1,8 +1,8 @@
-"""A parent for a process of several, which lives to say that another one was lost.
+"""A parent process that reports the loss of another process of a distributed run.
 
 Where a process of a run dies, JAX's coordinator aborts the others, in the midst of C++ and with a
-stack of it: nothing can be said any more. So the command runs in a child process, and its parent
-says in one line what has happened.
+stack of it: they can print no message of their own. So the command runs in a child process, and
+its parent prints one line.
 """
 
 import os
@@ -16,17 +16,17 @@ from collections.abc import Callable
 from types import FrameType
 
 LOST = 76
-"""Exit code of a process whose fellow was lost."""
+"""Exit code where another process was lost."""
 MESSAGE = "another process was lost, or never came: start the same command again on all of them"
 _PIPE = "TAVAAL_JAX_PARENT"
 _PATIENCE = 5.0  # seconds that a second signal leaves a child
 
 
 def run_supervised(argv: list[str]) -> int | None:
-    """The exit code of this command, run in a child process; None: go on and run it here.
+    """Runs this command in a child process, `-> exit code`; None: the caller is to run it itself.
 
-    That is so in the child itself, and without `--distributed` among `argv`. Signals are passed on;
-    a child whose parent is killed ends at once. To be called before JAX is imported.
+    None is returned in the child, and without `--distributed` among `argv`. Signals are passed on;
+    a child whose parent is killed ends at once. Call it before JAX is imported.
     """
     if is_child():
         pipe = int(os.environ[_PIPE])
@@ -49,7 +49,7 @@ def run_supervised(argv: list[str]) -> int | None:
         nonlocal first
         del frame
         child.send_signal(number)
-        if first and time.monotonic() - first > 1:  # It may wait for others and hear nothing.
+        if first and time.monotonic() - first > 1:  # It may be waiting for others.
             threading.Timer(_PATIENCE, child.kill).start()
         first = first or time.monotonic()
 
@@ -64,18 +64,18 @@ def run_supervised(argv: list[str]) -> int | None:
 
 
 def signals() -> tuple[int, ...]:
-    """Those that ask this program to end: SIGHUP is none where `nohup` has it ignored."""
+    """Signals that ask this program to end; not SIGHUP where `nohup` has it ignored."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM) + (() if ignored else (signal.SIGHUP,))
 
 
 def is_child() -> bool:
-    """Whether this process has such a parent."""
+    """Whether this process runs under `run_supervised`."""
     return _PIPE in os.environ
 
 
 def exit_now(main: Callable[[list[str]], int]) -> int:
-    """The exit code of `main`; where it was not agreed on, this process ends here and at once.
+    """Calls `main`, `-> exit code`; ends the process at once where others do not end as well.
 
     JAX would wait for the others before it ends, and they for this one.
     """
@@ -92,7 +92,7 @@ def exit_now(main: Callable[[list[str]], int]) -> int:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether a call to the devices failed because another process is not there any more."""
+    """Whether a call to the devices failed because another process has ended."""
     text = str(error)
     signs = ("Gloo", "onnection", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL")
     return any(sign in text for sign in signs)

@@ -77,7 +77,7 @@ def template(setup: Setup) -> LoopState:
     """A state's structure, shapes and shardings, to restore one to; computes nothing."""
     config, size = setup.config, setup.size
     pool = jax.ShapeDtypeStruct((size,), np.int32)
-    learner, adversary = devices.replicated(setup.programs.shapes())
+    learner, adversary = devices.replicated_shapes(setup.programs.shapes())
     blank = lambda x: np.zeros(x.shape, x.dtype)
     results = np.zeros((config.cycles, len(setup.problem.metrics)), np.float32)
     return LoopState(

@@ -83,9 +83,9 @@ def place(config: ConfigDict, dataset: Dataset) -> Placed:
     sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
     arrays = jax.tree.leaves(sets)
     decoded = not any(isinstance(x, LazyPictures) for x in arrays)
-    fits = decoded and sum(x.nbytes for x in arrays) < memory.of_device() / 2
+    fits = decoded and sum(x.nbytes for x in arrays) < memory.device_bytes() / 2
     if config.data_placement == "resident" or (config.data_placement == "auto" and fits):
-        with memory.named(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):
+        with memory.explain_full(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):
             placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)

@@ -53,7 +53,7 @@ def _select(cycle: Cycle, state: LoopState) -> Stage:
     method = cycle.setup.method
     count = min(cycle.setup.config.budget, len(cycle.subset))
     key = derive(cycle.key, Stream.PICKS, cycle.number)
-    if method.pick in picking.BY_PARTS:
+    if method.pick in picking.INCREMENTAL:
         best = picking.Best(method.pick, count, key)
         yield from cycle.score(state, "select", cycle.subset, lambda v: best.add(v.value))
         positions, scores = best.picks()
@@ -63,7 +63,7 @@ def _select(cycle: Cycle, state: LoopState) -> Stage:
         if method.compares:
             labelled = np.flatnonzero(cycle.labelled)
             labelled_values = (yield from cycle.values(state, "select", labelled)).value
-        pick = sharded_picks.pick(method.pick)
+        pick = sharded_picks.on_all_devices(method.pick)
         positions, scores = pick(valued.value, count, key, labelled_values)
     _check_picks(cycle, positions, scores, count)
     picks = cycle.subset[positions]

@@ -50,7 +50,8 @@ def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
             networks, metrics, agree = cycle.setup.programs.train[stage](
                 networks, data, key, schedule, plan, count
             )
-            state = state.replace(step=first + count, **_as_fields(stage, networks))
+            updated = {k: v for k, v in networks._asdict().items() if v is not None}
+            state = state.replace(step=first + count, **updated)
             yield (
                 state,
                 StageReport(
@@ -138,12 +139,9 @@ def _adversary_pool(cycle):
     return cycle.mask(cycle.subset)
 
 
-def _networks(stage, state):
-    both = (state.learner, state.adversary)
-    return {"task": state.learner, "adversary": state.adversary, "joint": both}[stage]
-
-
-def _as_fields(stage, networks):
-    if stage == "joint":
-        return {"learner": networks[0], "adversary": networks[1]}
-    return {"learner": networks} if stage == "task" else {"adversary": networks}
+def _networks(stage: str, state: LoopState) -> steps.Networks:
+    """What a stage updates."""
+    return steps.Networks(
+        None if stage == "adversary" else state.learner,
+        None if stage == "task" else state.adversary,
+    )

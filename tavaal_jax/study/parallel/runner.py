@@ -87,8 +87,8 @@ class Runner:
                 return True
 
             if processes.by_first(claim):
-                mend = memory.smaller(self._config, " in a new --workdir")
-                with memory.named(f"{name} trial {trial}", mend):
+                mend = memory.advice(self._config, " in a new --workdir")
+                with memory.explain_full(f"{name} trial {trial}", mend):
                     Trial(prepared, trial, recorder, self._told.stop).run()
 
     def _setup(self, name: str) -> setup.Setup:
