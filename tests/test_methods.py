@@ -56,7 +56,7 @@ def viewer(method, kind):
     """`image -> View` of networks with random weights."""
     config, shape = config_of(kind), SHAPES[kind]
     learner = Learner(
-        models.build_learner(config, CLASSES),
+        models.build_learner(config, CLASSES, shape),
         None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
         problem_of(config),
@@ -167,7 +167,7 @@ def test_a_method_has_what_it_picks_by(method):
 
 def test_names_used_elsewhere_are_methods():
     compared = {name for _, *pair in methods.CLAIMS for name in pair}
-    assert {methods.BASELINE, *methods.PARTS, *compared} <= set(METHODS)
+    assert {methods.BASELINE, *methods.ABLATION, *compared} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", ["label", "labels", "true_label", "target", "targets", "y"])

@@ -48,10 +48,10 @@ def test_sorting_takes_one_number_per_image(pick):
         pick(np.zeros((3, 2)), 1, KEY)
 
 
-@pytest.mark.parametrize("pick", picks.BY_PARTS)
+@pytest.mark.parametrize("pick", picks.INCREMENTAL)
 @pytest.mark.parametrize("count", [0, 1, 40, 1000])
 def test_the_best_of_parts_are_the_best_of_all(pick, count, rng, monkeypatch):
-    monkeypatch.setattr(picks, "_FORGET", 50)
+    monkeypatch.setattr(picks, "_BUFFER", 50)
     values = rng.integers(0, 60, 1000).astype(np.float32)  # Many ties.
     best = picks.Best(pick, count, KEY)
     for part in np.split(values, [1, 30, 31, 400, 640]):
@@ -103,7 +103,7 @@ def test_core_set_equals_the_usual_loop_on_real_embeddings():
     stored = load(config).train_images
     images = jax.vmap(Normaliser.of(stored))(stored[:400])
     learner = Learner(
-        models.build_learner(config, 10), None, None, Classification(10),
+        models.build_learner(config, 10, stored.shape[1:]), None, None, Classification(10),
         learners.Settings.of(config),
     )  # fmt: skip
     state = jax.jit(lambda key: learner.init(key, images[:1]))(KEY)

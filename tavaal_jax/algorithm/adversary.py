@@ -1,12 +1,12 @@
 """VAE and discriminator D, conditioned on the rank: losses (4) to (6), a step of both, score (7).
 
-An adversary is a value: `METHODS` holds functions `(config, problem, shape, axis_name)` that return
-one. A new one is a subclass, or anything else with the methods of :class:`Adversary`.
+`METHODS` holds functions that build an adversary. A new adversary is a subclass of
+:class:`Adversary`, or anything else that has what `adversary_like.AdversaryLike` lists.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -17,21 +17,27 @@ from ml_collections import ConfigDict
 from tavaal_jax import models
 from tavaal_jax.algorithm import losses, optim
 from tavaal_jax.algorithm.learner import LearnerOutput, MissingComponent
+from tavaal_jax.algorithm.optim import Metrics
 from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import AdversaryState, Params, PoolBatch, Stream, derive
-
-Metrics = dict[str, jax.Array]
+from tavaal_jax.algorithm.state import (
+    AdversaryState,
+    Condition,
+    Params,
+    PoolBatch,
+    Stream,
+    derive,
+)
 
 
 class Rank(NamedTuple):
-    """What the decoder and the discriminator see of R(x): `[B, 1]` each, or None."""
+    """Ranks given to the decoder and to D: `[B, 1]` each; None: hidden from it."""
 
     decoder: jax.Array | None = None
     discriminator: jax.Array | None = None
 
 
 class Settings(NamedTuple):
-    """How VAE and D are trained."""
+    """Settings of VAE's and D's training."""
 
     vae: optim.Optimiser
     discriminator: optim.Optimiser
@@ -42,7 +48,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
-        """Those of a config."""
+        """Settings from a whole config."""
         vae, discriminator = config.vae, config.discriminator
         return cls(
             optim.Optimiser.of(vae),
@@ -53,44 +59,45 @@ class Settings(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """What the VAE and D make of one pool's half of a batch."""
+    """Outputs of VAE and D for one pool's half of a batch."""
 
     reconstruction: jax.Array
-    """Both terms of equation (4): `[]` each."""
+    """First term of equation (4): `[]`."""
     kl: jax.Array
+    """Second term: `[]`."""
     logits: jax.Array
-    """D's `[B]`, on the means."""
+    """D's logits on the latents' means: `[B]`."""
     latent: jax.Array
-    """Drawn, `[B, Z]`."""
+    """Latents drawn, `[B, Z]`."""
     stats: Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """VAE and D; every method is a pure function of its arguments."""
+    """VAE and D, conditional on ranks or not; its methods are pure functions."""
 
     vae: nn.Module
     discriminator: nn.Module
-    condition_of: Callable[[LearnerOutput], Any] | None
-    """What it is told of images, from what T and R say of them: `-> [B, ...]`; None: nothing."""
+    condition_of: Callable[[LearnerOutput], Condition] | None
+    """See `AdversaryLike`; here of type `Rank`."""
     settings: Settings
     hidden: tuple[str, ...] = ()
-    """Fields of `Rank` that are not shown, although it is told."""
+    """Fields of `Rank` to be hidden."""
 
-    def initial_condition(self, keys: jax.Array) -> Any:
-        """r ~ U(0, 1), Algorithm 1's ranks of the first epoch: `keys [B] -> [B, 1]`."""
+    def initial_condition(self, keys: jax.Array) -> Condition:
+        """Ranks of Algorithm 1's first epoch, r ~ U(0, 1): `keys [B] -> [B, 1]`."""
         drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
         return Rank(drawn, drawn)
 
-    def rank(self, condition: Any) -> Rank:
-        """What the decoder and D see of what it is told: all of it but what is `hidden`."""
-        rank: Rank = (
-            Rank() if condition is None else condition._replace(**dict.fromkeys(self.hidden))
-        )
-        return rank
+    def rank(self, condition: Condition) -> Rank:
+        """Ranks for decoder and D, hidden ones set to None."""
+        if condition is None:
+            return Rank()
+        assert isinstance(condition, Rank)
+        return condition._replace(**dict.fromkeys(self.hidden))
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
-        """Fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
+        """Draws fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
         noise = jnp.zeros((1, self.vae.latent))
         rank = self.rank(None if self.condition_of is None else self.initial_condition(key[None]))
         variables = self.vae.init(
@@ -108,7 +115,7 @@ class Adversary:
         )
 
     def seen(self, images: jax.Array) -> jax.Array:
-        """Images as the VAE sees and rebuilds them, `[B, size, size, C]`; features stay."""
+        """Resizes images to the VAE's size, `-> [B, size, size, C]`; features `[B, F]` stay."""
         if images.ndim == 2:
             return images
         shape = (images.shape[0], self.vae.size, self.vae.size, images.shape[3])
@@ -121,7 +128,7 @@ class Adversary:
         unlabelled: PoolBatch,
         mean: optim.Mean = optim.alone,
     ) -> tuple[AdversaryState, Metrics]:
-        """One update of the VAE with (4) + lambda (5), then one of D with (6)."""
+        """Updates the VAE once with (4) + lambda (5), then D once with (6)."""
         chex.assert_trees_all_equal_shapes(labelled, unlabelled)
         halves = labelled, unlabelled
         labelled, unlabelled = (half._replace(images=self.seen(half.images)) for half in halves)
@@ -150,29 +157,31 @@ class Adversary:
         self, params: Params, state: AdversaryState, labelled: PoolBatch, unlabelled: PoolBatch
     ) -> tuple[jax.Array, tuple[Params, Metrics]]:
         """Equation (4) for both pools, plus lambda (5)."""
-        of_l = self._transductive(params, state.vae_stats, state, labelled)
-        of_u = self._transductive(params, of_l.stats, state, unlabelled)
-        adversarial = losses.adversarial(of_l.logits, of_u.logits)
-        loss = of_l.reconstruction + of_u.reconstruction + self.settings.beta * (of_l.kl + of_u.kl)
+        l_pass = self._transductive(params, state.vae_stats, state, labelled)
+        u_pass = self._transductive(params, l_pass.stats, state, unlabelled)
+        adversarial = losses.adversarial(l_pass.logits, u_pass.logits)
+        reconstruction = l_pass.reconstruction + u_pass.reconstruction
+        kl = l_pass.kl + u_pass.kl
+        loss = reconstruction + self.settings.beta * kl
         loss += self.settings.adversarial_weight * adversarial
         metrics = {
-            "reconstruction": 0.5 * (of_l.reconstruction + of_u.reconstruction),
-            "kl": 0.5 * (of_l.kl + of_u.kl),
+            "reconstruction": 0.5 * reconstruction,
+            "kl": 0.5 * kl,
             "adversarial_loss": adversarial,
         }
-        annotation, more = self.annotation_loss(params, of_l.latent, labelled)
-        return loss + annotation, (of_u.stats, {**metrics, **more})
+        annotation, more = self.annotation_loss(params, l_pass.latent, labelled)
+        return loss + annotation, (u_pass.stats, {**metrics, **more})
 
     def annotation_loss(
         self, params: Params, latent: jax.Array, labelled: PoolBatch
     ) -> tuple[jax.Array | float, Metrics]:
-        """What the VAE's loss has beside (4) and (5), from L's latents `[B, Z]`: here nothing."""
+        """Further term of the VAE's loss, from L's latents `[B, Z]`, and its metrics; here none."""
         del params, latent, labelled
         return 0.0, {}
 
     def _transductive(
         self, params: Params, stats: Params, state: AdversaryState, half: PoolBatch
-    ) -> "_Pass":
+    ) -> _Pass:
         """Equation (4) for one pool, with its own BatchNorm statistics, and D's logits."""
         rank, noise = self.rank(half.condition), self._noise(half)
         (decoded, mean, log_variance), updated = self.vae.apply(
@@ -188,13 +197,13 @@ class Adversary:
         )
 
     def _noise(self, half: PoolBatch) -> jax.Array:
-        """Of the latents: `[B, Z]`."""
+        """Standard normal noise of the latents: `[B, Z]`."""
         return jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
 
     def _latents(self, state: AdversaryState, half: PoolBatch) -> jax.Array:
         """Means of the latents after the VAE's update, `[B, Z]`.
 
-        Only the encoder runs; the statistics this pass would update were just updated.
+        Only the encoder runs; BatchNorm's statistics have just been updated and stay.
         """
         variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
         (latent, _), _ = self.vae.apply(
@@ -209,7 +218,7 @@ class Adversary:
         labelled: PoolBatch,
         unlabelled: PoolBatch,
     ) -> tuple[jax.Array, tuple[None, Metrics]]:
-        """D's loss on latents `[B, Z]` of both pools, and how often it is right."""
+        """D's loss on latents `[B, Z]` of both pools, and its accuracy."""
         logits_l = self._judge(params, latents[0], self.rank(labelled.condition))
         logits_u = self._judge(params, latents[1], self.rank(unlabelled.condition))
         loss = self.state_loss(logits_l, logits_u, unlabelled)
@@ -225,24 +234,25 @@ class Adversary:
 
     def _judge(self, params: Params, latent: jax.Array, rank: Rank) -> jax.Array:
         """D's logits `[B]`."""
-        logits: Any = self.discriminator.apply({"params": params}, latent, rank.discriminator)
-        return jnp.asarray(logits)
+        return jnp.asarray(self.discriminator.apply({"params": params}, latent, rank.discriminator))
 
-    def score(self, state: AdversaryState, images: jax.Array, condition: Any = None) -> jax.Array:
+    def score(
+        self, state: AdversaryState, images: jax.Array, condition: Condition = None
+    ) -> jax.Array:
         """Equation (7): D's logits in evaluation mode, `images [B, ...] -> [B]`.
 
-        `images` are normalised and not augmented; the smallest score looks least labelled.
+        `images` are normalised and not augmented; the smallest score is the least like L.
         """
         variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
         latent, _ = self.vae.apply(variables, self.seen(images), train=False, method="encode")
         return self._judge(state.discriminator_params, latent, self.rank(condition))
 
 
-def rank_of(said: LearnerOutput, raw_to_discriminator: bool = False) -> Rank:
+def rank_of(output: LearnerOutput, raw_to_discriminator: bool = False) -> Rank:
     """Normalised ranks from R(x) `[B]`; D's may stay raw, as in the released code."""
-    if said.predicted is None:
+    if output.predicted is None:
         raise MissingComponent("a rank needs a Ranker: give the method a ranking_loss")
-    predicted = jax.lax.stop_gradient(said.predicted)[:, None]
+    predicted = jax.lax.stop_gradient(output.predicted)[:, None]
     normalised = losses.normalised_rank(predicted)
     return Rank(normalised, predicted if raw_to_discriminator else normalised)
 
@@ -250,7 +260,7 @@ def rank_of(said: LearnerOutput, raw_to_discriminator: bool = False) -> Rank:
 def vaal(
     config: ConfigDict, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
-    """VAAL's ("Variational adversarial active learning", Sinha et al., ICCV 2019): told nothing."""
+    """VAAL's, without condition ("Variational adversarial active learning", ICCV 2019)."""
     del problem
     return Adversary(
         models.build_vae(config, shape, axis_name), models.build_discriminator(config), None,
@@ -261,9 +271,11 @@ def vaal(
 def tavaal(
     config: ConfigDict, problem: Problem, shape: tuple[int, ...], axis_name: str | None = None
 ) -> Adversary:
-    """The paper's: decoder and D are told the rank, unless the config hides it from one."""
+    """TA-VAAL's, conditional on the rank, which a config may hide from decoder or D."""
     raw = config.rank_to_discriminator == "raw"
     shown = {"decoder": config.rank_to_decoder, "discriminator": config.rank_to_discriminator}
     hidden = tuple(name for name, how in shown.items() if how == "none")
     plain = vaal(config, problem, shape, axis_name)
-    return dataclasses.replace(plain, condition_of=lambda said: rank_of(said, raw), hidden=hidden)
+    return dataclasses.replace(
+        plain, condition_of=lambda output: rank_of(output, raw), hidden=hidden
+    )

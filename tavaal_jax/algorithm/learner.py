@@ -1,8 +1,8 @@
-"""Task learner T and Ranker R: total loss (2), a step of both, what they say of images."""
+"""Task learner T and Ranker R: total loss (2), a training step of both, inference."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -12,26 +12,21 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm import losses, optim
+from tavaal_jax.algorithm.losses import RankingLoss
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Batch, LearnerState, Params, Schedule, Stream, derive
 from tavaal_jax.models import TaskOutput
 
-RankingLoss = Callable[..., jax.Array]
-"""Loss of the Ranker from R(x) `[B]` and task losses `[B]`: `-> []`.
-
-Where some images have no loss, there are weights of the pairs, too, see `losses.ranking`.
-"""
-
 
 class MissingComponent(AttributeError):
-    """What a method asks for, and its row does not have."""
+    """Raised where a method uses a Ranker or an adversary that its row lacks."""
 
 
 class LearnerOutput(NamedTuple):
-    """What T and R say of images, in evaluation mode."""
+    """Outputs of T and R for images, in evaluation mode."""
 
     logits: jax.Array
-    """`[B, K]`, or of pixels `[B, H, W, K]`."""
+    """`[B, K]`, or per pixel `[B, H, W, K]`."""
     embedding: jax.Array
     """T's penultimate features `[B, E]`."""
     predicted: jax.Array | None
@@ -39,17 +34,17 @@ class LearnerOutput(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How T and R are trained."""
+    """Settings of T's and R's training."""
 
     optimiser: optim.Optimiser
     loss_weight: float = 1.0
     """Weight of the ranking loss, equation (2)."""
     when_inactive: str = "detach"
-    """What becomes of an inactive Ranker: "freeze", not updated; "detach", cut off from T."""
+    """Treatment of an inactive Ranker: "freeze", not updated; "detach", cut off from T."""
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
-        """Those of a config."""
+        """Settings from a whole config."""
         return cls(
             optim.Optimiser.of(config.task), config.ranker.loss_weight, config.ranker.when_inactive
         )
@@ -57,25 +52,25 @@ class Settings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """T, and R where there is one; every method is a pure function of its arguments."""
+    """T, and R where the method has one; init, step and inference are pure functions."""
 
     network: nn.Module
     ranker: nn.Module | None
     """None: T is trained as a plain classifier."""
     ranking_loss: RankingLoss | None
-    """The Ranker's, which cannot be trained without one."""
+    """The Ranker's loss; None where it is not trained any more."""
     problem: Problem
     settings: Settings
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> LearnerState:
-        """Fresh weights for a cycle; T's are the same for every method.
+        """Draws fresh weights for a cycle; T's are the same for every method.
 
         `images [1, ...]`, normalised, give the shapes.
         """
         variables = self.network.init(derive(key, Stream.LEARNER, cycle), images, train=False)
         params = {"learner": variables["params"]}
         if self.ranker is not None:
-            output: Any = self.network.apply(variables, images, train=False)
+            output = TaskOutput(*self.network.apply(variables, images, train=False))
             ranker_key = derive(key, Stream.RANKER, cycle)
             params["ranker"] = self.ranker.init(ranker_key, output.taps)["params"]
         optimiser = optim.transformation(self.settings.optimiser).init(params)
@@ -87,10 +82,10 @@ class Learner:
         batch: Batch,
         schedule: Schedule,
         mean: optim.Mean = optim.alone,
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """One update of T and R with equation (2): `-> state, metrics`.
+    ) -> tuple[LearnerState, optim.Metrics]:
+        """Updates T and R once with equation (2).
 
-        While the Ranker is not active it is not updated ("freeze") or does not reach into T
+        While the Ranker is inactive it is not updated ("freeze"), or its gradient stops before T
         ("detach").
         """
         chex.assert_equal_shape_prefix([batch.images, batch.labels], 1)
@@ -111,54 +106,53 @@ class Learner:
 
     def _total_loss(
         self, params: Params, stats: Params, batch: Batch, schedule: Schedule, mean: optim.Mean
-    ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
-        """Equation (2), T's new BatchNorm statistics, and the losses it is made of."""
+    ) -> tuple[jax.Array, tuple[Params, optim.Metrics]]:
+        """Equation (2), with T's new BatchNorm statistics and both terms as metrics."""
         output, updated = self.network.apply(
             {"params": params["learner"], "batch_stats": stats},
             batch.images, train=True, dropout_keys=batch.keys, mutable=["batch_stats"],
         )  # fmt: skip
         image_losses = self.problem.image_losses(output.logits, batch.labels)
-        weights, of_pairs = self._weights(batch.labels, mean)
+        weights, pair_weights = self._weights(batch.labels, mean)
         loss = jnp.mean(image_losses if weights is None else weights * image_losses)
         metrics = {"task_loss": loss}
         if self.ranker is not None and self.ranking_loss is not None:
             taps = output.taps
             if self.settings.when_inactive == "detach":
                 taps = tuple(_connected_if(schedule.ranker_active, tap) for tap in taps)
-            predicted: Any = self.ranker.apply({"params": params["ranker"]}, taps)
-            metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses, *of_pairs)
+            predicted = jnp.asarray(self.ranker.apply({"params": params["ranker"]}, taps))
+            metrics["ranking_loss"] = self.ranking_loss(predicted, image_losses, *pair_weights)
             loss = loss + self.settings.loss_weight * metrics["ranking_loss"]
         return loss, (updated.get("batch_stats", {}), metrics)
 
     def _weights(
         self, labels: jax.Array, mean: optim.Mean
     ) -> tuple[jax.Array | None, tuple[jax.Array, ...]]:
-        """Of images and of pairs, of mean 1 over all devices' parts of the batch; None if equal."""
+        """Weights of images and of pairs, their means 1 over all devices; None and () if equal."""
         weights = self.problem.weights(labels)
         if weights is None:
             return None, ()
         both = weights, losses.pair_weights(weights)
         shares = mean(tuple(map(jnp.mean, both)))
-        of_images, of_pairs = (
+        image_weights, pair_weights = (
             weights / jnp.where(share > 0, share, 1)
             for weights, share in zip(both, shares, strict=True)
         )
-        return of_images, (of_pairs,)
+        return image_weights, (pair_weights,)
 
     def predict(
         self, state: LearnerState, images: jax.Array, keys: jax.Array | None = None
     ) -> TaskOutput:
-        """T in evaluation mode, `images [B, ...]`; with `keys [B]` it drops units all the same."""
+        """T's output for `images [B, ...]` in evaluation mode; `keys [B]` keep dropout on."""
         variables = {"params": state.params["learner"], "batch_stats": state.stats}
-        output: Any = self.network.apply(variables, images, train=False, dropout_keys=keys)
-        return TaskOutput(*output)
+        return TaskOutput(*self.network.apply(variables, images, train=False, dropout_keys=keys))
 
     def dropout_logits(
         self, state: LearnerState, images: jax.Array
     ) -> Callable[[jax.Array], jax.Array]:
-        """A function `keys [B] -> logits` of T for `images [B, ...]`, with units dropped.
+        """Makes `keys [B] -> logits` of T with dropout for `images [B, ...]`.
 
-        Where they are dropped before T's last layer alone, all before it is done once.
+        Where units are dropped before T's last layer alone, all layers before it run once.
         """
         dropout = getattr(self.network, "dropout", None)
         if dropout is None or dropout.place != "head":
@@ -172,11 +166,12 @@ class Learner:
         return logits
 
     def infer(self, state: LearnerState, images: jax.Array) -> LearnerOutput:
-        """What T and R say of `images [B, ...]`."""
+        """Runs T and R on `images [B, ...]` in evaluation mode."""
         output = self.predict(state, images)
-        predicted: Any = None
+        predicted = None
         if self.ranker is not None:
-            predicted = self.ranker.apply({"params": state.params["ranker"]}, output.taps)
+            variables = {"params": state.params["ranker"]}
+            predicted = jnp.asarray(self.ranker.apply(variables, output.taps))
         return LearnerOutput(output.logits, output.embedding, predicted)
 
 

@@ -3,13 +3,28 @@
 `mean` over the batch is the mean over this device's part of it; callers average over devices.
 """
 
+from typing import Protocol
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 IGNORED = 255
-"""A label map's number for pixels of no class, and where nobody has said one."""
+"""A label map's number for pixels without a class or without a label."""
+
+
+class RankingLoss(Protocol):
+    """Loss of the Ranker: `predicted R(x) [B], task losses l [B] -> []`.
+
+    `weights [B/2]`, of mean 1, belong to the pairs (i, B-1-i), 0 where an image has no loss; only a
+    problem with such images (label maps) gives them. B is even.
+    """
+
+    def __call__(
+        self, predicted: jax.Array, losses: jax.Array, weights: jax.Array | None = None, /
+    ) -> jax.Array:
+        """Mean loss over the pairs."""
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -25,15 +40,18 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     chex.assert_rank([logits, labels], [4, 3])
     labelled = labels != IGNORED
-    of_pixels = optax.softmax_cross_entropy_with_integer_labels(
+    pixel_losses = optax.softmax_cross_entropy_with_integer_labels(
         logits, jnp.where(labelled, labels, 0).astype(jnp.int32)
     )
-    weights = labelled.astype(of_pixels.dtype)
-    return jnp.sum(of_pixels * weights, (1, 2)) / jnp.maximum(jnp.sum(weights, (1, 2)), 1)
+    weights = labelled.astype(pixel_losses.dtype)
+    return jnp.sum(pixel_losses * weights, (1, 2)) / jnp.maximum(jnp.sum(weights, (1, 2)), 1)
 
 
 def share_cross_entropy(logits: jax.Array, counts: jax.Array) -> jax.Array:
-    """Of one prediction for all pixels: `logits [B, K], pixels per class [B, K] -> [B]`, nats."""
+    """Cross-entropy with the classes' shares of an image, in nats.
+
+    `logits [B, K], pixels per class [B, K] -> [B]`
+    """
     chex.assert_equal_shape([logits, counts])
     shares = counts / jnp.maximum(jnp.sum(counts, -1, keepdims=True), 1)
     return optax.softmax_cross_entropy(logits, shares)
@@ -48,7 +66,7 @@ def _pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def pair_weights(weights: jax.Array) -> jax.Array:
-    """Of the pairs that equation (1) compares, from those of the images: `[B] -> [B/2]`."""
+    """Weights of the pairs that equation (1) compares, from the images': `[B] -> [B/2]`."""
     first, second = _pairs(weights)
     return first * second
 
@@ -56,7 +74,7 @@ def pair_weights(weights: jax.Array) -> jax.Array:
 def ranking(predicted: jax.Array, losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Equation (1): `predicted R(x) [B], losses l [B] -> []`; no gradient through `losses`.
 
-    `weights [B/2]` are those of the pairs, of mean 1.
+    `weights [B/2]` weigh the pairs; their mean is 1.
     """
     chex.assert_equal_shape([predicted, losses])
     first, second = _pairs(predicted)
@@ -99,7 +117,10 @@ def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def adversarial(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax.Array:
-    """Equation (5), both pools shall look labelled, `-log D(L) - log D(U)`: `[B], [B] -> []`."""
+    """Equation (5), the VAE's: `-log D(L) - log D(U)`, `logits [B], [B] -> []`.
+
+    It is least where D takes both pools for labelled.
+    """
     chex.assert_rank([labelled_logits, unlabelled_logits], 1)
     return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
         jax.nn.softplus(-unlabelled_logits)
@@ -107,7 +128,7 @@ def adversarial(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax
 
 
 def discriminator(labelled_logits: jax.Array, unlabelled_logits: jax.Array) -> jax.Array:
-    """Equation (6): D tells the pools apart, `-log D(L) - log(1 - D(U))`: `[B], [B] -> []`."""
+    """Equation (6), D's: `-log D(L) - log(1 - D(U))`, `logits [B], [B] -> []`."""
     chex.assert_rank([labelled_logits, unlabelled_logits], 1)
     return jnp.mean(jax.nn.softplus(-labelled_logits)) + jnp.mean(
         jax.nn.softplus(unlabelled_logits)
@@ -119,8 +140,9 @@ def relabelled_discriminator(
 ) -> jax.Array:
     """SRAAL's loss of D (Zhang et al., CVPR 2020): `[B], [B], [B] -> []`.
 
-    The state of an unlabelled image is relabelled from 0 to `1 - uncertainty`: what T is certain of
-    counts as labelled, `-log D(L) - u log(1 - D(U)) - (1 - u) log D(U)`. With `u = 1` it is (6).
+    The target of an unlabelled image is relabelled from 0 to `1 - u`, u its uncertainty: one that T
+    is certain of counts as labelled, `-log D(L) - u log(1 - D(U)) - (1 - u) log D(U)`. With `u = 1`
+    it is (6).
     """
     chex.assert_rank([labelled_logits, unlabelled_logits, uncertainty], 1)
     state = 1.0 - jax.lax.stop_gradient(uncertainty)

@@ -1,34 +1,36 @@
 """The methods: each is a row of choices, ranking loss x adversary x value x pick.
 
 Another one needs no change here: `METHODS["mine"] = Method(name="mine", ...)` in a config file or a
-script.
+script; `tavaal_jax.check_method(METHODS["mine"])` tries it on tiny inputs.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tavaal_jax.algorithm import losses, picks, values
-from tavaal_jax.algorithm.adversary import Adversary, tavaal, vaal
-from tavaal_jax.algorithm.learner import RankingLoss
+from tavaal_jax.algorithm.adversary import tavaal, vaal
+from tavaal_jax.algorithm.adversary_like import AdversaryFactory
+from tavaal_jax.algorithm.losses import RankingLoss
+from tavaal_jax.algorithm.picks import Pick
 from tavaal_jax.algorithm.sraal import sraal
+from tavaal_jax.algorithm.values import Value
 
 
 class Method(NamedTuple):
-    """How a method trains and picks."""
+    """A method: its training and its choice of images."""
 
     name: str
-    value: Callable[..., Any]
-    """`(view, key) -> [] or tree`: what is computed of one image to pick by, see `values`."""
-    pick: Callable[..., picks.Picks]
+    value: Value
+    """`(view, key) -> [] or a tree of arrays`: computed from each image, see `values`."""
+    pick: Pick
     """`(values, count, key, labelled=None) -> positions, scores`, see `picks`."""
     ranking_loss: RankingLoss | None = None
-    """Loss of the Ranker `(R(x) [B], l [B]) -> []`; None: the method has no Ranker."""
-    adversary: Callable[..., Adversary] | None = None
-    """`(config, problem, shape, axis_name) -> Adversary`; None: the method has none."""
+    """`(R(x) [B], l [B]) -> []`: loss of the Ranker; None: the method has no Ranker."""
+    adversary: AdversaryFactory | None = None
+    """`(config, problem, shape, axis_name) -> AdversaryLike`; None: the method has none."""
     compares: bool = False
     """Whether `pick` gets the values of L, too."""
     dropout: bool = False
-    """Whether T drops units in training."""
+    """Whether T is trained with dropout."""
 
 
 METHODS: dict[str, Method] = {
@@ -54,16 +56,16 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 SHIPPED = tuple(METHODS.values())
-"""Those that are tested; others are tried before anything is trained."""
+"""Methods of this package; others are checked before anything is trained."""
 BASELINE = "random"
-"""What every method is compared with."""
-PARTS = ("vaal", "learning_loss", "learning_loss_v2", "vaal_learning_loss", "tavaal")
-"""What TA-VAAL is made of: the ablation of Figure 6."""
+"""Method that all others are compared with."""
+ABLATION = ("vaal", "learning_loss", "learning_loss_v2", "vaal_learning_loss", "tavaal")
+"""Methods of Figure 6, TA-VAAL and what it is made of."""
 CLAIMS = (
     ("picks_boundary_distance", "tavaal", "vaal"),
     ("picks_boundary_distance", "tavaal", "random"),
     ("picks_spread", "tavaal", "learning_loss"),
     ("picks_spread", "tavaal", "random"),
 )
-"""Figure 1: nearer to the boundary than VAAL, wider spread than learning loss: (column of
-diagnostics.csv, method, the one it is compared with)."""
+"""Figure 1's claims, nearer to the boundary than VAAL, farther apart than learning loss: (column of
+diagnostics.csv, method, method it is compared with)."""

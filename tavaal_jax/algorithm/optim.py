@@ -5,17 +5,25 @@ compiled step serves all cycles, whose schedules have different lengths.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm.state import Schedule
+from tavaal_jax.algorithm.state import Params, Schedule
 
-Mean = Callable[[Any], Any]
-"""Averages a tree of arrays over the devices that share a batch."""
+Tree = TypeVar("Tree")
+Kept = TypeVar("Kept")
+Metrics = dict[str, jax.Array]
+
+
+class Mean(Protocol):
+    """Averages a tree of arrays over the devices that share a batch."""
+
+    def __call__(self, tree: Tree, /) -> Tree:
+        """Mean of `tree` over devices."""
 
 
 class Optimiser(NamedTuple):
@@ -25,18 +33,18 @@ class Optimiser(NamedTuple):
     """"sgd" or "adam"."""
     learning_rate: float
     momentum: float = 0.9
-    """Of SGD."""
+    """SGD's."""
     weight_decay: float = 0.0
     """L2, added to the gradient."""
 
     @classmethod
-    def of(cls, group: Any) -> "Optimiser":
-        """Those of a config group with keys of these names."""
+    def of(cls, group: ConfigDict) -> "Optimiser":
+        """Settings from a config's group with keys of these names."""
         return cls(*(group[name] for name in cls._fields))
 
 
-def alone(tree: Any) -> Any:
-    """The mean over devices where there is one: the tree itself."""
+def alone(tree: Tree) -> Tree:
+    """The mean over a single device: the tree itself."""
     return tree
 
 
@@ -55,14 +63,15 @@ def transformation(settings: Optimiser) -> optax.GradientTransformation:
 def step(
     settings: Optimiser,
     learning_rate: jax.Array | float,
-    loss: Callable[[Any], tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]],
-    params: Any,
-    state: Any,
+    loss: Callable[[Params], tuple[jax.Array, tuple[Kept, Metrics]]],
+    params: Params,
+    state: optax.OptState,
     mean: Mean,
-) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
-    """One step down `loss(params) -> [], (kept, metrics)`: `-> params, state, kept, metrics`.
+) -> tuple[Params, optax.OptState, Kept, Metrics]:
+    """Takes one step down `loss(params) -> [], (kept, metrics)`.
 
-    Gradients and metrics are averaged over devices; `kept` (BatchNorm statistics) already is.
+    Returns new params, optimiser state, kept and metrics. Gradients and metrics are averaged over
+    devices; `kept` (BatchNorm statistics) already is.
     """
     gradients, (kept, metrics) = jax.grad(loss, has_aux=True)(params)
     gradients, metrics = mean((gradients, metrics))
@@ -74,7 +83,7 @@ def step(
 
 
 def schedule(config: ConfigDict, first: int, count: int, steps_per_epoch: int) -> Schedule:
-    """Rows `first` to `first + count - 1` of a training stage's schedule, `[count]` each.
+    """Rows `first` to `first + count - 1` of a training stage's schedule, arrays `[count]`.
 
     The learning rate drops once, by `task.decay_factor` at `task.decay_at` of the epochs; the
     Ranker is active for `ranker.active_fraction` of them.

@@ -1,69 +1,79 @@
-"""From values to picks: `(values, count, key, labelled=None) -> positions, scores`.
-
-`values` are those of the subset, a tree of arrays `[M, ...]` in the order of pool indices;
-`labelled` those of L where the method asks for them (`Method.compares`). Returned are `count`
-positions in the subset, best first, and the score of each. Ties go to the smaller position.
-"""
+"""From values to picks: `(values, count, key, labelled=None) -> positions, scores`, see `Pick`."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
+Values = Any
+"""A value of each image: arrays `[M, ...]`, or a tree of such as the method's value returns."""
 Picks = tuple[np.ndarray, np.ndarray]
+"""Positions `[count]` in the subset, best first, and the score of each `[count]`."""
 
 
-def smallest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None) -> Picks:
-    """The smallest of `values [M]`."""
+class Pick(Protocol):
+    """Picks `count` images of the subset by their values.
+
+    `values` are the subset's, in the order of pool indices, `labelled` those of L where
+    `Method.compares` is set. No position is returned twice; ties go to the smaller one.
+    """
+
+    def __call__(
+        self, values: Values, count: int, key: jax.Array, labelled: Values = None, /
+    ) -> Picks:
+        """Positions and scores of the picks."""
+
+
+def smallest(values: np.ndarray, count: int, key: jax.Array, labelled: Values = None) -> Picks:
+    """Picks the smallest of `values [M]`."""
     del key, labelled
     chex.assert_rank(values, 1)
     positions = np.argsort(values, kind="stable")[:count]
     return positions, values[positions]
 
 
-def largest(values: np.ndarray, count: int, key: jax.Array, labelled: Any = None) -> Picks:
-    """The largest of `values [M]`."""
-    if values.dtype.kind in "bu":  # Which have no negatives.
+def largest(values: np.ndarray, count: int, key: jax.Array, labelled: Values = None) -> Picks:
+    """Picks the largest of `values [M]`."""
+    if values.dtype.kind in "bu":  # These have no negatives.
         values = values.astype(np.float32 if values.itemsize < 4 else np.float64)
     positions, scores = smallest(-values, count, key, labelled)
     return positions, -scores
 
 
-BY_PARTS = (smallest, largest)
-"""Picks that can be made from the picks of parts: what is not picked of a part can be forgotten."""
-
-
-_FORGET = 2**16  # values are kept, beside the picks, before those that are no picks are forgotten
+INCREMENTAL: tuple[Pick, ...] = (smallest, largest)
+"""Picks of a whole that are picks of its parts, so that `Best` can make them part by part."""
+_BUFFER = 2**16  # values kept beside the picks so far, before they are sorted out
 
 
 class Best:
-    """A pick of `BY_PARTS` from values that come some at a time, in memory for the picks alone."""
+    """Makes an `INCREMENTAL` pick from values that come part by part, keeping few of them."""
 
-    def __init__(self, pick: Callable[..., Picks], count: int, key: jax.Array):
+    def __init__(self, pick: Pick, count: int, key: jax.Array):
         self._pick, self._count, self._key = pick, count, key
         self._values: list[np.ndarray] = []
         self._positions: list[np.ndarray] = []
         self._added = self._kept = 0
 
     def add(self, values: np.ndarray) -> None:
-        """The next values `[n]`."""
+        """Adds the next values `[n]`."""
         self._values.append(values)
         self._positions.append(self._added + np.arange(len(values)))
         self._added += len(values)
         self._kept += len(values)
-        if self._kept > self._count + _FORGET:
+        if self._kept > self._count + _BUFFER:
             positions, _, values = self._now()
             order = np.argsort(positions)  # Ties go to the smaller position.
             self._positions, self._values = [positions[order]], [values[order]]
             self._kept = len(positions)
 
     def picks(self) -> Picks:
-        """Those from all values so far."""
+        """Picks from all values so far."""
         positions, scores, _ = self._now()
         return positions, scores
 
@@ -77,23 +87,26 @@ class Best:
 
 
 CenterCandidate = tuple[jax.Array, jax.Array, jax.Array]
-"""Of the next center: squared distance `[]`, position `[]`, embedding `[E]`."""
+"""Candidate for the next center: squared distance `[]`, position `[]`, embedding `[E]`."""
+Greedy = Callable[[np.ndarray, np.ndarray, int], tuple[jax.Array, jax.Array]]
+"""`(subset [M, E], centers [L, E], count) -> positions, squared distances`, as `k_center`."""
 
 
 @functools.partial(jax.jit, static_argnames=("count", "farthest"))
 def k_center(
-    subset: jax.Array, labelled: jax.Array, count: int, begin: Any = 0, size: Any = None,
+    subset: jax.Array, labelled: jax.Array, count: int, begin: ArrayLike = 0,
+    size: ArrayLike | None = None,
     farthest: Callable[[CenterCandidate], CenterCandidate] = lambda candidate: candidate,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Greedy k-center ("a core-set approach", Sener and Savarese, ICLR 2018).
 
-    Positions `[count]` in `subset [M, E]`, in the order of picking, and each one's squared distance
-    to the nearest center before it. Each pick is the embedding that is farthest from all of
-    `labelled [L, E]` and the picks so far; ties go to the smaller position. Memory is linear in M.
-    Squared distances are sums of squared differences, which near points do not cancel. `count` is
-    at most M.
+    Returns positions `[count]` in `subset [M, E]`, in the order of picking, and each one's squared
+    distance to the nearest center before it. Each pick is the embedding that is farthest from
+    `labelled [L, E]` and all picks so far; ties go to the smaller position. Memory is linear in M.
+    Squared distances are sums of squared differences: near points lose no digits. `count` is at
+    most M.
 
-    `subset` may be one device's part of `size` embeddings, those from position `begin` on; then
+    `subset` may be one device's part of `size` embeddings, beginning at position `begin`; then
     `farthest` gives all devices the best of their candidates.
     """
     chex.assert_rank([subset, labelled], 2)
@@ -110,22 +123,23 @@ def k_center(
         return jnp.where(positions == position, -1.0, nearest), (position, distance)
 
     start = jnp.full(len(subset), jnp.inf, subset.dtype)
-    if size is not None:  # What fills a part up to the others' length is never picked.
+    if size is not None:  # Padding of a part to the others' length is never picked.
         start = jnp.where(positions < size, start, -1.0)
     nearest, _ = lax.scan(cover, start, labelled)
     return lax.scan(pick, nearest, length=count)[1]
 
 
 def core_set(
-    values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray,
-    greedy: Callable[..., tuple[Any, Any]] = k_center,
+    values: np.ndarray, count: int, key: jax.Array, labelled: np.ndarray | None = None,
+    greedy: Greedy = k_center,
 ) -> Picks:  # fmt: skip
     """Greedy k-center on embeddings `[M, E]`, centers `labelled [L, E]`.
 
-    A score is the pick's distance to the nearest center before it. `greedy` is `k_center`, or
-    one that spreads it over devices.
+    A score is the pick's distance to the nearest center before it. `greedy` is `k_center`, or its
+    like on several devices.
     """
     del key
+    assert labelled is not None, "core_set needs the values of L: set Method.compares"
     # The first one repeated up to a power of two changes no minimum, and saves compilations.
     padded = 2 ** (len(labelled) - 1).bit_length()
     fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)
@@ -134,10 +148,12 @@ def core_set(
     return np.asarray(positions), np.sqrt(np.asarray(squared_distances))
 
 
-def badge(values: dict[str, np.ndarray], count: int, key: jax.Array, labelled: Any = None) -> Picks:
+def badge(
+    values: dict[str, np.ndarray], count: int, key: jax.Array, labelled: Values = None
+) -> Picks:
     """k-means++ seeding on BADGE's gradient embeddings, given by their two factors.
 
-    A score is the pick's distance to the nearest pick before it, the first one's its length.
+    A score is the pick's distance to the nearest pick before it; the first one's is its norm.
     """
     del labelled
     error, embedding = values["error"], values["embedding"]
@@ -151,18 +167,18 @@ def k_means_plus_plus(
 ) -> tuple[jax.Array, jax.Array]:
     """k-means++ (Arthur and Vassilvitskii, SODA 2007) on the products of `left` and `right`.
 
-    Row i stands for the outer product of `left[i] [K]` and `right[i] [E]`, which is never formed:
-    `|a b' - c d'|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a . c) (b . d)`: memory is linear in M (K +
-    E). The first pick is uniform, each later one is drawn with a probability in proportion to its
-    squared distance from the nearest pick, and never again. Returns positions `[count]` and these
-    squared distances, for the first its squared length. `count` is at most M.
+    Row i stands for the outer product of `left[i] [K]` and `right[i] [E]`, which is never formed,
+    since `|a b' - c d'|^2 = |a|^2 |b|^2 + |c|^2 |d|^2 - 2 (a . c) (b . d)`: memory is linear in M
+    (K + E). The first pick is uniform, each later one is drawn with a probability in proportion to
+    its squared distance from the nearest pick, and never again. Returns positions `[count]` and
+    these squared distances, for the first its squared norm. `count` is at most M.
     """
     chex.assert_rank([left, right], 2)
     chex.assert_equal_shape_prefix([left, right], 1)
     lengths = jnp.sum(jnp.square(left), axis=1) * jnp.sum(jnp.square(right), axis=1)
 
     def draw(number: jax.Array, weights: jax.Array) -> jax.Array:
-        """A position, by inversion of the cumulated weights; one of weight 0 never comes out."""
+        """Draws a position in proportion to `weights`, by inversion; never one of weight 0."""
         # Sums are rounded: none may rise where the weight is 0, or fall anywhere.
         total = lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
         uniform = jax.random.uniform(jax.random.fold_in(key, number), dtype=weights.dtype)
@@ -173,14 +189,14 @@ def k_means_plus_plus(
     def cover(nearest: jax.Array, position: jax.Array) -> jax.Array:
         along = (left @ left[position]) * (right @ right[position])
         squares = jnp.maximum(lengths + lengths[position] - 2 * along, 0)
-        # A pick is at no distance from itself, whatever rounding says.
+        # A pick is at distance 0 from itself, whatever the rounding.
         return jnp.minimum(nearest, squares).at[position].set(0)
 
     def pick(
         carry: tuple[jax.Array, jax.Array], number: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
         nearest, free = carry
-        # Where all that is left are duplicates of picks, any will do.
+        # Where only duplicates of picks are left, any will do.
         weights = jnp.where(jnp.any(nearest > 0), nearest, free.astype(nearest.dtype))
         position = draw(number, weights)
         found = position, nearest[position]

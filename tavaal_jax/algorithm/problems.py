@@ -1,8 +1,8 @@
-"""What a problem is: how its examples are augmented, its loss, its metrics, its uncertainties."""
+"""Problems, classification and segmentation: augmentation, loss, metrics, uncertainties."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import chex
 import jax
@@ -15,6 +15,7 @@ from tavaal_jax.algorithm import losses
 from tavaal_jax.algorithm.state import Example
 
 Votes = dict[str, jax.Array]
+"""Means over passes with dropout, see `Classification.vote`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Classification:
 
     @classmethod
     def of(cls, config: ConfigDict, classes: int) -> "Classification":
-        """That of a config, for `classes` classes."""
+        """Problem of `classes` classes with a config's augmentation."""
         return cls(classes, config.augmentation.pad, config.augmentation.flip)
 
     def augment(self, example: Example, key: jax.Array) -> Example:
-        """Random crop from the padded image, then a flip; a label knows no place."""
+        """Crops at random from the padded image, then flips; the label stays."""
         crop_key, flip_key = jax.random.split(key)
         image, pad = example.image, self.pad
         if pad:
@@ -48,12 +49,12 @@ class Classification:
         return example._replace(image=image)
 
     def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """Where the window begins that is seen of an image of `shape`: `-> [2]`; here all is."""
+        """Origin of the crop, `-> [2]`; here always the corner, since all of an image is seen."""
         del shape, key
         return jnp.zeros(2, jnp.int32)
 
     def window(self, image: jax.Array, crop_origin: jax.Array) -> jax.Array:
-        """What R sees of an image in training: all of it."""
+        """Crop of an image that R sees in training: all of it."""
         del crop_origin
         return image
 
@@ -62,49 +63,49 @@ class Classification:
         return losses.cross_entropy(logits, labels)
 
     def weights(self, labels: jax.Array) -> None:
-        """Of the images in a mean: all count alike."""
+        """Weights of images in a mean; None: all are equal."""
         del labels
 
     def latent_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Of a classifier on latents: `logits [B, K], labels [B] -> [B]`, nats."""
+        """Losses of a classifier on latents: `logits [B, K], labels [B] -> [B]`, nats."""
         return losses.cross_entropy(logits, labels)
 
     def latent_weights(self, labels: jax.Array) -> None:
-        """Of these in a mean: all count alike."""
+        """Weights of `latent_losses` in a mean; None: all are equal."""
         del labels
 
     def unknown(self, labels: jax.Array) -> jax.Array:
-        """What `Half.labels` are of images that nobody has labelled."""
+        """`PoolBatch.labels` of unlabelled images, of the shape of `labels`."""
         return jnp.full_like(labels, -1)
 
     def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
-        """What one example adds to the metrics' counts: `logits [K], label [] -> [2]`."""
+        """Right predictions and examples, for the metrics: `logits [K], label [] -> int32 [2]`."""
         chex.assert_rank([logits, label], [1, 0])
         return jnp.stack([jnp.argmax(logits) == label, jnp.ones((), bool)]).astype(jnp.int32)
 
     def summarise(self, counts: np.ndarray) -> np.ndarray:
-        """Sum of the counts over a test set -> value of each metric, float32 `[metrics]`."""
+        """Metrics, float32 `[metrics]`, from the sum of `counts` over a test set."""
         correct, total = counts
         return np.array([correct / total], np.float32)
 
     def by_class(self, counts: np.ndarray) -> np.ndarray | None:
-        """A figure for each class from the same sum, `[K]`; here none."""
+        """Metric of each class `[K]` from the same sum; here none."""
         del counts
         return None
 
     # Uncertainties of one image
 
     def confidence(self, logits: jax.Array) -> jax.Array:
-        """Probability of the class that T chooses: `[K] -> []`."""
+        """Highest probability: `[K] -> []`."""
         return jnp.max(jax.nn.softmax(logits))
 
     def margin(self, logits: jax.Array) -> jax.Array:
-        """The highest probability less the second highest: `[K] -> []`."""
+        """Highest probability minus the second highest: `[K] -> []`."""
         highest = lax.top_k(jax.nn.softmax(logits), 2)[0]
         return highest[0] - highest[1]
 
     def entropy(self, logits: jax.Array) -> jax.Array:
-        """Of the prediction, nats: `[K] -> []`."""
+        """Entropy of the prediction, nats: `[K] -> []`."""
         return _entropy(jax.nn.softmax(logits))
 
     def indicator(self, logits: jax.Array) -> jax.Array:
@@ -126,25 +127,25 @@ class Classification:
         return 1.0 - jnp.clip(ratio, 0, 1) * highest
 
     def error(self, logits: jax.Array) -> jax.Array:
-        """Gradient of the loss on the logits, were T's choice right: `p - onehot`, `[K] -> [K]`."""
+        """Gradient of the loss by the logits, T's choice as label: `p - onehot`, `[K] -> [K]`."""
         choice = jax.nn.one_hot(jnp.argmax(logits), len(logits), dtype=logits.dtype)
         return jax.nn.softmax(logits) - choice
 
     def vote(self, logits: jax.Array) -> Votes:
-        """What one pass with dropout says of an image, to be averaged over passes: `logits [K]`.
+        """Output of one pass with dropout, to be averaged over passes.
 
-        `-> {"probability": [K], "entropy": [], "choice": [K]}`
+        `logits [K] -> {"probability": [K], "entropy": [], "choice": [K]}`
         """
         probability = jax.nn.softmax(logits)
         choice = jax.nn.one_hot(jnp.argmax(logits), len(logits), dtype=logits.dtype)
         return {"probability": probability, "entropy": _entropy(probability), "choice": choice}
 
     def disagreement(self, measure: str, votes: Votes) -> jax.Array:
-        """Uncertainty `[]` from the mean of the votes, in nats but for `variation_ratios`.
+        """Uncertainty `[]` from the mean of the votes; all but `variation_ratios` in nats.
 
         `max_entropy` is the entropy H of the mean prediction, `bald` the mutual information of
-        prediction and weights, H less the mean entropy (Houlsby et al., arXiv:1112.5745),
-        `variation_ratios` the share of passes that do not choose the most frequent class: equations
+        prediction and weights, H minus the mean entropy (Houlsby et al., arXiv:1112.5745),
+        `variation_ratios` the share of passes that do not predict the most frequent class: eqs.
         (6) to (9) of "Deep Bayesian active learning with image data" (Gal et al., ICML 2017).
         """
         if measure == "variation_ratios":
@@ -155,28 +156,28 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """A class per pixel; metrics: mean intersection over union, and the share of right pixels.
+    """A class per pixel; metrics: mean intersection over union and pixel accuracy.
 
-    Both are those of the whole test set, as Cityscapes defines them; pixels without a label count
-    nowhere. An uncertainty is the mean over all pixels of an image, since nobody knows which of
-    them will have a label.
+    Both are taken over the whole test set, as Cityscapes defines them, without the pixels that have
+    no label. An uncertainty is the mean over all pixels of an image: which of them will be labelled
+    is unknown.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
     classes: int
     """K"""
     crop: int = 0
-    """Side of the window that T is trained on; 0: the whole image."""
+    """Side of the random crops that T is trained on; 0: the whole image."""
     flip: bool = False
     """Horizontally, half of the time."""
 
     @classmethod
     def of(cls, config: ConfigDict, classes: int) -> "Segmentation":
-        """That of a config, for `classes` classes."""
+        """Problem of `classes` classes with a config's augmentation."""
         return cls(classes, config.augmentation.crop, config.augmentation.flip)
 
     def augment(self, example: Example, key: jax.Array) -> Example:
-        """The same random window of image and map, both flipped or neither."""
+        """Crops image and map alike at random, then flips both or neither."""
         crop_key, flip_key = jax.random.split(key)
         image, label = example
         crop_origin = self.crop_origin(image.shape, crop_key)
@@ -190,16 +191,16 @@ class Segmentation:
         return Example(image, label)
 
     def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """Where the window begins that is seen of an image of `shape`: `-> [2]`."""
+        """Origin of a random crop of an image of `shape`: `-> [2]`."""
         most = jnp.array([max(0, side - (self.crop or side)) for side in shape[:2]])
         return jax.random.randint(key, (2,), 0, most + 1)
 
     def window(self, image: jax.Array, crop_origin: jax.Array) -> jax.Array:
-        """What R sees of an image in training: `[H, W, C], [2] -> [crop, crop, C]`."""
+        """Crop of an image that R sees in training: `[H, W, C], [2] -> [crop, crop, C]`."""
         return self._window(image, crop_origin, 0)
 
     def _window(self, array: jax.Array, crop_origin: jax.Array, fill: int) -> jax.Array:
-        """Filled up below and to the right where the image is smaller; a window stays as it is."""
+        """Crop, padded below and to the right where the image is smaller; a crop stays as it is."""
         size = (self.crop, self.crop)
         if not self.crop or array.shape[:2] == size:
             return array
@@ -209,32 +210,32 @@ class Segmentation:
         return lax.dynamic_slice(array, (*crop_origin, *(0,) * rest), (*size, *array.shape[2:]))
 
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """`l_i`: `logits [B, H, W, K], maps [B, H, W] -> [B]`, nats; 0 where no pixel has one."""
+        """`l_i`: `logits [B, H, W, K], maps [B, H, W] -> [B]`, nats; 0 without labelled pixels."""
         return losses.pixel_cross_entropy(logits, labels)
 
     def weights(self, labels: jax.Array) -> jax.Array:
-        """1 for an image with a labelled pixel, else 0: its loss is not known, `-> [B]`."""
+        """Weights of images in a mean: 1 with a labelled pixel, else 0, `-> [B]`."""
         return jnp.any(labels != losses.IGNORED, (1, 2)).astype(jnp.float32)
 
     def latent_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Of a classifier on latents, which tells the classes' shares of an image (ours).
+        """Losses of a classifier on latents that predicts the classes' shares of an image (ours).
 
         `logits [B, K], pixels per class [B, K] -> [B]`, nats
         """
         return losses.share_cross_entropy(logits, labels.astype(logits.dtype))
 
     def latent_weights(self, labels: jax.Array) -> jax.Array:
-        """Of these in a mean, as `weights`: `pixels per class [B, K] -> [B]`."""
+        """Weights of `latent_losses` in a mean, as `weights`: `pixels per class [B, K] -> [B]`."""
         return jnp.any(labels > 0, -1).astype(jnp.float32)
 
     def unknown(self, labels: jax.Array) -> jax.Array:
-        """What `Half.labels` are of images that nobody has labelled."""
+        """`PoolBatch.labels` of unlabelled images, of the shape of `labels`."""
         return jnp.zeros_like(labels)
 
     def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Pixels by class (rows) and prediction: `logits [H, W, K], map [H, W] -> int32 [K, K]`.
 
-        As products of indicators, block by block: sums stay exact in float32, memory small.
+        Products of indicators, block by block, keep sums exact in float32 and memory small.
         """
         chex.assert_rank([logits, label], [3, 2])
         predicted = jnp.argmax(logits, -1).ravel()
@@ -251,9 +252,9 @@ class Segmentation:
         return lax.scan(add, jnp.zeros((self.classes, self.classes), jnp.int32), blocks)[0]
 
     def summarise(self, counts: np.ndarray) -> np.ndarray:
-        """Sum of the counts over a test set -> value of each metric, float32 `[metrics]`.
+        """Metrics, float32 `[metrics]`, from the sum of `counts` over a test set.
 
-        A class that is neither there nor predicted has no part in the mean; 0 where there is none.
+        A class that is neither present nor predicted is left out of the mean; 0 if all are.
         """
         by_class, total = self.by_class(counts), counts.sum()
         known = by_class[np.isfinite(by_class)]
@@ -261,46 +262,48 @@ class Segmentation:
         return np.array([known.mean() if len(known) else 0.0, accuracy], np.float32)
 
     def by_class(self, counts: np.ndarray) -> np.ndarray:
-        """Intersection over union of each class, float64 `[K]`; nan where it is nowhere."""
+        """Intersection over union of each class, float64 `[K]`; nan if absent."""
         both = np.diagonal(counts)
         union = counts.sum(0) + counts.sum(1) - both
         return np.where(union > 0, both / np.maximum(union, 1), np.nan)
 
     # Uncertainties of one image
 
-    def _of_pixels(self, function: Callable[..., Any], logits: jax.Array) -> Any:
-        """Mean of a classification's figure over all pixels: `logits [H, W, K]`."""
-        of_each = jax.vmap(function)(logits.reshape(-1, logits.shape[-1]))
-        return jax.tree.map(lambda x: jnp.mean(x, 0), of_each)
+    def _pixel_mean(
+        self, function: Callable[[Classification, jax.Array], jax.Array], logits: jax.Array
+    ) -> jax.Array:
+        """Mean over all pixels of a method of `Classification`: `logits [H, W, K]`."""
+        pixels = logits.reshape(-1, logits.shape[-1])
+        return jnp.mean(jax.vmap(lambda x: function(Classification(self.classes), x))(pixels), 0)
 
     def confidence(self, logits: jax.Array) -> jax.Array:
-        """See `Classification`: `[H, W, K] -> []`."""
-        return jnp.asarray(self._of_pixels(Classification(self.classes).confidence, logits))
+        """Mean confidence: `[H, W, K] -> []`."""
+        return self._pixel_mean(Classification.confidence, logits)
 
     def margin(self, logits: jax.Array) -> jax.Array:
-        """See `Classification`: `[H, W, K] -> []`."""
-        return jnp.asarray(self._of_pixels(Classification(self.classes).margin, logits))
+        """Mean margin: `[H, W, K] -> []`."""
+        return self._pixel_mean(Classification.margin, logits)
 
     def entropy(self, logits: jax.Array) -> jax.Array:
-        """See `Classification`: `[H, W, K] -> []`."""
-        return jnp.asarray(self._of_pixels(Classification(self.classes).entropy, logits))
+        """Mean entropy, nats: `[H, W, K] -> []`."""
+        return self._pixel_mean(Classification.entropy, logits)
 
     def indicator(self, logits: jax.Array) -> jax.Array:
-        """See `Classification`: `[H, W, K] -> []`."""
-        return jnp.asarray(self._of_pixels(Classification(self.classes).indicator, logits))
+        """Mean of SRAAL's indicator: `[H, W, K] -> []`."""
+        return self._pixel_mean(Classification.indicator, logits)
 
     def error(self, logits: jax.Array) -> jax.Array:
-        """The mean over pixels, as if all had the pooled features (ours): `[H, W, K] -> [K]`."""
-        return jnp.asarray(self._of_pixels(Classification(self.classes).error, logits))
+        """Mean error, as if all pixels had the pooled features (ours): `[H, W, K] -> [K]`."""
+        return self._pixel_mean(Classification.error, logits)
 
     def vote(self, logits: jax.Array) -> Votes:
-        """What one pass with dropout says of each pixel, to be averaged over passes."""
+        """Output of one pass with dropout for each pixel: `[H, W, K] -> arrays [H, W, ...]`."""
         return jax.vmap(jax.vmap(Classification(self.classes).vote))(logits)
 
     def disagreement(self, measure: str, votes: Votes) -> jax.Array:
         """Mean over pixels of `Classification.disagreement`: `-> []`."""
-        of_one = lambda votes: Classification(self.classes).disagreement(measure, votes)
-        return jnp.mean(jax.vmap(jax.vmap(of_one))(votes))
+        of_pixel = lambda votes: Classification(self.classes).disagreement(measure, votes)
+        return jnp.mean(jax.vmap(jax.vmap(of_pixel))(votes))
 
 
 Problem = Classification | Segmentation
@@ -308,12 +311,8 @@ _BLOCK = 2**16  # pixels whose indicators are in memory together
 
 
 def of(config: ConfigDict, classes: int, has_maps: bool) -> Problem:
-    """The problem of a config for a data set whose labels are maps or not."""
+    """Problem of a config, for a data set whose labels are maps or not."""
     return (Segmentation if has_maps else Classification).of(config, classes)
-
-
-MEASURES = ("max_entropy", "bald", "variation_ratios")
-"""Names of `Classification.disagreement`."""
 
 
 def _entropy(probability: jax.Array) -> jax.Array:

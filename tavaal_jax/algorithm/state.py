@@ -1,26 +1,37 @@
 """Everything that changes during a trial, what a step is given, and how random keys are derived."""
 
 import enum
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from flax import struct
 from jax.typing import ArrayLike
 
 Array = Any
 """jax.Array in a program, np.ndarray outside."""
 Params = dict[str, Any]
+"""Weights or BatchNorm statistics of a network, as Flax nests them."""
+ArrayTree = jax.Array | np.ndarray | tuple["ArrayTree", ...] | Mapping[str, "ArrayTree"] | None
+Condition = ArrayTree
+"""What the decoder and D are given beside an image, arrays `[B, ...]`; None: nothing.
+
+TA-VAAL's is `adversary.Rank`, SRAAL's the uncertainties `[B]`.
+"""
+AdversaryVariables = Any
+"""All that an adversary learns, a tree of arrays; `AdversaryState` for the shipped ones."""
 
 
 class LearnerState(struct.PyTreeNode):
     """Task learner T and Ranker R."""
 
     params: Params
-    """Of `learner`, and of `ranker` where the method has one."""
+    """Weights of T under `learner`, and of R under `ranker` where the method has one."""
     stats: Params
     """T's BatchNorm running statistics; empty for a learner without BatchNorm."""
-    optimiser: Any
+    optimiser: optax.OptState
 
 
 class AdversaryState(struct.PyTreeNode):
@@ -28,9 +39,9 @@ class AdversaryState(struct.PyTreeNode):
 
     vae_params: Params
     vae_stats: Params
-    vae_optimiser: Any
+    vae_optimiser: optax.OptState
     discriminator_params: Params
-    discriminator_optimiser: Any
+    discriminator_optimiser: optax.OptState
 
 
 class LoopState(struct.PyTreeNode):
@@ -43,7 +54,7 @@ class LoopState(struct.PyTreeNode):
     step: int
     """Finished steps of this stage."""
     labels: np.ndarray
-    """int32 `[N]`: class that an oracle has named, 0 where it has given a map; -1 for no answer."""
+    """int32 `[N]`: class from the oracle, 0 where its label is a map; -1: not labelled."""
     labelled_in: np.ndarray
     """int32 `[N]`: cycle from which on an image is in L, -1 while it is not."""
     picked_in: np.ndarray
@@ -56,10 +67,10 @@ class LoopState(struct.PyTreeNode):
     """float32 `[cycles, metrics]`: value of each metric on the test set; NaN until evaluated."""
     counts: np.ndarray
     """int32 `[cycles]`: size of L at each evaluation; -1 until evaluated."""
-    learner: Any
-    """LearnerState; None before the first weights are drawn."""
-    adversary: Any
-    """State of the method's adversary; None for a method without one."""
+    learner: LearnerState | None
+    """T and R; None before the first weights are drawn."""
+    adversary: AdversaryVariables
+    """The adversary's; None for a method without one."""
 
     @property
     def labelled(self) -> np.ndarray:
@@ -92,14 +103,14 @@ class PoolBatch(NamedTuple):
 
     images: jax.Array
     """`[B, ...]`, normalised, not augmented."""
-    condition: Any
-    """What the adversary is told of each image, arrays `[B, ...]`; None: nothing."""
+    condition: Condition
+    """Arrays `[B, ...]`; None for an adversary without a condition."""
     keys: jax.Array
     """A key per example `[B]`, for the latents' noise."""
     labels: jax.Array | None = None
-    """`[B]`, -1 where nobody has said: everywhere in U; of maps the pixels per class `[B, K]`."""
+    """`[B]`, -1 where not labelled: everywhere in U; for maps, pixels per class `[B, K]`."""
     weights: jax.Array | None = None
-    """Of what `labels` say, in a mean: `[B]`, of mean 1 over all devices; None: all are alike."""
+    """Weights of `labels` in a mean, `[B]`, their mean 1 over all devices; None: equal."""
 
 
 class Schedule(NamedTuple):
@@ -108,7 +119,7 @@ class Schedule(NamedTuple):
     step: Array
     """int32: number of the step in its stage."""
     learning_rate: Array
-    """Of T and R."""
+    """T's and R's."""
     ranker_active: Array
     """bool: False once the Ranker is frozen or cut off from T."""
     first_epoch: Array
@@ -116,7 +127,7 @@ class Schedule(NamedTuple):
 
 
 class Stream(enum.IntEnum):
-    """What a key is for; the first number folded into a trial's key. Append, never renumber."""
+    """Purpose of a key, the first number folded into a trial's key. Append, never renumber."""
 
     INITIAL = 0
     SUBSET = 1
@@ -138,12 +149,12 @@ class Stream(enum.IntEnum):
 
 
 def derive(key: jax.Array, *numbers: ArrayLike) -> jax.Array:
-    """The key of a place in the run: `numbers` (trial, stream, cycle, ...) folded in one by one."""
+    """Folds `numbers` (trial, stream, cycle, ...) into `key` one by one."""
     for number in numbers:
         key = jax.random.fold_in(key, number)
     return key
 
 
 def example_keys(key: jax.Array, positions: Array) -> jax.Array:
-    """A key per example from its position in the whole batch, whatever the devices: `[B]`."""
+    """Keys per example `[B]` from positions `[B]` in the whole batch, whatever the devices."""
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)

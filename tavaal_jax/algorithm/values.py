@@ -1,4 +1,4 @@
-"""What is computed of one image to pick by: `(view, key) -> [] or a tree of arrays`.
+"""Values, what a method computes from one image to pick by: `(view, key) -> [] or tree of arrays`.
 
 A value is written for one image and vmapped over the pool. Everything is in evaluation mode, so a
 value never depends on which images share its batch.
@@ -7,70 +7,66 @@ value never depends on which images share its batch.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tavaal_jax.algorithm.adversary import Adversary
+from tavaal_jax.algorithm.adversary_like import AdversaryLike
 from tavaal_jax.algorithm.learner import Learner, LearnerOutput, MissingComponent
-from tavaal_jax.algorithm.problems import Problem
-from tavaal_jax.algorithm.state import LearnerState
+from tavaal_jax.algorithm.problems import Problem, Votes
+from tavaal_jax.algorithm.state import AdversaryVariables, ArrayTree, Condition, LearnerState
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """All that a method may know of one image: what is not asked for is not computed."""
+    """One image and the networks, all that a value may use; computed when it is asked for."""
 
     image: jax.Array
     """Normalised, `[H, W, C]`, or features `[F]`."""
     learner: Learner
     learner_state: LearnerState
-    adversary: Adversary | None = None
-    adversary_state: Any = None
+    adversary: AdversaryLike | None = None
+    adversary_state: AdversaryVariables = None
     predicted: jax.Array | None = None
     """R(x) `[]`; None for a method without a Ranker."""
-    condition: Any = None
-    """What the adversary is told of the image, arrays `[...]`."""
+    condition: Condition = None
+    """The adversary's, arrays `[...]` without a batch."""
     passes: int = 1
-    """Of Monte-Carlo dropout."""
+    """Number of passes of Monte-Carlo dropout."""
     measure: str = "max_entropy"
-    """Its uncertainty."""
+    """Uncertainty of Monte-Carlo dropout, see `Classification.disagreement`."""
     thumbnail: jax.Array | None = None
-    """Normalised, what the VAE sees of a larger image, `[S, S, C]`."""
+    """The VAE's input where the image is larger, normalised, `[S, S, C]`."""
 
     @property
     def problem(self) -> Problem:
-        """What T is trained for."""
+        """Problem that T solves, with its uncertainties."""
         return self.learner.problem
 
     @functools.cached_property
-    def _said(self) -> LearnerOutput:
+    def _output(self) -> LearnerOutput:
         return self.learner.infer(self.learner_state, self.image[None])
 
     @property
     def logits(self) -> jax.Array:
-        """T's `[K]`, or of pixels `[H, W, K]`."""
-        return self._said.logits[0]
+        """T's logits `[K]`, or per pixel `[H, W, K]`."""
+        return self._output.logits[0]
 
     @property
     def embedding(self) -> jax.Array:
         """T's penultimate features `[E]`."""
-        return self._said.embedding[0]
-
-    def dropped(self, key: jax.Array) -> jax.Array:
-        """T's logits `[K]`, or of pixels `[H, W, K]`, with units dropped by `key`."""
-        return self.dropout_logits()(key)
+        return self._output.embedding[0]
 
     def dropout_logits(self) -> Callable[[jax.Array], jax.Array]:
-        """The same for many keys: what does not depend on them is done once."""
+        """Makes `key -> logits` of T with dropout; layers before the first dropout run once."""
         drop = self.learner.dropout_logits(self.learner_state, self.image[None])
         return lambda key: drop(key[None])[0]
 
     @functools.cached_property
     def score(self) -> jax.Array:
-        """The adversary's, equation (7): `[]`."""
+        """The adversary's score, equation (7): `[]`."""
         if self.adversary is None:
             raise MissingComponent("this method has no adversary: give it one, or another value")
         condition = jax.tree.map(lambda x: x[None], self.condition)
@@ -78,26 +74,36 @@ class View:
         return self.adversary.score(self.adversary_state, image[None], condition)[0]
 
 
+class Value(Protocol):
+    """Computes from one image what a method picks by: `-> []` or a tree of arrays.
+
+    Must be traceable by `jax.vmap`; `key` is the image's own.
+    """
+
+    def __call__(self, view: View, key: jax.Array, /) -> ArrayTree:
+        """Value of one image."""
+
+
 def uniform(view: View | None, key: jax.Array) -> jax.Array:
-    """Uniform in [0, 1): picking the smallest is drawing without replacement."""
+    """Uniform number in [0, 1): picking the smallest is drawing without replacement."""
     del view
     return jax.random.uniform(key)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def uniform_pool(key: jax.Array, size: int) -> jax.Array:
-    """What `uniform` gives for every image of a pool: `[N]`."""
+    """Values of `uniform` for every image of a pool: `[N]`."""
     return jax.vmap(lambda i: uniform(None, jax.random.fold_in(key, i)))(jnp.arange(size))
 
 
 def discriminator(view: View, key: jax.Array) -> jax.Array:
-    """Equation (7): the logit of D(r, mu); the smallest looks least labelled."""
+    """Logit of D(r, mu), equation (7); the smallest is the least like L."""
     del key
     return view.score
 
 
 def predicted_loss(view: View, key: jax.Array) -> jax.Array:
-    """R(x), the loss that the Ranker predicts."""
+    """Loss R(x) that the Ranker predicts."""
     del key
     if view.predicted is None:
         raise MissingComponent("R(x) needs a Ranker: give the method a ranking_loss")
@@ -111,7 +117,7 @@ def embedding(view: View, key: jax.Array) -> jax.Array:
 
 
 def least_confidence(view: View, key: jax.Array) -> jax.Array:
-    """1 less the probability of the chosen class (Lewis and Gale, SIGIR 1994)."""
+    """1 minus the highest probability (Lewis and Gale, SIGIR 1994)."""
     del key
     return 1.0 - view.problem.confidence(view.logits)
 
@@ -123,34 +129,33 @@ def margin(view: View, key: jax.Array) -> jax.Array:
 
 
 def entropy(view: View, key: jax.Array) -> jax.Array:
-    """Of the prediction, nats (Shannon 1948; Settles, "Active learning literature survey")."""
+    """Entropy of the prediction, nats (Settles, "Active learning literature survey", 2009)."""
     del key
     return view.problem.entropy(view.logits)
 
 
 def gradient_embedding(view: View, key: jax.Array) -> dict[str, jax.Array]:
-    """The two factors of BADGE's gradient embedding: `{"error": [K], "embedding": [E]}`.
+    """Factors of BADGE's gradient embedding: `{"error": [K], "embedding": [E]}`.
 
-    The gradient of T's last layer, were its choice right, is their outer product `[K, E]` ("Deep
-    batch active learning by diverse, uncertain gradient lower bounds", Ash et al., ICLR 2020),
-    which is never formed.
+    The gradient of T's last layer, with T's prediction as the label, is their outer product `[K,
+    E]` ("Deep batch active learning by diverse, uncertain gradient lower bounds", Ash et al., ICLR
+    2020), which is never formed.
     """
     del key
     return {"error": view.problem.error(view.logits), "embedding": view.embedding}
 
 
 def mc_dropout(view: View, key: jax.Array) -> jax.Array:
-    """Disagreement of passes with other units dropped ("Deep Bayesian active learning", Gal 2017).
+    """Disagreement of passes with dropout ("Deep Bayesian active learning", Gal et al., ICML 2017).
 
     The passes are scanned: memory does not grow with their number.
     """
-
     drop = view.dropout_logits()
 
-    def vote(number: jax.Array) -> dict[str, jax.Array]:
+    def vote(number: jax.Array) -> Votes:
         return view.problem.vote(drop(jax.random.fold_in(key, number)))
 
-    def add(votes: Any, number: jax.Array) -> tuple[Any, None]:
+    def add(votes: Votes, number: jax.Array) -> tuple[Votes, None]:
         return jax.tree.map(jnp.add, votes, vote(number)), None
 
     numbers = jnp.arange(view.passes)

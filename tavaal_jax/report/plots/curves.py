@@ -54,7 +54,7 @@ def measured(points: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
 def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> bool:
     """Figure 6: what TA-VAAL is made of, as differences to the baseline; False: there are none."""
     curves = statistics.curves(rows, rows[0]["metric"])
-    chosen = {name: curve for name, curve in _differences(curves).items() if name in methods.PARTS}
+    chosen = {name: curve for name, curve in _differences(curves).items() if name in methods.ABLATION}
     if not chosen:
         return False
     figure, panels = _panels(len(chosen))
