@@ -1,7 +1,7 @@
-"""What the benchmarks share: our programs on CIFAR-shaped data, the peer's process, fair timing.
+"""Shared by the benchmarks: our programs on CIFAR-shaped data, the peer's process, fair timing.
 
-Ours and the peers take turns, one turn each per round. A turn begins with a run that is not timed,
-so that neither side pays for what the other did to caches and free memory. What is reported is the
+Ours and the peers take turns, one turn each per round. A turn begins with an untimed run, so that
+neither side pays for what the other left in caches and free memory. The reported ratio is the
 median over the rounds of the peer's time divided by ours. The machine's matrix-product peak is
 measured in the same run.
 """
@@ -28,7 +28,8 @@ from tavaal_jax.algorithm.state import Example
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import allocator, devices
-from tavaal_jax.engine.programs import Candidate, Inference
+from tavaal_jax.engine.programs import Inference, PoolExample
+from tavaal_jax.engine.steps import Networks
 from tavaal_jax.study import setup
 
 FOLDER = pathlib.Path(__file__).parent
@@ -191,20 +192,20 @@ class Programs:
         condition = Rank(ranks, ranks) if stage == "adversary" else None
         # The second epoch: in the first, the joint stage needs no ranks.
         schedule = optim.schedule(self.config, half // size, rows, half // size)
-        both = (self.learner, self.adversary)
-        state = {"task": self.learner, "adversary": self.adversary, "joint": both}[stage]
+        state = Networks(
+            None if stage == "adversary" else self.learner,
+            None if stage == "task" else self.adversary,
+        )
         data = (self.train_set, condition)
         program = self.setup.programs.train[stage]
         state, metrics, _ = program(state, data, self.key, schedule, plan, steps)
-        if stage == "joint":
-            self.learner, self.adversary = state
-        elif stage == "task":
-            self.learner = state
-        else:
-            self.adversary = state
+        if stage != "adversary":
+            self.learner = state.learner
+        if stage != "task":
+            self.adversary = state.adversary
         return metrics
 
-    def _inspect(self, indices):
+    def _infer(self, indices):
         """What a cycle keeps of T and R, `[N]`; nothing where the method needs nothing."""
         if not self.setup.programs.needs_inference:
             return Inference(None, None)
@@ -222,8 +223,8 @@ class Programs:
     def scores(self, indices) -> np.ndarray:
         """Values of some images, as a cycle gets them for picking: of `tavaal` D's logits."""
         indices = np.asarray(indices)
-        candidates = Candidate(
-            self.train_set.images, self.numbers, self._inspect(indices), self.train_set.thumbnails
+        candidates = PoolExample(
+            self.train_set.images, self.numbers, self._infer(indices), self.train_set.thumbnails
         )
         variables = (self.learner, self.adversary, self.train_set.normalise, self.key)
         parts = self.setup.programs.values(variables, candidates, indices)

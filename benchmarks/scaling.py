@@ -3,15 +3,15 @@
     python benchmarks/scaling.py [--images=10000,100000,1000000] [--embeddings=10000,...,1000000]
         [--devices=1,2,4] [--processes=1,2] [--picks=1000] [--folder=...] [--slow=0] [--json]
 
-Each line is a process of its own (or several), so that its peak of memory is its own: `RssAnon`,
-which does not count what is mapped from a disk, sampled every 10 ms from the start of the
-measured stage. Scoring is the whole stage `select` of TA-VAAL (T, R, VAE, D and the choice) on
-32x32 colour images with tiny networks, so that reading is as large a part as it can be. K-center
-picks from random embeddings of 64 numbers, 100 centers at the start; a digest says whether the
-picks are the same. What is compiled is compiled before.
+Each measurement has one process of its own (or several), so that peaks of memory are separate.
+Memory is `RssAnon`, which does not count what is mapped from a disk, sampled every 10 ms from the
+start of the measured stage. Scoring is the whole stage `select` of TA-VAAL (T, R, VAE, D and the
+choice) on 32x32 colour images with tiny networks, so that reading has the largest possible share.
+K-center picks from random embeddings of 64 numbers, with 100 initial centers; a digest shows
+whether the picks are the same. Programs are compiled before.
 
-`--slow=20` delays every image that is read in training by 20 ms and tells which part of a stage
-with ResNet-18, 16 images to a step, was spent waiting for the two threads that read ahead.
+`--slow=20` delays every image that is read in training by 20 ms and prints the share of a stage
+with ResNet-18, 16 images per step, that was spent waiting for the two read-ahead threads.
 """
 
 import hashlib
@@ -188,7 +188,7 @@ def select(prepared, key, some=None):
     first = Cycle(prepared, key, state, lambda stage: 1)
     if some is not None:
         vars(first)["subset"] = some
-    steps = first.run("select", state)
+    steps = stages.run(first, "select", state)
     while True:
         try:
             next(steps)
