@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.3.0"
 
 if TYPE_CHECKING:
+    from tavaal_jax import models
     from tavaal_jax.algorithm import adversary, losses, picks, values
     from tavaal_jax.algorithm.methods import METHODS, Method
     from tavaal_jax.config import default as default_config
     from tavaal_jax.config_file import load as load_config
     from tavaal_jax.data import Dataset
     from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
+    from tavaal_jax.models import NETWORKS, Network, TaskNetwork, TaskOutput
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
     from tavaal_jax.run import run_study
-    from tavaal_jax.study.estimator import Learner, modal_strategy
+    from tavaal_jax.study.estimator import Learner
     from tavaal_jax.study.model import Model, load_model
+    from tavaal_jax.study.networks import check_network
     from tavaal_jax.study.query import Query, query
 
 _PLACES = {
@@ -33,6 +36,12 @@ _PLACES = {
     "losses": "algorithm.losses",
     "picks": "algorithm.picks",
     "values": "algorithm.values",
+    "models": "models",
+    "NETWORKS": "models:NETWORKS",
+    "Network": "models:Network",
+    "TaskNetwork": "models:TaskNetwork",
+    "TaskOutput": "models:TaskOutput",
+    "check_network": "study.networks:check_network",
     "default_config": "config:default",
     "load_config": "config_file:load",
     "Dataset": "data:Dataset",
@@ -40,7 +49,6 @@ _PLACES = {
     "UserError": "errors:UserError",
     "WaitingForLabels": "errors:WaitingForLabels",
     "Learner": "study.estimator:Learner",
-    "modal_strategy": "study.estimator:modal_strategy",
     "Event": "report.progress:Event",
     "StudyResult": "report.result:StudyResult",
     "Query": "study.query:Query",
@@ -50,9 +58,10 @@ _PLACES = {
     "load_model": "study.model:load_model",
 }
 __all__ = [
-    "METHODS", "Dataset", "Event", "Interrupted", "Learner", "Method", "Model", "Query",
-    "StudyResult", "UserError", "WaitingForLabels", "adversary", "default_config", "load_config",
-    "load_model", "losses", "modal_strategy", "picks", "query", "run_study", "values",
+    "METHODS", "NETWORKS", "Dataset", "Event", "Interrupted", "Learner", "Method", "Model",
+    "Network", "Query", "StudyResult", "TaskNetwork", "TaskOutput", "UserError", "WaitingForLabels",
+    "adversary", "check_network", "default_config", "load_config", "load_model", "losses", "models",
+    "picks", "query", "run_study", "values",
 ]  # fmt: skip
 
 

@@ -143,8 +143,7 @@ KEYS: dict[str, Key] = {
     "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
         at_least(0), True),
     "task.network": Key(
-        "resnet", 'or "drn", for label maps, or "mlp", for feature vectors',
-        one_of("resnet", "drn", "mlp"),
+        "resnet", 'a name in NETWORKS: or "drn", for label maps, or "mlp", for feature vectors'
     ),
     "task.stem": Key(
         "cifar", 'of resnet; or "imagenet": stride 2 and a max-pool', one_of("cifar", "imagenet")

@@ -53,7 +53,8 @@ def test_logits_have_the_images_size_whatever_the_strides(strides, height, width
 def test_the_config_builds_it():
     config = scenes.get_config()
     config.task.update(widths=(8, 8, 16, 16, 32, 32, 32, 32), strides=(1, 2, 2, 1))
-    variables, output = abstract(models.build_learner(config, 11), jnp.zeros((1, 48, 96, 3)))
+    network = models.build_learner(config, 11, (48, 96, 3))
+    variables, output = abstract(network, jnp.zeros((1, 48, 96, 3)))
     assert count(variables["params"]) == 62_739
     assert output.features.shape == (1, 12, 24, 32)
 

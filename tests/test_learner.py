@@ -25,7 +25,7 @@ def built(ranked, after="freeze"):
     config = moons.get_config()
     config.ranker.update(when_inactive=after, loss_weight=0.5)
     return Learner(
-        models.build_learner(config, 2),
+        models.build_learner(config, 2, (2,)),
         models.build_ranker(config) if ranked else None,
         losses.ranking if ranked else None,
         Classification(2),
@@ -41,7 +41,7 @@ def on_images():
     config.mc_dropout.place = "stages"
     config.ranker.when_inactive = "freeze"
     return Learner(
-        models.build_learner(config, 10), models.build_ranker(config), losses.margin,
+        models.build_learner(config, 10, (8, 8, 1)), models.build_ranker(config), losses.margin,
         Classification(10), learners.Settings.of(config),
     )  # fmt: skip
 

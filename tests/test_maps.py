@@ -46,10 +46,10 @@ class Pixels(nn.Module):
 @pytest.fixture
 def quick(monkeypatch):
     """The network in the place of the DRN."""
-    build = lambda config, classes, axis_name=None: Pixels(
+    build = lambda config, classes, shape, axis_name: Pixels(
         classes, axis_name, models.Dropout("head", config.mc_dropout.rate)
     )
-    monkeypatch.setattr(models, "build_learner", build)
+    monkeypatch.setitem(models.NETWORKS, "drn", models.Network(build, maps=True))
 
 
 @pytest.fixture(scope="module")

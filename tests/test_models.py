@@ -24,7 +24,7 @@ def abstract(module, *arguments, **flags):
 
 
 def test_resnet_18_is_the_usual_one_for_cifar():
-    learner = models.build_learner(cifar10.get_config(), 10)
+    learner = models.build_learner(cifar10.get_config(), 10, (32, 32, 3))
     images = jnp.zeros((2, 32, 32, 3))
     variables = abstract(learner, images, train=False)
     assert count(variables["params"]) == 11_173_962
@@ -43,7 +43,8 @@ def test_resnet_18_is_the_usual_one_for_cifar():
 def test_resnet_18_with_the_stem_for_imagenet(classes, size):
     config = cifar10.get_config()
     config.task.stem = "imagenet"
-    learner, images = models.build_learner(config, classes), jnp.zeros((2, 224, 224, 3))
+    learner = models.build_learner(config, classes, (224, 224, 3))
+    images = jnp.zeros((2, 224, 224, 3))
     variables = abstract(learner, images, train=False)
     assert count(variables["params"]) == size
     output = jax.eval_shape(lambda v: learner.apply(v, images, train=False), variables)
@@ -67,7 +68,7 @@ def test_max_pool_equals_lax(size, rng):
 
 
 def test_mlp_taps_its_middle_layer():
-    learner = models.build_learner(moons.get_config(), 2)
+    learner = models.build_learner(moons.get_config(), 2, (2,))
     variables = learner.init(jax.random.key(0), jnp.ones((3, 2)), train=False)
     assert len(variables["params"]) == 3
     output = learner.apply(variables, jnp.ones((3, 2)), train=False)
@@ -82,7 +83,7 @@ def test_the_head_alone_makes_the_logits_of_the_features(config, place, rng):
     shape = {moons: (3, 2), smoke: (3, 8, 8, 1), scenes: (3, 21, 30, 3)}[config]
     config = config.get_config()
     config.mc_dropout.place = place
-    network = models.build_learner(config, 4)
+    network = models.build_learner(config, 4, shape[1:])
     images = jnp.asarray(rng.normal(size=shape).astype(np.float32))
     first, second = jax.random.split(jax.random.key(1), (2, 3))
 
@@ -214,7 +215,7 @@ def test_the_vae_starts_as_the_released_code():
 def test_bfloat16_networks_keep_float32_parameters_and_outputs():
     config = digits.get_config()
     config.dtype = "bfloat16"
-    learner = models.build_learner(config, 10)
+    learner = models.build_learner(config, 10, (8, 8, 1))
     images = jnp.ones((2, 8, 8, 1))
     with jax.numpy_dtype_promotion("standard"):  # Flax's BatchNorm mixes both types.
         variables = learner.init(jax.random.key(0), images, train=False)

@@ -1,31 +1,29 @@
-"""What a method is made of."""
+"""The parts of a method, built from a config."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from tavaal_jax import models
 from tavaal_jax.algorithm import learner as learners
-from tavaal_jax.algorithm.adversary import Adversary
+from tavaal_jax.algorithm.adversary_like import AdversaryLike
 from tavaal_jax.algorithm.learner import Learner
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import LearnerState
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
-from tavaal_jax.models import pretrained, weights
-from tavaal_jax.models.drn import DRN
+from tavaal_jax.models import networks, weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """What a method is made of, built for images of one shape."""
+    """The parts of a method, built for images of one shape."""
 
     method: Method
     learner: Learner
-    adversary: Adversary | None
+    adversary: AdversaryLike | None
     passes: int
     measure: str
 
@@ -33,18 +31,19 @@ class Components:
 def load_pretrained(
     components: Components, config: ConfigDict
 ) -> Callable[[LearnerState], LearnerState]:
-    """What puts T's body from the file that a config names into fresh weights; the head stays.
+    """A function that puts the weights of `task.pretrained` into a fresh T, except for its head.
 
-    Raises UserError where the file cannot be read.
+    It raises UserError for a file that does not fit; one that cannot be read raises it here.
     """
-    if not config.task.pretrained:
+    published = networks.find(config.task.network).published
+    if not config.task.pretrained or published is None:
         return lambda state: state
     tensors, network = weights.read(config.task.pretrained), components.learner.network
-    fill: Any = pretrained.drn if isinstance(network, DRN) else pretrained.resnet
 
     def filled(state: LearnerState) -> LearnerState:
         try:
-            params, stats = fill(tensors, network, state.params["learner"], state.stats)
+            learner = state.params["learner"]
+            params, stats = published.load(tensors, network, learner, state.stats)
         except ValueError as error:
             raise UserError(f"task.pretrained is {config.task.pretrained}: {error}") from error
         return state.replace(params={**state.params, "learner": params}, stats=stats)
@@ -55,9 +54,9 @@ def load_pretrained(
 def build(
     config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem
 ) -> Components:
-    """T and R, and the adversary, of a method for a problem with images of `shape`."""
+    """Build T and R, and the adversary, of a method for a problem with images of `shape`."""
     learner = Learner(
-        models.build_learner(config, problem.classes, devices.AXIS),
+        models.build_learner(config, problem.classes, shape, devices.AXIS),
         None if method.ranking_loss is None else models.build_ranker(config),
         method.ranking_loss,
         problem,

@@ -1,4 +1,4 @@
-"""Networks (Flax linen) and the one place that builds them from a config."""
+"""Networks (Flax linen), and how they are built from a config."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -6,31 +6,21 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.models.drn import DRN
 from tavaal_jax.models.heads import Discriminator, LatentClassifier, Ranker
-from tavaal_jax.models.layers import Dropout, TaskOutput
+from tavaal_jax.models.layers import Dropout, TaskOutput, dropout
 from tavaal_jax.models.mlp import MLP
+from tavaal_jax.models.networks import NETWORKS, Network, Published, TaskNetwork, build_learner
 from tavaal_jax.models.resnet import ResNet
 from tavaal_jax.models.vae import MLPVAE, ConvVAE, UnifiedVAE, draw, image_size
 from tavaal_jax.ops.convolution import portable
 
 __all__ = [
-    "DRN", "MLP", "MLPVAE", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier", "Ranker",
-    "ResNet", "TaskOutput", "UnifiedVAE", "build_discriminator", "build_learner", "build_ranker",
-    "build_unified_vae", "build_vae", "draw", "portable",
+    "DRN", "MLP", "MLPVAE", "NETWORKS", "ConvVAE", "Discriminator", "Dropout", "LatentClassifier",
+    "Network", "Published", "Ranker", "ResNet", "TaskNetwork", "TaskOutput", "UnifiedVAE",
+    "build_discriminator", "build_learner", "build_ranker", "build_unified_vae", "build_vae",
+    "draw", "dropout", "portable",
 ]  # fmt: skip
 
 # `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
-
-
-def build_learner(config: ConfigDict, classes: int, axis_name: str | None = None) -> nn.Module:
-    """T for `classes` classes, any image size: returns a `TaskOutput`."""
-    task, dtype = config.task, jnp.dtype(config.dtype)
-    dropout = Dropout(config.mc_dropout.place, config.mc_dropout.rate)
-    widths, blocks = tuple(task.widths), tuple(task.blocks)
-    if task.network == "resnet":
-        return ResNet(classes, widths, blocks, axis_name, dropout, dtype, task.stem)
-    if task.network == "drn":
-        return DRN(classes, widths, blocks, tuple(task.strides), axis_name, dropout, dtype)
-    return MLP(classes, widths, dropout, dtype)
 
 
 def build_ranker(config: ConfigDict) -> Ranker:
@@ -53,7 +43,7 @@ def build_vae(
 def build_unified_vae(
     config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None = None
 ) -> UnifiedVAE:
-    """The same, with half of its latent for the class."""
+    """SRAAL's VAE, which gives half of its latent to the class."""
     head = LatentClassifier(classes, tuple(config.sraal.hidden), jnp.dtype(config.dtype))
     return UnifiedVAE(build_vae(config, shape, axis_name), head)
 

@@ -6,20 +6,20 @@ scaled up to the images' size by a fixed transposed convolution.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.typing import DTypeLike
 
 from tavaal_jax.models import layers
 from tavaal_jax.models.layers import Dropout, TaskOutput
 from tavaal_jax.models.resnet import BasicBlock
 
 RESIDUAL = range(3, 7)
-"""Levels of basic blocks, whose outputs are the taps; the others are of plain convolutions."""
+"""Levels made of basic blocks, whose outputs are the taps; the others are plain convolutions."""
 _DILATIONS = {5: 2, 6: 4, 7: 2}
 
 
@@ -31,7 +31,7 @@ class PlainBlock(nn.Module):
     stride: int
     dilation: int
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -45,7 +45,7 @@ class PlainBlock(nn.Module):
 
 
 class DRN(nn.Module):
-    """DRN-D-22 by default; says a class for every pixel.
+    """DRN-D-22 by default; logits for every pixel.
 
     Level 0 is a 7x7 convolution. Levels 1 and 2 are plain, 3 to 6 of basic blocks, of which 5 and 6
     are dilated; 7 and 8, plain again, take away the grid that dilation leaves. The embedding is the
@@ -56,17 +56,17 @@ class DRN(nn.Module):
     widths: Sequence[int] = (16, 32, 64, 128, 256, 512, 512, 512)
     """Channels of levels 1 to 8; level 0 has the first."""
     blocks: Sequence[int] = (1, 1, 2, 2, 2, 2, 1, 1)
-    """Of levels 1 to 8, residual or plain."""
+    """Number of blocks in levels 1 to 8, residual or plain."""
     strides: Sequence[int] = (1, 2, 2, 2)
     """1 or 2, of levels 1 to 4; their product is the output stride."""
     axis_name: str | None = None
     dropout: Dropout = Dropout()
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Levels 0 to 8 and the last layer."""
         strides = (*self.strides, 1, 1, 1, 1)
-        self.levels = [
+        self.levels: list[list[PlainBlock | BasicBlock]] = [
             [PlainBlock(self.widths[0], 7, 1, 1, self.axis_name, self.dtype)],
             *(
                 [self._block(level, self.widths[level - 1], 1 if i else stride) for i in range(n)]
@@ -78,7 +78,7 @@ class DRN(nn.Module):
             kernel_init=nn.initializers.normal(math.sqrt(2 / self.classes)),
         )  # fmt: skip
 
-    def _block(self, level, features, stride):
+    def _block(self, level: int, features: int, stride: int) -> PlainBlock | BasicBlock:
         dilation = _DILATIONS.get(level, 1)
         if level in RESIDUAL:
             init = layers.he_normal_out
@@ -88,9 +88,9 @@ class DRN(nn.Module):
     def head(
         self, features: jax.Array, dropout_keys: jax.Array | None, size: tuple[int, ...]
     ) -> jax.Array:
-        """What follows the features of a `TaskOutput`: `[B, h, w, E] -> logits [B, *size, K]`.
+        """Logits from the features of a `TaskOutput`: `[B, h, w, E] -> [B, *size, K]`.
 
-        `size` is that of the images, `(H, W)`.
+        `size` is the images' `(H, W)`.
         """
         if self.dropout.place == "head":
             rate, number = self.dropout.rate, len(self.levels)
@@ -130,8 +130,8 @@ def upsample(logits: jax.Array, stride: int, size: tuple[int, ...]) -> jax.Array
     return jnp.einsum("xw,bywk->byxk", columns, logits, precision=highest)
 
 
-def _weights(count, stride):
-    """Of each of `count` inputs in each output: `[count stride, count]`."""
+def _weights(count: int, stride: int) -> np.ndarray:
+    """Weight of each of `count` inputs in each output: `[count stride, count]`."""
     taps = np.arange(2 * stride)
     window = 1 - np.abs(taps / stride - (2 * stride - 1) / (2 * stride))
     weights = np.zeros(((count + 1) * stride, count), np.float32)

@@ -1,26 +1,24 @@
 """Heads: the Ranker on T's taps (section 3.1), discriminator and classifier on latents (3.3)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from tavaal_jax.models import layers
 
 
 class Ranker(nn.Module):
-    """R, the paper's relaxed loss prediction module: predicts one number per image from taps.
-
-    A larger one means a larger loss.
+    """R, the paper's loss prediction module: one number per image, larger for a larger loss.
 
     Every tap: global average pool, Dense(`features`), ReLU; concatenated; Dense(1). With
     `features = 0` a single-layer perceptron on the taps, as on two moons.
     """
 
     features: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, taps: tuple[jax.Array, ...]) -> jax.Array:
@@ -33,10 +31,10 @@ class Ranker(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D, does a latent come from L? `len(hidden) + 1` dense layers with ReLU, one logit."""
+    """D: whether a latent comes from L; `len(hidden) + 1` dense layers with ReLU, one logit."""
 
     hidden: Sequence[int]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, latent: jax.Array, rank: jax.Array | None) -> jax.Array:
@@ -48,14 +46,14 @@ class Discriminator(nn.Module):
 
 
 class LatentClassifier(nn.Module):
-    """SRAAL's supervised target learner: says the class from a latent.
+    """SRAAL's supervised target learner: the class from a latent.
 
     `len(hidden) + 1` dense layers with ReLU, all He normal, as released.
     """
 
     classes: int
     hidden: Sequence[int]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, latent: jax.Array) -> jax.Array:

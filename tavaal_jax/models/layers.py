@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from tavaal_jax.ops import convolution
 
@@ -46,7 +48,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 he_normal_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def pytorch_bias(fan_in: int) -> Callable:
+def pytorch_bias(fan_in: int) -> Callable[..., jax.Array]:
     """PyTorch's default bias: uniform in +-1/sqrt(fan_in)."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
@@ -55,14 +57,14 @@ def pytorch_bias(fan_in: int) -> Callable:
 
 
 def dense_from(
-    fan_in: int, features: int, dtype: Any = jnp.float32, name: str | None = None
+    fan_in: int, features: int, dtype: DTypeLike = jnp.float32, name: str | None = None
 ) -> nn.Dense:
     """A dense layer initialised as PyTorch's, for inputs `[B, fan_in]`."""
     bias = pytorch_bias(fan_in)
     return nn.Dense(features, dtype=dtype, kernel_init=pytorch_uniform, bias_init=bias, name=name)
 
 
-def pytorch_dense(x: jax.Array, features: int, dtype: Any = jnp.float32) -> jax.Array:
+def pytorch_dense(x: jax.Array, features: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """A dense layer of the calling module, initialised as PyTorch's: `[B, F] -> [B, features]`."""
     return dense_from(x.shape[-1], features, dtype)(x)
 
@@ -76,9 +78,9 @@ class Conv(nn.Module):
     padding: int = 0
     dilation: int = 1
     use_bias: bool = False
-    kernel_init: Callable = pytorch_uniform
-    bias_init: Callable = nn.initializers.zeros_init()
-    dtype: Any = jnp.float32
+    kernel_init: Initializer = pytorch_uniform
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -99,8 +101,8 @@ class ConvTranspose(nn.Module):
     """Transposed convolution `[B, H, W, C] -> [B, 2 H, 2 W, features]`: window 4, stride 2."""
 
     features: int
-    kernel_init: Callable = pytorch_uniform_transposed
-    dtype: Any = jnp.float32
+    kernel_init: Initializer = pytorch_uniform_transposed
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -118,7 +120,7 @@ def max_pool(images: jax.Array) -> jax.Array:
     As maxima of slices: gradients of a `lax` window are slow on a CPU.
     """
 
-    def along(x, axis):
+    def along(x: jax.Array, axis: int) -> jax.Array:
         outputs = (x.shape[axis] + 1) // 2
         pads = [(1, 1, 0) if a == axis else (0, 0, 0) for a in range(4)]
         x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), pads)
@@ -128,7 +130,7 @@ def max_pool(images: jax.Array) -> jax.Array:
     return along(along(images, 1), 2)
 
 
-def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> jax.Array:
+def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int = 0) -> jax.Array:
     """Sets entries of `x [B, ...]` to zero with probability `rate` and scales the others.
 
     Each example has its own key in `keys [B]`, so that neither its neighbours nor the number of
@@ -137,7 +139,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> ja
     if keys is None:
         return x
 
-    def one(example, key):
+    def one(example: jax.Array, key: jax.Array) -> jax.Array:
         keep = jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, example.shape)
         return jnp.where(keep, example / (1 - rate), jnp.zeros_like(example))
 
@@ -145,7 +147,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int) -> ja
 
 
 def batch_norm(
-    train: bool, axis_name: str | None, dtype: Any, name: str | None = None
+    train: bool, axis_name: str | None, dtype: DTypeLike, name: str | None = None
 ) -> nn.BatchNorm:
     """BatchNorm with PyTorch's constants; in training it spans all devices of `axis_name`."""
     return nn.BatchNorm(

@@ -1,11 +1,11 @@
 """Multi-layer perceptron for feature vectors, the paper's task learner on two moons."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from tavaal_jax.models import layers
 from tavaal_jax.models.layers import Dropout, TaskOutput
@@ -17,17 +17,17 @@ class MLP(nn.Module):
     classes: int
     widths: Sequence[int]
     dropout: Dropout = Dropout()
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
-    def setup(self):
-        """The last layer, on which `head` calls alone."""
+    def setup(self) -> None:
+        """The last layer, which `head` calls."""
         number = len(self.widths)
         self.last = layers.dense_from(self.widths[-1], self.classes, name=f"Dense_{number}")
 
     def head(
         self, features: jax.Array, dropout_keys: jax.Array | None, size: tuple[int, ...] = ()
     ) -> jax.Array:
-        """What follows the features of a `TaskOutput`: `[B, E] -> logits [B, K]`."""
+        """Logits from the features of a `TaskOutput`: `[B, E] -> [B, K]`."""
         del size
         if self.dropout.place == "head":
             rate, number = self.dropout.rate, len(self.widths)

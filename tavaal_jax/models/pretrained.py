@@ -6,8 +6,8 @@ Names are torchvision's of ResNet and fyu/drn's of DRN, whose files come in two 
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -16,19 +16,21 @@ from tavaal_jax.models.drn import DRN, RESIDUAL
 from tavaal_jax.models.resnet import ResNet
 
 Tensors = Mapping[str, np.ndarray]
-"""By name; `module.` before all names, as DataParallel has it, does not matter."""
+"""A file's tensors by name; a prefix `module.`, as DataParallel writes it, does not matter."""
+Tree = dict[str, "Tree | jax.Array"]
+"""Parameters or statistics of a network: arrays in nested dictionaries."""
 Names = dict[tuple[str, ...], str]
-"""Their name of a layer, by its path in our tree."""
+"""The file's name of a layer, by the layer's path in our tree."""
 
-# Our leaf of a layer -> theirs.
+# Our name of a layer's array -> the file's.
 _LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",
     "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
 
 
-def resnet(tensors: Tensors, network: ResNet, params: Any, stats: Any) -> tuple[Any, Any]:
-    """`params, stats` of a ResNet with a file's values: `-> params, batch_stats`.
+def resnet(tensors: Tensors, network: ResNet, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+    """Put a file's values into `params, stats` of a ResNet: `-> params, batch_stats`.
 
     The last layer stays as it is in `params`, for whatever classes the file's is. Raises ValueError
     for the first tensor that is missing, too much or does not fit.
@@ -41,22 +43,22 @@ def resnet(tensors: Tensors, network: ResNet, params: Any, stats: Any) -> tuple[
     return _filled(_body(tensors), names, params, stats)
 
 
-def drn(tensors: Tensors, network: DRN, params: Any, stats: Any) -> tuple[Any, Any]:
-    """The same for a DRN."""
+def drn(tensors: Tensors, network: DRN, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+    """Put a file's values into `params, stats` of a DRN; see `resnet`."""
     names: Names = {}
     for level, blocks in enumerate((1, *network.blocks)):
         for block in range(blocks):
             ours = f"levels_{level}_{block}"
             if level in RESIDUAL:
                 names |= _basic_block(ours, f"layer{level}.{block}")
-            else:  # Of a convolution, a BatchNorm and a ReLU each.
+            else:  # Each has a convolution, a BatchNorm and a ReLU there.
                 names[ours, "Conv_0"] = f"layer{level}.{3 * block}"
                 names[ours, "BatchNorm_0"] = f"layer{level}.{3 * block + 1}"
     return _filled(_body(tensors), names, params, stats)
 
 
 def _basic_block(ours: str, theirs: str) -> Names:
-    """The shortcut's two only count where our tree has them."""
+    """Names of a block's layers; the shortcut's two only count where our tree has them."""
     layers = ("conv1", "conv2", "downsample.0"), ("bn1", "bn2", "downsample.1")
     return {
         (ours, f"{kind}_{number}"): f"{theirs}.{layer}"
@@ -66,11 +68,11 @@ def _basic_block(ours: str, theirs: str) -> Names:
 
 
 _HEADS = ("fc", "seg", "up")
-"""The last layers: of images, of pixels, and what enlarges these, which is fixed."""
+"""The last layers: for images, for pixels, and the fixed one that enlarges these."""
 
 
 def _body(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Without prefixes, without the last layers and what is counted rather than trained."""
+    """A file's tensors without prefixes, last layers and counters of batches."""
     found = {}
     for name, tensor in tensors.items():
         plain = re.sub(r"^base\.(\d+)\.", r"layer\1.", name.removeprefix("module."))
@@ -79,8 +81,10 @@ def _body(tensors: Tensors) -> dict[str, np.ndarray]:
     return found
 
 
-def _filled(given: dict[str, np.ndarray], names: Names, params: Any, stats: Any) -> tuple[Any, Any]:
-    """Our trees with `given` values, all of which have to be used."""
+def _filled(
+    given: dict[str, np.ndarray], names: Names, params: Tree, stats: Tree
+) -> tuple[Tree, Tree]:
+    """Our trees with the `given` values, all of which have to be used."""
     trees = [traverse_util.flatten_dict(tree) for tree in (params, stats)]
     used = set()
     for tree in trees:
@@ -100,8 +104,10 @@ def _filled(given: dict[str, np.ndarray], names: Names, params: Any, stats: Any)
     return params, stats
 
 
-def _fitting(given, name, kind, shape):
-    """The tensor `name` as our leaf of `shape`; kernels are `[F, C, k, k]` or `[F, C]` there."""
+def _fitting(
+    given: dict[str, np.ndarray], name: str, kind: str, shape: tuple[int, ...]
+) -> jax.Array:
+    """The tensor `name` in our layout, `shape`; a file's kernels are `[F, C, k, k]` or `[F, C]`."""
     theirs = (shape[-1], shape[-2], *shape[:-2]) if kind == "kernel" else shape
     if name not in given:
         raise ValueError(f"{name} is missing: the network needs one of {list(theirs)}")

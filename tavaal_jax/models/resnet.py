@@ -1,11 +1,12 @@
 """ResNet with basic blocks: "Deep residual learning" (He et al., CVPR 2016)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from tavaal_jax.models import layers
 from tavaal_jax.models.layers import Dropout, TaskOutput
@@ -17,18 +18,18 @@ class BasicBlock(nn.Module):
     features: int
     stride: int
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
     dilation: int = 1
-    kernel_init: Callable = layers.pytorch_uniform
+    kernel_init: Initializer = layers.pytorch_uniform
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """See the class."""
 
-        def norm(x):
+        def norm(x: jax.Array) -> jax.Array:
             return layers.batch_norm(train, self.axis_name, self.dtype)(x)
 
-        def conv(window, stride, padding, dilation=1):
+        def conv(window: int, stride: int, padding: int, dilation: int = 1) -> layers.Conv:
             return layers.Conv(
                 self.features, window, stride, padding, dilation,
                 kernel_init=self.kernel_init, dtype=self.dtype,
@@ -55,17 +56,17 @@ class ResNet(nn.Module):
     blocks: Sequence[int]
     axis_name: str | None = None
     dropout: Dropout = Dropout()
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     stem: str = "cifar"
 
-    def setup(self):
-        """The last layer, on which `head` calls alone."""
+    def setup(self) -> None:
+        """The last layer, which `head` calls."""
         self.last = layers.dense_from(self.widths[-1], self.classes, name="Dense_0")
 
     def head(
         self, features: jax.Array, dropout_keys: jax.Array | None, size: tuple[int, ...] = ()
     ) -> jax.Array:
-        """What follows the features of a `TaskOutput`: `[B, E] -> logits [B, K]`."""
+        """Logits from the features of a `TaskOutput`: `[B, E] -> [B, K]`."""
         del size
         if self.dropout.place == "head":
             rate, number = self.dropout.rate, len(self.widths)

@@ -7,17 +7,31 @@ default. `mean` and `log_variance` are float32 whatever `dtype` is.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from tavaal_jax.models import layers
 
+Reconstruction = tuple[jax.Array, jax.Array, jax.Array]
+"""Decoded images `[B, ...]`, mean and log variance of their latents, each `[B, Z]`."""
+
+
+class VAE(Protocol):
+    """Documents the two directions of a VAE."""
+
+    def encode(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """`images [B, ...] -> mean [B, Z], log_variance [B, Z]`."""
+
+    def decode(self, latent: jax.Array, rank: jax.Array | None, train: bool) -> jax.Array:
+        """`latent [B, Z], rank [B, 1] or None -> [B, ...]`."""
+
 
 def image_size(height: int, width: int) -> int:
-    """Side of what a VAE sees by default: the next power of two, 4 to 64."""
+    """Default side of a VAE's images: the next power of two, 4 to 64."""
     return min(64, max(4, 1 << (max(height, width) - 1).bit_length()))
 
 
@@ -35,9 +49,9 @@ class ConvVAE(nn.Module):
     size: int
     channels: int
     axis_name: str | None = None
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Layers of both directions."""
         widths = stage_widths(self.size, self.widths)
         latent = lambda: layers.dense_from(4 * widths[-1], self.latent)
@@ -54,7 +68,7 @@ class ConvVAE(nn.Module):
             bias_init=layers.pytorch_bias(self.channels), dtype=jnp.float32,
         )  # fmt: skip
 
-    def _norm(self):
+    def _norm(self) -> nn.BatchNorm:
         return nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name)
 
     def encode(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +87,9 @@ class ConvVAE(nn.Module):
             x = nn.relu(norm(conv(x), use_running_average=not train))
         return self.to_image(x)
 
-    def __call__(self, images, noise, rank, train):
+    def __call__(
+        self, images: jax.Array, noise: jax.Array, rank: jax.Array | None, train: bool
+    ) -> Reconstruction:
         """`images, noise [B, Z], rank -> decoded, mean, log_variance`."""
         return reconstruct(self, images, noise, rank, train)
 
@@ -84,9 +100,9 @@ class MLPVAE(nn.Module):
     latent: int
     widths: Sequence[int]
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Layers of both directions."""
         dense = lambda features: nn.Dense(features, kernel_init=layers.he_normal, dtype=self.dtype)
         self.encoder_hidden = [dense(f) for f in self.widths]
@@ -110,32 +126,34 @@ class MLPVAE(nn.Module):
             x = nn.relu(layer(x))
         return self.to_features(x).astype(jnp.float32)
 
-    def __call__(self, features, noise, rank, train):
+    def __call__(
+        self, features: jax.Array, noise: jax.Array, rank: jax.Array | None, train: bool
+    ) -> Reconstruction:
         """`features, noise [B, Z], rank -> decoded, mean, log_variance`."""
         return reconstruct(self, features, noise, rank, train)
 
 
 class UnifiedVAE(nn.Module):
-    """SRAAL's generator: one half of the latent is decoded, from the other the class is told.
+    """SRAAL's generator: one half of the latent is decoded, the other gives the class.
 
     Its latent is the unified representation of image and annotation (Zhang et al., CVPR 2020,
-    section 3.2: unsupervised image reconstructor and supervised target learner on one encoder). Of
-    an odd Z both halves have the middle.
+    section 3.2: unsupervised image reconstructor and supervised target learner on one encoder). If
+    Z is odd, both halves have the middle.
     """
 
     vae: nn.Module
-    """Whose latent is halved."""
+    """The VAE whose latent is halved."""
     classifier: nn.Module
     """The supervised target learner's head."""
 
     @property
     def latent(self) -> int:
-        """Z, of both halves together."""
+        """Z, both halves together."""
         return int(self.vae.latent)
 
     @property
     def size(self) -> int:
-        """Side of what it sees."""
+        """Side of its images."""
         return int(self.vae.size)
 
     def encode(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -151,20 +169,24 @@ class UnifiedVAE(nn.Module):
         """`latent [B, Z] -> logits [B, K]`, from the second half alone."""
         return jnp.asarray(self.classifier(latent[:, self.latent // 2 :]))
 
-    def __call__(self, images, noise, rank, train):
+    def __call__(
+        self, images: jax.Array, noise: jax.Array, rank: jax.Array | None, train: bool
+    ) -> Reconstruction:
         """`images, noise [B, Z], rank -> decoded, mean, log_variance`."""
         if self.is_initializing():
             self.classify(noise)
         return reconstruct(self, images, noise, rank, train)
 
 
-def reconstruct(vae, images, noise, rank, train):
-    """One pass through a VAE: image, and mean and log variance of its latent."""
+def reconstruct(
+    vae: VAE, images: jax.Array, noise: jax.Array, rank: jax.Array | None, train: bool
+) -> Reconstruction:
+    """One pass through a VAE: decoded images, and mean and log variance of their latents."""
     mean, log_variance = vae.encode(images, train)
     latent = draw(mean, log_variance, noise)
     return vae.decode(latent, rank, train), mean, log_variance
 
 
 def draw(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -> jax.Array:
-    """The latent `[B, Z]` from what the encoder says of it and standard normal `noise [B, Z]`."""
+    """The latent `[B, Z]` from the encoder's output and standard normal `noise [B, Z]`."""
     return mean + jnp.exp(0.5 * log_variance) * noise

@@ -2,14 +2,13 @@
 
     python -m tavaal_jax.models.weights drn_d_22.pth drn_d_22.npz
 
-turns a file of PyTorch's, which may hold any program, into one that cannot; it needs torch, once,
+turns a PyTorch file, which may hold any program, into one that cannot; it needs torch, once,
 and takes tensors only (`weights_only=True`).
 """
 
 import argparse
 import pathlib
 import sys
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def check(path: str) -> pathlib.Path:
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Tensors by name; UserError where they cannot be read."""
+    """Read tensors by name; UserError where they cannot be read."""
     file = check(path)
     try:
         arrays = _npz(file) if file.suffix == ".npz" else _safetensors(file)
@@ -49,7 +48,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _npz(file):
+def _npz(file: pathlib.Path) -> dict[str, np.ndarray]:
     with file.open("rb") as opened:
         arrays = np.load(opened)
         if isinstance(arrays, np.ndarray):
@@ -58,7 +57,7 @@ def _npz(file):
             return dict(arrays)
 
 
-def _safetensors(file):
+def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         from safetensors import numpy
     except ImportError as error:
@@ -73,7 +72,7 @@ def _safetensors(file):
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> int:
-    """Writes the tensors of a file of PyTorch's as .npz; how many there are."""
+    """Write the tensors of a PyTorch file as .npz; returns how many there are."""
     try:
         import torch
     except ImportError as error:
@@ -90,7 +89,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
     tensors = {str(name): x for name, x in named if isinstance(x, torch.Tensor)}
     try:
         # Files of 2017 hold parameters, which have a gradient; numpy has no bfloat16.
-        arrays: dict[str, Any] = {n: x.detach().float().numpy() for n, x in tensors.items()}
+        arrays = {n: x.detach().float().numpy() for n, x in tensors.items()}
     except (RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{source} holds tensors that make no arrays ({text})") from error
@@ -98,7 +97,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
         raise UserError(f"{source} holds no tensors by name: give a state_dict")
     try:
         with target.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
     except (OSError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {target} ({reason})") from error
@@ -106,7 +105,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=pathlib.Path, help="a .pth file")
     parser.add_argument("target", type=pathlib.Path, help="an .npz file to be written")

@@ -16,7 +16,7 @@ from tavaal_jax.data import SOURCES, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import setup
+from tavaal_jax.study import networks, setup
 
 
 class DatasetFacts(NamedTuple):
@@ -71,8 +71,11 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
         )
     _check_batch(config, devices)
     _check_pool(config, facts)
+    networks.check(
+        config, method_names(config), facts.name, facts.shape, facts.classes, facts.has_maps
+    )
     _check_maps(config, facts)
-    _check_networks(config, facts)
+    _check_features(config, facts)
     if config.task.pretrained:
         _check_pretrained(config, facts)
     _check_values(config, facts)
@@ -197,12 +200,6 @@ def _check_pool(config, facts):
 
 def _check_maps(config, facts):
     """What goes with a class per pixel only, and what with a class per image."""
-    if facts.has_maps != (config.task.network == "drn"):
-        has, give = ("label maps", "'drn'") if facts.has_maps else ("no label maps", "another one")
-        raise UserError(
-            f"task.network is {config.task.network!r}, and {facts.name} has {has}:"
-            f" give task.network = {give}"
-        )
     pad, crop = config.augmentation.pad, config.augmentation.crop
     if facts.has_maps and pad:
         raise UserError(
@@ -223,11 +220,6 @@ def _check_maps(config, facts):
 
 def _check_pretrained(config, facts):
     weights.check(config.task.pretrained)
-    if config.task.network == "mlp":
-        raise UserError(
-            f"task.pretrained is {config.task.pretrained}, and task.network is 'mlp': there are"
-            " such weights for resnet and drn only"
-        )
     problem = problems.of(config, facts.classes, facts.has_maps)
     programs.check_pretrained(config, facts.shape, problem)
 
@@ -244,15 +236,15 @@ def _check_values(config, facts):
                 raise UserError(f"METHODS has {name!r}, and {error}") from error
 
 
-def _check_networks(config, facts):
-    task, vae = config.task, config.vae
+def _check_features(config, facts):
+    """What goes with images only, and what with feature vectors only."""
+    network = config.vae.network
     if len(facts.shape) == 1:
-        for group, network in (("task", task.network), ("vae", vae.network)):
-            if network != "mlp":
-                raise UserError(
-                    f"{group}.network is {network!r}, which needs images, and {facts.name} has"
-                    f" {facts.shape[0]} features: give {group}.network = 'mlp'"
-                )
+        if network != "mlp":
+            raise UserError(
+                f"vae.network is {network!r}, which needs images, and {facts.name} has"
+                f" {facts.shape[0]} features: give vae.network = 'mlp'"
+            )
         if config.augmentation.pad or config.augmentation.flip:
             raise UserError(
                 f"augmentation.pad is {config.augmentation.pad}, augmentation.flip"
@@ -264,18 +256,8 @@ def _check_networks(config, facts):
                 f"normalisation.mean is {tuple(config.normalisation.mean)}, and {facts.name} has no"
                 " images: give none"
             )
-    elif vae.network == "mlp":
+    elif network == "mlp":
         raise UserError(
             f"vae.network is 'mlp', which needs feature vectors, and {facts.name} has images:"
             " give vae.network = 'conv'"
-        )
-    if task.network == "resnet" and len(task.widths) != len(task.blocks):
-        raise UserError(
-            f"task.widths has {len(task.widths)} stages and task.blocks {len(task.blocks)}:"
-            " give as many of one as of the other"
-        )
-    if task.network == "drn" and not len(task.widths) == len(task.blocks) == 8:
-        raise UserError(
-            f"task.widths has {len(task.widths)} levels and task.blocks {len(task.blocks)}:"
-            " give drn eight of both, of levels 1 to 8"
         )

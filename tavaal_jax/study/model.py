@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
@@ -19,8 +20,10 @@ from tavaal_jax.algorithm import learner as learners
 from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.learner import Learner, LearnerOutput
 from tavaal_jax.algorithm.state import LearnerState, LoopState
+from tavaal_jax.data import Dataset
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.errors import UserError
+from tavaal_jax.models.networks import NETWORKS, SHIPPED
 from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import files
 from tavaal_jax.study.setup import Setup
@@ -39,6 +42,12 @@ class About(NamedTuple):
     """Of an image, `(H, W, C)`, or of features, `(F,)`."""
     dtype: str
     """Of stored images."""
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> "About":
+        """The record for models that are trained on a data set."""
+        dtype = str(dataset.train_images.dtype)
+        return cls(dataset.train_ids, dataset.class_names, dataset.shape, dtype)
 
 
 class Decoding(NamedTuple):
@@ -178,10 +187,10 @@ def from_state(setup: Setup, state: LoopState, about: About) -> Model:
     for name in ("data_dir", "folder"):
         del plain[name]
     ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
-    learner = Learner(
-        models.build_learner(config, setup.problem.classes), ranker, None, setup.problem,
-        learners.Settings.of(config),
-    )  # fmt: skip
+    network = models.build_learner(config, setup.problem.classes, about.shape)
+    settings = learners.Settings.of(config)
+    learner = Learner(network, ranker, None, setup.problem, settings)
+    assert state.learner is not None
     return Model(
         about.class_names,
         about.shape,
@@ -227,7 +236,7 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
     config.update(record["config"])
     has_maps, photos = record.get("maps", False), record.get("photos")
     problem = problems.of(config, len(record["class_names"]), has_maps)
-    network = models.build_learner(config, problem.classes)
+    network = _network(config, problem.classes, tuple(record["shape"]), tree["params"]["learner"])
     ranker = models.build_ranker(config) if record["ranker"] else None
     return Model(
         tuple(record["class_names"]),
@@ -242,3 +251,27 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
         record["config"],
         None if photos is None else Decoding(**{**photos, "low_high": tuple(photos["low_high"])}),
     )
+
+
+def _network(
+    config: ConfigDict, classes: int, shape: tuple[int, ...], params: dict[str, Any]
+) -> nn.Module:
+    """The network of a stored model; UserError where its row is missing or has become another."""
+    name = config.task.network
+    if name not in NETWORKS:
+        raise UserError(
+            f"the model's network is {name!r}, and NETWORKS has {', '.join(NETWORKS)}: run what"
+            f" added it for the training first, tavaal_jax.NETWORKS[{name!r}] = ..."
+        )
+    network = models.build_learner(config, classes, shape)
+    if NETWORKS[name] in SHIPPED:
+        return network
+    init = lambda images: network.init(jax.random.key(0), images, train=False)["params"]
+    with models.portable(True):
+        wanted = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    if jax.tree.map(jnp.shape, wanted) != jax.tree.map(jnp.shape, params):
+        raise UserError(
+            f"the model's weights do not fit the network {name!r} that NETWORKS has now: add the"
+            " row that it was trained with"
+        )
+    return network

@@ -13,6 +13,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import compilation, device_shares, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
+from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.study import checks, cycle, training
@@ -223,9 +224,12 @@ class _Study:
         )
         if self.config.parallel == "trials":
             methods = {name: METHODS[name] for name in self.names}
-            job = worker.Job(self.config, self.folder, self._given, methods)
+            network = self.config.task.network
+            job = worker.Job(
+                self.config, self.folder, self._given, methods, {network: NETWORKS[network]}
+            )
             return worker_pool.run(
-                job, device_shares.shares(self.config.workers), todo, said, self._is_first
+                job, device_shares.divide_machine(self.config.workers), todo, said, self._is_first
             )
         return runner.Runner(self.config, self.folder, dataset, oracle, said).run_all(todo)
 

@@ -17,6 +17,7 @@ from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import Interrupted, UserError
+from tavaal_jax.models.networks import NETWORKS, Network
 from tavaal_jax.study.parallel.runner import Runner, TrialHooks, oracle
 
 # What a crew sends: cores, a Job, then Orders or Stop, one Order at a time.
@@ -31,6 +32,8 @@ class Job(NamedTuple):
     """None: the config's."""
     methods: dict[str, Method]
     """Some may have been defined in a notebook."""
+    networks: dict[str, Network]
+    """Likewise."""
 
 
 class Order(NamedTuple):
@@ -115,6 +118,7 @@ class Worker:
             os.sched_setaffinity(0, cores)
         job: Job = pickle.loads(self._pipe.recv_bytes())
         METHODS.update(job.methods)
+        NETWORKS.update(job.networks)
         dataset = data.load(job.config) if job.dataset is None else job.dataset
         runner = Runner(
             job.config,
