@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn import ensemble, metrics
 
-from tavaal_jax.data.sets import cityscapes
+from tavaal_jax.data.pool import IGNORED
 from tavaal_jax.data.sets.scenes import scenes
 
 PIXELS_PER_CLASS = 5000
@@ -58,7 +58,7 @@ def fit(points: np.ndarray, labels: np.ndarray, seed: int) -> ensemble.RandomFor
     """A forest; frequent classes are thinned out and count as much as they did."""
     random = np.random.default_rng(seed)
     taken, weights = [], []
-    for number in np.setdiff1d(labels, [cityscapes.IGNORED]):
+    for number in np.setdiff1d(labels, [IGNORED]):
         (found,) = np.nonzero(labels == number)
         kept = random.permutation(found)[:PIXELS_PER_CLASS]
         taken.append(kept)
@@ -83,7 +83,7 @@ def judge(seed: int, sizes: list[int]) -> dict[str, np.ndarray]:
     labels, tested = arrays["train_labels"], arrays["test_labels"].ravel()
     points = features(arrays["train_images"])
     random = np.random.default_rng(seed)
-    test = np.nonzero((tested != cityscapes.IGNORED) & (random.random(tested.size) < TESTED))[0]
+    test = np.nonzero((tested != IGNORED) & (random.random(tested.size) < TESTED))[0]
     test_points = features(arrays["test_images"]).reshape(-1, points.shape[-1])[test]
     orders = {
         "random": random.permutation(len(labels)),

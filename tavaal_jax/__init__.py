@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from tavaal_jax.algorithm.methods import METHODS, Method
     from tavaal_jax.config import default as default_config
     from tavaal_jax.config_file import load as load_config
-    from tavaal_jax.data import Dataset
+    from tavaal_jax.data import SETS, DataFacts, Dataset, DataSource
     from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
     from tavaal_jax.models import NETWORKS, Network, TaskNetwork, TaskOutput
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
     from tavaal_jax.run import run_study
     from tavaal_jax.study.estimator import Learner
+    from tavaal_jax.study.method_checks import check_method
     from tavaal_jax.study.model import Model, load_model
     from tavaal_jax.study.networks import check_network
     from tavaal_jax.study.query import Query, query
@@ -41,9 +42,13 @@ _PLACES = {
     "Network": "models:Network",
     "TaskNetwork": "models:TaskNetwork",
     "TaskOutput": "models:TaskOutput",
+    "check_method": "study.method_checks:check_method",
     "check_network": "study.networks:check_network",
     "default_config": "config:default",
     "load_config": "config_file:load",
+    "SETS": "data:SETS",
+    "DataFacts": "data:DataFacts",
+    "DataSource": "data:DataSource",
     "Dataset": "data:Dataset",
     "Interrupted": "errors:Interrupted",
     "UserError": "errors:UserError",
@@ -58,7 +63,8 @@ _PLACES = {
     "load_model": "study.model:load_model",
 }
 __all__ = [
-    "METHODS", "NETWORKS", "Dataset", "Event", "Interrupted", "Learner", "Method", "Model",
+    "METHODS", "NETWORKS", "SETS", "DataFacts", "DataSource", "Dataset", "Event", "Interrupted",
+    "Learner", "Method", "Model",
     "Network", "Query", "StudyResult", "TaskNetwork", "TaskOutput", "UserError", "WaitingForLabels",
     "adversary", "check_network", "default_config", "load_config", "load_model", "losses", "models",
     "picks", "query", "run_study", "values",

@@ -14,6 +14,7 @@ from tavaal_jax.errors import UserError
 from tavaal_jax.limits import (
     Limit,
     at_least,
+    byte,
     classes,
     fraction,
     image_size,
@@ -24,6 +25,7 @@ from tavaal_jax.limits import (
     rate,
     seed,
     share,
+    sides,
     strides,
     texts,
     whole,
@@ -48,7 +50,7 @@ PEOPLE = "people"
 """`dataset` where people label their own images."""
 
 KEYS: dict[str, Key] = {
-    "dataset": Key("cifar10", 'a name in tavaal_jax.data.SOURCES, or "people": your own images'),
+    "dataset": Key("cifar10", 'a name in tavaal_jax.SETS, or "people": your own images'),
     "data_dir": Key("~/.cache/tavaal_jax/data", "prepared and decoded data sets", neutral=True),
     "seed": Key(0, "with the trial's number, the root of all randomness", seed),
     "methods": Key(
@@ -97,13 +99,38 @@ KEYS: dict[str, Key] = {
     "cityscapes.folder": Key(
         "", "with leftImg8bit/ and gtFine/ unpacked; empty: cityscapes/ in data_dir", neutral=True
     ),
-    "cityscapes.through": Key(
-        "folder", 'or "tfds": from the zips, through TensorFlow Datasets',
-        one_of("folder", "tfds"), True,
-    ),
     "cityscapes.cache": Key(
         False, "decode all pictures once, to 29 GB in data_dir; else whenever they are read",
         neutral=True,
+    ),
+    "labelled_folder.path": Key(
+        "", "with train/<class>/ and test/<class>/ (or val), or with <class>/ alone", neutral=True
+    ),
+    "labelled_folder.test_fraction": Key(
+        0.25, "without a test set: share of each class's photos that is one", rate
+    ),
+    "labelled_folder.image_size": Key(64, "pixels, to which photos are decoded", at_least(4)),
+    "labelled_folder.channels": Key(3, "or 1: grey", one_of(1, 3)),
+    "labelled_folder.resize": Key(
+        "stretch", 'or "crop": the middle; or "pad"', one_of("stretch", "crop", "pad")
+    ),
+    "labelled_folder.low_high": Key(
+        (), "values of 16-bit and float images that become 0 and 255; empty: all", low_high
+    ),
+    "labelled_folder.max_pixels": Key(10**8, "larger photos are passed over", at_least(1)),
+    "maps_folder.images": Key("", "folder of images", neutral=True),
+    "maps_folder.maps": Key("", "folder of label maps, PNGs named as their images", neutral=True),
+    "maps_folder.train": Key(
+        "train", "sub-folder of both, or a text file that names images", neutral=True
+    ),
+    "maps_folder.test": Key("", "likewise; empty: test, or val without one", neutral=True),
+    "maps_folder.class_names": Key((), "in order of the maps' values; empty: numbers", classes),
+    "maps_folder.ignore": Key(255, "value of pixels that are of no class", byte),
+    "maps_folder.image_size": Key(
+        (), "(height, width) to which all are resized; empty: all have the same size", sides
+    ),
+    "maps_folder.cache": Key(
+        False, "decode all once, to data_dir; else whenever they are read", neutral=True
     ),
     "folder.images": Key("", "people's images, searched in all its sub-folders", neutral=True),
     "folder.classes": Key((), "names in order; empty: as labels name them", classes),

@@ -86,6 +86,17 @@ def numbers(value: Any) -> str | None:
     return None if all(isinstance(number, int | float) for number in value) else "numbers"
 
 
+def sides(value: Any) -> str | None:
+    """Empty, or height and width in pixels."""
+    fits = len(value) in (0, 2) and not whole(value) and min(value, default=8) >= 8
+    return None if fits else "nothing, or a height and a width, each 8 or more"
+
+
+def byte(value: Any) -> str | None:
+    """A value of 8 bits."""
+    return None if value in range(256) else "0 to 255"
+
+
 def seed(value: Any) -> str | None:
     """Where JAX's keys and NumPy's generators agree: 31 bits."""
     return None if 0 <= value < 2**31 else f"0 to less than {2**31}"

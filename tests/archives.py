@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download import checksums, resource
 
-from tavaal_jax.data.sets.tfds import MANUAL, URLS
+from tavaal_jax.data.sets.tfds import URLS
 
 CIFAR_TRAIN, CIFAR_TEST = 400, 40
 
@@ -173,14 +173,6 @@ def cityscapes_files() -> tuple[dict[str, bytes], dict[str, bytes]]:
             labels[f"gtFine/{place}_gtFine_labelIds.png"] = encoded(raw)
             labels[f"gtFine/{place}_gtFine_color.png"] = encoded(image)
     return images, labels
-
-
-def cityscapes(data_dir: pathlib.Path) -> None:
-    """`leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip`, where TFDS wants them."""
-    manual = data_dir / "downloads" / "manual"
-    manual.mkdir(parents=True, exist_ok=True)
-    for name, files in zip(MANUAL["cityscapes"].files, cityscapes_files(), strict=True):
-        (manual / name).write_bytes(zipped(files))
 
 
 def cityscapes_folder(folder: pathlib.Path) -> None:

@@ -10,14 +10,15 @@ import pytest
 from conftest import read_csv
 from ml_collections import ConfigDict
 
-from tavaal_jax.data import SOURCES, cache
+from tavaal_jax.data import SETS, cache
 from tavaal_jax.data.pictures import lazy
+from tavaal_jax.data.sets import tfds
 from tavaal_jax.errors import UserError
 
 
 def read(data_dir):
     config = ConfigDict({"dataset": "caltech101", "data_dir": str(data_dir)})
-    return cache.in_memory(lambda new: SOURCES["caltech101"].read(config, new))
+    return cache.in_memory(lambda new: tfds.caltech101(config, new))
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ def test_images_are_resized_whole(arrays):
 def test_shrinking_averages():
     board = np.indices((448, 448)).sum(0) % 2 * 255
     file = io.BytesIO(archives.encoded(board.astype(np.uint8)))
-    small = lazy.resized(file, (224, 224, 3), "board")
+    small = lazy.pixels(file, (224, 224, 3), "board", resize=True)
     assert small.shape == (224, 224, 3)
     assert np.abs(small.astype(int) - 127).max() <= 3
 
@@ -104,9 +105,9 @@ def test_an_archive_placed_by_hand_is_found(tmp_path, monkeypatch):
 
 
 def test_what_is_said_before_loading_is_the_papers():
-    source = SOURCES["caltech101"]
-    assert source.train_size == 8677 + 467 - 1019
-    assert source.image_shape == (224, 224, 3)
+    facts = SETS["caltech101"].facts
+    assert facts.train_size == 8677 + 467 - 1019
+    assert facts.shape == (224, 224, 3)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from configs import digits, moons
-from tavaal_jax.data import SOURCES, load
+from tavaal_jax import data as sets
+from tavaal_jax.data import SETS, load
 
 
 def test_moons_are_500_and_50_and_tested_evenly():
@@ -36,11 +37,9 @@ def test_digits_are_all_there_once():
 @pytest.mark.parametrize("config", [digits, moons])
 def test_what_is_said_before_loading_is_true(config):
     config = config.get_config()
-    source, data = SOURCES[config.dataset], load(config)
-    assert source.embedded
-    assert source.train_size == len(data.train_images)
-    assert source.classes == data.classes
-    assert source.image_shape == data.shape
+    facts, data = sets.facts(config), load(config)
+    assert facts == SETS[config.dataset].facts
+    assert facts == (len(data.train_images), data.classes, data.shape, False)
     assert set(np.unique(data.train_labels)) == set(range(data.classes))
     assert data.train_labels.dtype == data.test_labels.dtype == np.int32
     assert data.train_images.dtype == data.test_images.dtype

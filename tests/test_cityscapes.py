@@ -1,10 +1,8 @@
-"""Cityscapes from folders and from TFDS, and pictures that are decoded when asked for."""
+"""Cityscapes from its folders, and pictures that are decoded when they are read."""
 
 import concurrent.futures
 import dataclasses
-import importlib.util
 import os
-import pathlib
 import shutil
 
 import archives
@@ -13,21 +11,23 @@ import pytest
 from ml_collections import ConfigDict
 
 from tavaal_jax.config import default as default_config
-from tavaal_jax.data import cache, dataset, image_statistics
+from tavaal_jax.data import cache, dataset, image_statistics, is_at_hand, load, pool
 from tavaal_jax.data.pictures import lazy
-from tavaal_jax.data.sets import catalogue, cityscapes, tfds
+from tavaal_jax.data.sets import cityscapes
 from tavaal_jax.errors import UserError
 
 TRAIN, TEST = (sorted(archives.FRAMES[split]) for split in ("train", "val"))
 
 
-def settings(folder, through="folder", data_dir=""):
-    keys = {"folder": str(folder), "cache": True, "through": through}
+def settings(folder, data_dir=""):
+    keys = {"folder": str(folder), "cache": True}
     return ConfigDict({"dataset": "cityscapes", "data_dir": str(data_dir), "cityscapes": keys})
 
 
 def read(config):
-    return cache.in_memory(lambda new: cityscapes.read(config, new))
+    return cache.in_memory(
+        lambda new: lazy.decode_all("cityscapes", cityscapes.undecoded(config), new)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,7 @@ def check(arrays):
         for train_id, raw_id in enumerate(cityscapes.RAW_IDS):
             np.testing.assert_array_equal(labels == train_id, raw == raw_id)
         others = ~np.isin(raw, cityscapes.RAW_IDS)
-        np.testing.assert_array_equal(labels == cityscapes.IGNORED, others)
+        np.testing.assert_array_equal(labels == pool.IGNORED, others)
     assert list(arrays["train_ids"]) == TRAIN
     assert tuple(arrays["class_names"]) == cityscapes.CLASS_NAMES
 
@@ -87,7 +87,7 @@ def test_folders_are_read_by_frame(unpacked, capsys):
 
 
 def test_without_a_cache_pictures_stand_for_the_same_arrays(unpacked):
-    arrays = cityscapes.lazily(settings(unpacked))
+    arrays = cityscapes.undecoded(settings(unpacked))
     assert {name for name, array in arrays.items() if isinstance(array, lazy.LazyPictures)} == {
         f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")
     }
@@ -99,45 +99,33 @@ def test_the_folder_is_below_data_dir_where_none_is_given(tmp_path, unpacked):
     assert cityscapes.folder(settings("", data_dir=tmp_path)) == unpacked.resolve()
 
 
-def test_classes_are_upstreams():
-    assert len(cityscapes.CLASS_NAMES) == len(set(cityscapes.CLASS_NAMES)) == 19
-    assert sorted(cityscapes.RAW_IDS) == list(cityscapes.RAW_IDS)
-    assert cityscapes.COLOURS.shape == (19, 3)
-    assert (cityscapes.TRAIN_IDS != cityscapes.IGNORED).sum() == 19
-    assert cityscapes.TRAIN_IDS[[7, 33, 0, 255]].tolist() == [0, 18, 255, 255]
-
-
 def test_each_folder_has_a_decoded_cache_of_its_own(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    configs = [settings(tmp_path / name) for name in ("a", "b")]
-    configs.append(settings(tmp_path / "a", through="tfds"))
-    assert len({catalogue.cache_folder(config) for config in configs}) == 3
-    assert cityscapes.cache_name(settings(tmp_path / "link")) == cityscapes.cache_name(configs[0])
-    assert catalogue.cache_folder(ConfigDict({"dataset": "cifar10", "data_dir": "/data"})) == (
-        cache.folder("/data", "cifar10")
-    )
+    folder = lambda name: cityscapes._cache_folder(settings(tmp_path / name))
+    assert folder("a") != folder("b")
+    assert folder("link") == folder("a")
 
 
 def test_images_that_come_later_make_a_decoded_cache_of_their_own(copy):
-    before = cityscapes.cache_name(settings(copy))
+    before = cityscapes._cache_folder(settings(copy))
     os.utime(image_file(copy, TRAIN[0]), (0, 0))
-    assert cityscapes.cache_name(settings(copy)) == before
+    assert cityscapes._cache_folder(settings(copy)) == before
     for split in ("train", "val"):
         other = image_file(copy, "bonn_000009_000019", split)
         other.parent.mkdir(exist_ok=True)
         other.touch()
-        assert cityscapes.cache_name(settings(copy)) != before
+        assert cityscapes._cache_folder(settings(copy)) != before
         other.unlink()
 
 
 def test_a_part_of_cityscapes_is_told_from_the_whole(unpacked, capsys, monkeypatch):
-    cityscapes.lazily(settings(unpacked))
+    cityscapes.undecoded(settings(unpacked))
     said = capsys.readouterr().err
     assert said.startswith(f"{unpacked} has 3 + {len(TEST)} images where Cityscapes has 2,975 + 50")
     assert said.count("\n") == 1
     monkeypatch.setattr(cityscapes, "_COUNTS", {"train": 3, "test": len(TEST)})
-    cityscapes.lazily(settings(unpacked))
+    cityscapes.undecoded(settings(unpacked))
     assert capsys.readouterr().err == ""
 
 
@@ -151,13 +139,12 @@ def whole_config(folder, data_dir, **changes):
 
 def test_unpacked_folders_are_at_hand_unless_they_are_to_be_decoded_first(tmp_path, unpacked):
     data_dir = tmp_path / "data"
-    at_hand = lambda **changes: dataset.is_at_hand(whole_config(unpacked, data_dir, **changes))
+    at_hand = lambda **changes: is_at_hand(whole_config(unpacked, data_dir, **changes))
     assert at_hand()
     assert not at_hand(**{"cityscapes.cache": True})
-    assert not at_hand(**{"cityscapes.through": "tfds"})
-    dataset.load(whole_config(unpacked, data_dir, **{"cityscapes.cache": True}))
+    load(whole_config(unpacked, data_dir, **{"cityscapes.cache": True}))
     assert at_hand(**{"cityscapes.cache": True})
-    assert not dataset.is_at_hand(whole_config(tmp_path, data_dir))
+    assert not is_at_hand(whole_config(tmp_path, data_dir))
 
 
 def test_a_decoded_cache_is_looked_at_once_and_shows_what_pictures_do(
@@ -166,12 +153,12 @@ def test_a_decoded_cache_is_looked_at_once_and_shows_what_pictures_do(
     decoded, lazy = (
         whole_config(unpacked, tmp_path, **{"cityscapes.cache": cached}) for cached in (True, False)
     )
-    dataset.load(decoded)
-    monkeypatch.setattr(cityscapes, "read", None)
-    monkeypatch.setattr(image_statistics, "_look", None)
-    again = dataset.load(decoded)
+    load(decoded)
+    monkeypatch.setattr(cityscapes, "undecoded", None)
+    monkeypatch.setattr(image_statistics, "_compute", None)
+    again = load(decoded)
     monkeypatch.undo()
-    pictures = dataset.load(lazy)
+    pictures = load(lazy)
     for one, other in zip(again.image_statistics, pictures.image_statistics, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(
@@ -189,15 +176,15 @@ def test_a_decoded_cache_is_looked_at_once_and_shows_what_pictures_do(
 
 def test_a_folder_that_is_not_there(tmp_path):
     (tmp_path / "leftImg8bit").mkdir()
-    message = line(cityscapes.lazily, settings(tmp_path))
-    for part in (tmp_path, "gtFine", "cityscapes-dataset.com", *tfds.MANUAL["cityscapes"].files):
+    message = line(cityscapes.undecoded, settings(tmp_path))
+    for part in (tmp_path, "gtFine", "cityscapes-dataset.com", "leftImg8bit_trainvaltest.zip"):
         assert str(part) in message
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_without_images(copy, split):
     shutil.rmtree(copy / "leftImg8bit" / split)
-    message = line(cityscapes.lazily, settings(copy))
+    message = line(cityscapes.undecoded, settings(copy))
     assert str(copy / "leftImg8bit" / split) in message
     assert "unpack leftImg8bit_trainvaltest.zip" in message
 
@@ -206,7 +193,7 @@ def test_images_without_a_label(copy):
     missing = [label_file(copy, name) for name in TRAIN[1:]]
     for path in missing:
         path.unlink()
-    message = line(cityscapes.lazily, settings(copy))
+    message = line(cityscapes.undecoded, settings(copy))
     assert "2 of 3 images" in message
     assert str(missing[0]) in message
     assert "unpack gtFine_trainvaltest.zip" in message
@@ -226,18 +213,20 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
         (label_file, archives.encoded(NOISE[..., 0])[:4000], "cannot be decoded"),
         (label_file, archives.encoded(NOISE[:32, :, 0]), "128x32 pixels where 128x64 are expected"),
         (label_file, archives.encoded(NOISE[..., 0].astype(np.uint16)), "8-bit grey (L)"),
-        (label_file, archives.encoded(NOISE), "mode RGB where 8-bit grey (L) is expected"),
+        (label_file, archives.encoded(NOISE), "mode RGB where 8-bit grey (L) or a palette (P) is"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be(copy, tmp_path, place, content, reason):
     path = place(copy, TRAIN[1])
     path.write_bytes(content)
-    arrays = cityscapes.lazily(settings(copy))  # Nothing is decoded yet.
+    arrays = cityscapes.undecoded(settings(copy))  # Nothing is decoded yet.
     name = "train_images" if place is image_file else "train_labels"
     assert arrays[name][0].shape[:2] == (64, 128)
     for call in (
         lambda: arrays[name][:, :4],
-        lambda: cache.load_or_make(tmp_path / "made", lambda n: cityscapes.read(settings(copy), n)),
+        lambda: cache.load_or_make(
+            tmp_path / "made", lambda new: lazy.decode_all("x", arrays, new)
+        ),
     ):
         message = line(call)
         assert str(path) in message
@@ -246,14 +235,14 @@ def test_a_file_that_is_not_what_it_should_be(copy, tmp_path, place, content, re
 
 
 def test_a_file_that_has_gone(copy):
-    arrays = cityscapes.lazily(settings(copy))
+    arrays = cityscapes.undecoded(settings(copy))
     image_file(copy, TRAIN[1]).unlink()
     assert "(No such file or directory)" in line(lambda: arrays["train_images"][1])
 
 
 def test_a_first_image_that_is_none(copy):
     image_file(copy, TRAIN[0]).write_bytes(b"")
-    assert "(no picture)" in line(cityscapes.lazily, settings(copy))
+    assert "(no picture)" in line(cityscapes.undecoded, settings(copy))
 
 
 # Pictures
@@ -262,7 +251,7 @@ def test_a_first_image_that_is_none(copy):
 @pytest.fixture(params=["images", "labels"])
 def both(request, unpacked):
     """Pictures, and the array that they stand for."""
-    pictures = cityscapes.lazily(settings(unpacked))[f"train_{request.param}"]
+    pictures = cityscapes.undecoded(settings(unpacked))[f"train_{request.param}"]
     return pictures, np.asarray(pictures)
 
 
@@ -318,7 +307,7 @@ def test_threads_share_pictures(both):
 
 
 def data_set(folder):
-    arrays = cityscapes.lazily(settings(folder))
+    arrays = cityscapes.undecoded(settings(folder))
     arrays["class_names"] = tuple(arrays["class_names"])
     return dataset.Dataset("cityscapes", **arrays)
 
@@ -344,46 +333,6 @@ def test_grey_pictures_have_the_colours_of_grey(tmp_path, format):
     pictures = lazy.LazyPictures(files, list(map(str, files)), (8, 16, 3))
     assert (pictures[0] == 9).all()
     assert pictures[:].shape == (2, 8, 16, 3)
-
-
-# Through TFDS
-
-
-def test_without_a_cache_nothing_is_read_through_tfds(tmp_path):
-    assert "cityscapes.through=folder" in line(
-        cityscapes.lazily, settings("", through="tfds", data_dir=tmp_path)
-    )
-
-
-def test_missing_zips_are_named_with_their_place(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    found = lambda name: "installed" if name == "tensorflow" else find(name)
-    monkeypatch.setattr(importlib.util, "find_spec", found)
-    config = settings("", through="tfds", data_dir=tmp_path)
-    manual = pathlib.Path(tmp_path, "downloads", "manual")
-    message = line(read, config)
-    for part in (*tfds.MANUAL["cityscapes"].files, "cityscapes-dataset.com", manual):
-        assert str(part) in message
-    manual.mkdir(parents=True)
-    (manual / "gtFine_trainvaltest.zip").touch()
-    message = line(read, config)
-    assert "leftImg8bit_trainvaltest.zip" in message
-    assert "gtFine" not in message
-
-
-@pytest.mark.slow
-def test_tfds_gives_what_the_folders_give(tmp_path):
-    if importlib.util.find_spec("tensorflow") is None:
-        pytest.skip("needs the extra tfds")
-    archives.cityscapes(tmp_path)
-    archives.cityscapes_folder(tmp_path / "cityscapes")  # Where TFDS prepares it, too.
-    folder = read(settings("", data_dir=tmp_path))
-    for _ in range(2):  # Prepared by the first.
-        prepared = read(settings("", through="tfds", data_dir=tmp_path))
-        check(prepared)
-        assert folder.keys() == prepared.keys()
-        for name, array in folder.items():
-            np.testing.assert_array_equal(array, prepared[name], strict=True)
 
 
 # The whole program, on frames that are lower than the windows

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tavaal_jax.data.pool import IGNORED
 from tavaal_jax.data.sets import cityscapes
 from tavaal_jax.data.sets.scenes import scenes
 from tavaal_jax.errors import UserError
@@ -78,7 +79,7 @@ def test_arrays_are_those_of_a_data_set(drawn):
         assert drawn[f"{split}_labels"].shape == (size, 48, 96)
         assert drawn[f"{split}_images"].dtype == drawn[f"{split}_labels"].dtype == np.uint8
         shown = np.unique(drawn[f"{split}_labels"])
-        np.testing.assert_array_equal(shown, [*range(11), cityscapes.IGNORED])
+        np.testing.assert_array_equal(shown, [*range(11), IGNORED])
     assert drawn["train_ids"][12] == "scenes_000000_000012"
     assert len(set(drawn["train_ids"])) == 600
 

@@ -5,11 +5,11 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import filelock
 import numpy as np
+import numpy.typing as npt
 
 from tavaal_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def folder(data_dir: str, name: str) -> pathlib.Path:
     return pathlib.Path(data_dir).expanduser() / "decoded" / f"{name}-v{_VERSION}"
 
 
-New = Callable[[str, tuple[int, ...], Any], np.ndarray]
+New = Callable[[str, tuple[int, ...], npt.DTypeLike], np.ndarray]
 """`(name, shape, dtype) -> array`: makes an array to be filled."""
 
 
@@ -54,16 +54,16 @@ def load_or_make(path: pathlib.Path, make: Callable[[New], None]) -> dict[str, n
         ) from error
 
 
-def _load(file):
+def _load(file: pathlib.Path) -> np.ndarray:
     array = np.load(file, "r")
     return array if array.ndim > 1 or "images" in file.stem else np.array(array)
 
 
-def _store(path, make):
+def _store(path: pathlib.Path, make: Callable[[New], None]) -> None:
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
-    arrays = []
+    arrays: list[np.memmap] = []
 
-    def new(name, shape, dtype):
+    def new(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         file = temporary / f"{name}.npy"
         shape = tuple(map(int, shape))  # A file's header takes NumPy's integers and cannot be read.
         with _named(path):
@@ -86,7 +86,7 @@ def _store(path, make):
 
 
 @contextlib.contextmanager
-def _named(path):
+def _named(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def in_memory(make: Callable[[New], None]) -> dict[str, np.ndarray]:
     """The arrays that `make` fills, nowhere stored."""
     arrays: dict[str, np.ndarray] = {}
 
-    def new(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def new(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         return arrays.setdefault(name, np.empty(shape, dtype))
 
     make(new)
@@ -108,6 +108,6 @@ def in_memory(make: Callable[[New], None]) -> dict[str, np.ndarray]:
 
 
 def fill(new: New, arrays: dict[str, np.ndarray]) -> None:
-    """Makes arrays of some that are there whole."""
+    """Copies arrays that are in memory into new ones."""
     for name, array in arrays.items():
         new(name, array.shape, array.dtype)[...] = array

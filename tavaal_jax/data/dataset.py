@@ -4,17 +4,23 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
-from tavaal_jax.data import cache, image_statistics
 from tavaal_jax.data.image_statistics import ImageStatistics, thumbnail
 from tavaal_jax.data.pictures.lazy import LazyPictures
-from tavaal_jax.data.pool import LabelMaps, Normaliser, Resident, RowView, parts
-from tavaal_jax.data.sets import catalogue, cityscapes
+from tavaal_jax.data.pool import (
+    LabelMaps,
+    Labels,
+    Normaliser,
+    Resident,
+    RowView,
+    StoredArray,
+    parts,
+)
 from tavaal_jax.errors import UserError
 
 
@@ -23,30 +29,30 @@ class Dataset:
     """Arrays in host memory; images may be mapped from a disk."""
 
     name: str
-    train_images: np.ndarray
+    train_images: StoredArray
     """uint8 `[N, H, W, C]`, or features float32 `[N, F]`."""
     train_labels: np.ndarray
     """int32 `[N]`, -1 where nobody knows; oracles and figures read them, methods do not.
 
-    Or maps of a class per pixel, uint8 `[N, H, W]`, 255 for none.
+    Or maps of a class per pixel, uint8 `[N, H, W]`, 255 for none: a `StoredArray`.
     """
     train_ids: np.ndarray
     """str `[N]`: what an image is called upstream; the same everywhere."""
-    test_images: np.ndarray
+    test_images: StoredArray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     image_statistics: ImageStatistics | None = None
-    """Of large images with maps."""
+    """Statistics of large images with maps, where they are known already."""
     available: np.ndarray | None = None
     """Which training images may be picked or learned from, bool `[N]`; None: all."""
 
     @classmethod
     def from_arrays(
         cls,
-        images: Any,
-        labels: Any,
-        test_images: Any = None,
-        test_labels: Any = None,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        test_images: npt.ArrayLike | None = None,
+        test_labels: npt.ArrayLike | None = None,
         *,
         ids: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
@@ -61,11 +67,11 @@ class Dataset:
         """
         if name == configs.PEOPLE:
             raise UserError(f"name is {name!r}, which is people's own images: give another")
-        train, test = _images(images, "images"), None
+        train = _images(images, "images")
         labels = _labels(labels, train, "labels", least=-1)
         if (test_images is None) != (test_labels is None):
             raise UserError("test_images and test_labels go together: give both or neither")
-        if test_images is None:
+        if test_images is None or test_labels is None:
             test, answers = train[:0], labels[:0]
         else:
             test = _images(test_images, "test_images")
@@ -99,17 +105,17 @@ class Dataset:
         return cls(name, train, labels, texts, test, answers, names)
 
     def only(self, available: np.ndarray) -> "Dataset":
-        """The same where only some of the images, bool `[N]`, may be picked or learned from."""
+        """The data set with only some images, bool `[N]`, to be picked or learned from."""
         return dataclasses.replace(self, available=available)
 
     @property
     def classes(self) -> int:
-        """K"""
+        """Number of classes, K."""
         return len(self.class_names)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image, `(H, W, C)`, or of features, `(F,)`."""
+        """Shape of an image, `(H, W, C)`, or of features, `(F,)`."""
         return self.train_images.shape[1:]
 
     @property
@@ -124,7 +130,7 @@ class Dataset:
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
-        """Of each class in the training maps, int32 `[N, K]`; they are read once."""
+        """Pixels of each class in the training maps, int32 `[N, K]`; maps are read once."""
         if self.image_statistics is not None:
             return self.image_statistics.pixels
         found = [
@@ -153,8 +159,8 @@ class Dataset:
             titles.append(", ".join(self.class_names[k] for k in order) or "unknown")
         return titles
 
-    def _thumbnails(self, size):
-        """Of the training images, uint8 `[N, size, size, C]`; None for a size of 0."""
+    def _thumbnails(self, size: int) -> np.ndarray | None:
+        """Small training images, uint8 `[N, size, size, C]`; None for a size of 0."""
         if not size:
             return None
         if self.image_statistics is not None and self.image_statistics.thumbnails.shape[1] == size:
@@ -163,7 +169,7 @@ class Dataset:
         return np.stack(list(shrunk))
 
     def fingerprint(self) -> str:
-        """Stands for the arrays, where a study must not be continued on others."""
+        """Digest of the arrays: a study is not continued on others."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
@@ -180,7 +186,7 @@ class Dataset:
         With a `size` there are thumbnails of that side of the training images.
         """
         count = len(self.train_images)
-        unknown: Any = np.full(count, -1, np.int32)
+        unknown: Labels = np.full(count, -1, np.int32)
         if self.has_maps:
             unknown = LabelMaps(self.train_labels, self.pixels, np.zeros(count, bool))
         return (
@@ -190,7 +196,7 @@ class Dataset:
 
 
 def normaliser(
-    config: ConfigDict, images: np.ndarray, known: ImageStatistics | None = None
+    config: ConfigDict, images: StoredArray, known: ImageStatistics | None = None
 ) -> Normaliser:
     """Constants of the config where it has them, else the statistics of `images`."""
     settings = config.normalisation
@@ -207,8 +213,8 @@ def normaliser(
     return Normaliser.constant(settings.mean, settings.deviation)
 
 
-def _is_writable(text):
-    """Whether a file in UTF-8 can hold it: names of files that are no UTF-8 come otherwise."""
+def _is_writable(text: str) -> bool:
+    """Whether a text file can hold it: names of files that are not UTF-8 come as surrogates."""
     try:
         str(text).encode()
     except UnicodeEncodeError:
@@ -216,15 +222,15 @@ def _is_writable(text):
     return True
 
 
-def _array(values, name):
+def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError as error:
         raise UserError(f"{name} make no array ({error}): give all the same shape") from error
 
 
-def _images(images, name):
-    images = _array(images, name)
+def _images(given: npt.ArrayLike, name: str) -> np.ndarray:
+    images = _array(given, name)
     if 0 in images.shape[1:]:
         raise UserError(f"{name} have shape {images.shape}: give images, or features, of some size")
     if images.dtype != np.uint8:
@@ -243,10 +249,10 @@ def _images(images, name):
     return images.astype(np.float32) if images.ndim == 2 else images
 
 
-def _labels(labels, images, name, least):
-    if np.ma.is_masked(labels):
+def _labels(given: npt.ArrayLike, images: np.ndarray, name: str, least: int) -> np.ndarray:
+    if np.ma.is_masked(given):
         raise UserError(f"{name} are masked: give -1 to those that are unknown")
-    labels, count = _array(labels, name), len(images)
+    labels, count = _array(given, name), len(images)
     if labels.ndim == 3 and images.ndim == 4:
         if labels.shape != images.shape[:3] or labels.dtype != np.uint8:
             raise UserError(
@@ -263,52 +269,13 @@ def _labels(labels, images, name, least):
     return labels.astype(np.int32)
 
 
-def _highest(labels):
+def _highest(labels: np.ndarray) -> int:
     """The highest class, -1 where there is none."""
     if labels.ndim != 3:
         return int(np.max(labels, initial=-1))
-    # One more, and 255, which is none, is 0.
+    # uint8 + 1 wraps IGNORED to 0.
     highest = (int((part + np.uint8(1)).max()) for part in parts(labels))
     return max(highest, default=0) - 1
-
-
-def is_at_hand(config) -> bool:
-    """Whether `load` reads what is there: an embedded data set, one decoded before, or pictures."""
-    source = catalogue.SOURCES.get(config.dataset)
-    if source is None:
-        return False
-    if source.lazily is not None and not config.cityscapes.cache:
-        return config.cityscapes.through == "folder" and cityscapes.is_unpacked(config)
-    return source.embedded or catalogue.cache_folder(config).exists()
-
-
-_LARGEST_SEEN = 64  # Side of what a VAE sees of images that are larger, by default.
-
-
-def load(config) -> Dataset:
-    """The data set of a config, decoded once into a cache, with its imbalance applied.
-
-    Raises UserError where it can neither be found nor be had.
-    """
-    source = catalogue.SOURCES[config.dataset]
-    if source.embedded:
-        arrays = cache.in_memory(lambda new: source.read(config, new))
-    elif source.lazily is not None and not config.cityscapes.cache:
-        arrays = source.lazily(config)
-    else:
-        folder = catalogue.cache_folder(config)
-        arrays = cache.load_or_make(folder, lambda new: source.read(config, new))
-    names = tuple(str(name) for name in arrays.pop("class_names"))
-    dataset = Dataset(config.dataset, class_names=names, **arrays)  # type: ignore[arg-type]
-    if source.lazily is not None:
-        size = config.vae.image_size or _LARGEST_SEEN
-        images: Any = dataset.train_images
-        maps: Any = dataset.train_labels
-        found = image_statistics.of(images, maps, len(names), size, config.data_dir)
-        dataset = dataclasses.replace(dataset, image_statistics=found)
-    if config.imbalance.ratio > 1:
-        dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))
-    return dataset
 
 
 def thinned(dataset: Dataset, ratio: int, classes: tuple[int, ...]) -> Dataset:

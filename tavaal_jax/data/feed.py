@@ -8,17 +8,26 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from tavaal_jax.data.plans import CropOrigins, Examples, ExtraUpdates, IndexPlan
-from tavaal_jax.data.pool import LabelMaps, Resident, Streamed, take_rows
+from tavaal_jax.data.pool import (
+    IGNORED,
+    Array,
+    LabelMaps,
+    Labels,
+    Resident,
+    StoredArray,
+    Streamed,
+    take_rows,
+)
 
 
 class Reads(NamedTuple):
-    """What a training stage reads of its examples: fields of `Given`, by pool.
+    """What a training stage reads of its examples: fields of `Examples`, by pool.
 
     A label that is a map comes with `map`; without it only what an adversary sees: how many pixels.
     """
@@ -29,27 +38,27 @@ class Reads(NamedTuple):
     """Side of the windows that are cut from images and maps; 0: they are read whole."""
 
     def of_updates(self) -> "Reads":
-        """In further updates of the adversary, which sees of L what it sees of U, and labels."""
+        """Reads of the adversary's further updates: of L what it sees of U, and labels."""
         return self._replace(labelled=self.unlabelled | {"label"})
 
     def bytes_of(self, pool: Streamed) -> int:
-        """Of one image, about."""
+        """Bytes to be read of one image, about."""
         height, width, *rest = pool.images.shape[1:] if pool.images.ndim == 4 else (1, 1)
         pixels = min(height, self.window or height) * min(width, self.window or width)
         return max(1, pixels * math.prod(rest or pool.images.shape[1:]))
 
 
 WHOLE = Reads()
-"""All of both pools' examples."""
+"""Reads of all that examples have."""
 
 
 def windows(
-    array: Any, rows: np.ndarray, size: int, fill: int, *crop_origins: np.ndarray
+    array: StoredArray, rows: np.ndarray, size: int, fill: int, *crop_origins: np.ndarray
 ) -> list[np.ndarray]:
-    """Square windows of images or maps: `rows [...], corners [..., 2] -> [..., size, size, ...]`.
+    """Square windows of images or maps: `rows [...], origins [..., 2] -> [..., size, size, ...]`.
 
-    As many as there are `corners`, from one look at each row. They are filled up below and to the
-    right where images are smaller.
+    One for each of `crop_origins`, and each row is read once. Below and to the right of smaller
+    images they hold `fill`.
     """
     cuts = [
         np.full((rows.size, size, size, *array.shape[3:]), fill, array.dtype) for _ in crop_origins
@@ -63,6 +72,10 @@ def windows(
     return [cut.reshape(*rows.shape, *cut.shape[1:]) for cut in cuts]
 
 
+Origins = np.ndarray | None
+"""Where windows begin; None: images are read whole."""
+
+
 class Ahead:
     """Plans whose examples two threads read from `pool` while the devices are at work.
 
@@ -74,14 +87,14 @@ class Ahead:
         self,
         plan: Callable[[int, int], IndexPlan],
         pool: Streamed,
-        condition: Any,
+        condition: Array,
         last: int,
         steps: int,
         reads: Reads = WHOLE,
     ):
         """`plan(first, count)` names the examples of steps before `last`; `steps` are read ahead.
 
-        `told` holds arrays `[N, ...]` in host memory, or is None.
+        `condition` is a pytree of arrays `[N, ...]` in host memory, or None.
         """
         self._plan, self._pool, self._condition, self._reads = plan, pool, condition, reads
         self._last, self._steps = last, steps
@@ -99,7 +112,7 @@ class Ahead:
         return jax.tree.map(lambda *rows: np.concatenate(rows), *steps)
 
     def _read_on(self, first: int, count: int) -> None:
-        """Sets the threads to work on what nobody has asked them for yet."""
+        """Gives the threads the steps that they are not reading yet."""
         begin = max(first, self._asked)
         end = min(self._last, first + count + self._steps)
         if begin < end:
@@ -110,27 +123,31 @@ class Ahead:
             self._asked = end
 
     def _read(self, plan: IndexPlan) -> IndexPlan:
-        """One step's: leaves `[1, B, ...]`."""
+        """Reads a step: leaves `[1, B, ...]`."""
         more = plan.more
         if more is not None:
-            more = ExtraUpdates(**self._pools(more, self._reads.of_updates()))
-        return plan._replace(**self._pools(plan, self._reads), more=more, crop_origins=None)
+            more = ExtraUpdates(*self._pools(more, self._reads.of_updates()))
+        return IndexPlan(*self._pools(plan, self._reads), plan.positions, more)
 
-    def _pools(self, rows: IndexPlan | ExtraUpdates, reads: Reads) -> dict[str, Any]:
+    def _pools(
+        self, rows: IndexPlan | ExtraUpdates, reads: Reads
+    ) -> tuple[Examples, Examples | None]:
         """Examples of both pools."""
         crop_origins = rows.crop_origins or CropOrigins(None, None, None)
-        labelled = self._given(
+        labelled = self._examples(
             rows.labelled, reads.labelled, crop_origins.trained, crop_origins.labelled
         )
         unlabelled = None
         if rows.unlabelled is not None:
-            unlabelled = self._given(
+            unlabelled = self._examples(
                 rows.unlabelled, reads.unlabelled, None, crop_origins.unlabelled
             )
-        return {"labelled": labelled, "unlabelled": unlabelled}
+        return labelled, unlabelled
 
-    def _given(self, rows: np.ndarray, wanted: frozenset[str], trained: Any, seen: Any) -> Examples:
-        """Examples `rows`; windows begin at `trained` and, where R looks, at `seen`."""
+    def _examples(
+        self, rows: Array, wanted: frozenset[str], trained: Origins, seen: Origins
+    ) -> Examples:
+        """Examples `rows`; windows begin at `trained` and, for R, at `seen`."""
         pool = self._pool
         crop_origins = {"image": trained, "ranker_crop": seen}
         images = {name: at for name, at in crop_origins.items() if name in wanted}
@@ -144,28 +161,30 @@ class Ahead:
             found.get("ranker_crop"),
         )
 
-    def _label(self, rows: np.ndarray, with_map: bool, trained: Any) -> Any:
-        """Labels, or what is known of maps; these themselves only `with_map`."""
+    def _label(self, rows: np.ndarray, with_map: bool, trained: Origins) -> Labels:
+        """Labels, or what is known of maps; the maps themselves only `with_map`."""
         labels = self._pool.labels
         if not isinstance(labels, LabelMaps):
             return take_rows(labels, rows)
-        maps = self._cut(labels.maps, rows, 255, trained)[0] if with_map else None
+        maps = self._cut(labels.maps, rows, IGNORED, trained)[0] if with_map else None
         return LabelMaps(maps, take_rows(labels.pixels, rows), take_rows(labels.known, rows))
 
-    def _cut(self, array: Any, rows: np.ndarray, fill: int, *crop_origins: Any) -> list[np.ndarray]:
-        """Windows at each of `corners`; all that there is where they are None."""
-        size = self._reads.window
-        if not size or any(at is None for at in crop_origins):
+    def _cut(
+        self, array: StoredArray, rows: np.ndarray, fill: int, *crop_origins: Origins
+    ) -> list[np.ndarray]:
+        """Windows at each of `crop_origins`; whole images where one is None."""
+        size, given = self._reads.window, [at for at in crop_origins if at is not None]
+        if not size or len(given) < len(crop_origins):
             return [take_rows(array, rows) for _ in crop_origins]
-        return windows(array, rows, size, fill, *crop_origins)
+        return windows(array, rows, size, fill, *given)
 
     def take_waited(self) -> float:
-        """Seconds for which calls were kept waiting, since the last time this was asked."""
+        """Seconds for which calls have waited since this was last called."""
         waited, self._waited = self._waited, 0.0
         return waited
 
     def close(self) -> None:
-        """Drops what was read in vain."""
+        """Ends the threads and drops what they have read."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
@@ -175,11 +194,13 @@ _BYTES_AHEAD = 2**28  # of images that are read before they are needed
 @contextlib.contextmanager
 def feed(
     pool: Resident | Streamed,
-    condition: Any,
+    condition: Array,
     plan: Callable[[int, int], IndexPlan],
     steps: tuple[int, int],
     reads: Reads = WHOLE,
-) -> Iterator[tuple[tuple[Resident, Any], Callable[[int, int], IndexPlan], Callable[[], float]]]:
+) -> Iterator[
+    tuple[tuple[Resident, Array], Callable[[int, int], IndexPlan], Callable[[], float]]
+]:
     """What a training stage gives its program: `data, plan, waited`.
 
     `plan(first, count)` names examples of steps; `steps` are the last one and how many a call may

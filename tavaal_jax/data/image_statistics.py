@@ -1,4 +1,4 @@
-"""What is known of large images from one look at each: it is kept beside decoded data sets."""
+"""Statistics of large images with label maps, computed once and kept beside decoded data sets."""
 
 import concurrent.futures
 import hashlib
@@ -12,50 +12,54 @@ from PIL import Image
 from tavaal_jax.data import cache
 from tavaal_jax.data.cache import New
 from tavaal_jax.data.pictures.lazy import LazyPictures
+from tavaal_jax.data.pool import StoredArray
 
 
 class ImageStatistics(NamedTuple):
-    """Of the images and label maps of a training set."""
+    """Statistics of a training set's images and label maps, and small copies of the images."""
 
     histogram: np.ndarray
     """How often each value occurs in each channel: int64 `[C, 256]`."""
     pixels: np.ndarray
-    """Of each class, int32 `[N, K]`."""
+    """Pixels of each class in each map, int32 `[N, K]`."""
     thumbnails: np.ndarray
     """uint8 `[N, S, S, C]`"""
 
 
-Filed = LazyPictures | np.memmap
-"""An array that lies in files."""
+def of(
+    images: StoredArray, maps: StoredArray, classes: int, size: int, data_dir: str
+) -> ImageStatistics:
+    """Statistics of images and maps in files, with thumbnails of side `size`.
 
-
-def of(images: Filed, maps: Filed, classes: int, size: int, data_dir: str) -> ImageStatistics:
-    """The overview of images and maps with thumbnails of side `size`; stored under `data_dir`."""
-    name = f"overview-{_digest(images)}-{_digest(maps)}-{size}"
+    They are stored under `data_dir`, by what names, sizes and times of the files say.
+    """
+    name = f"statistics-{_digest(images)}-{_digest(maps)}-{classes}-{size}"
     stored = cache.load_or_make(
-        cache.folder(data_dir, name), lambda new: _look(images, maps, classes, size, new)
+        cache.folder(data_dir, name), lambda new: _compute(images, maps, classes, size, new)
     )
     return ImageStatistics(**{field: stored[field] for field in ImageStatistics._fields})
 
 
-def _digest(array):
-    """Stands for the files as they are: their names, sizes and times."""
+def _digest(array: StoredArray) -> str:
+    """Names, sizes and times of the files, as 16 hex digits."""
     if isinstance(array, LazyPictures):
         return array.digest()
+    if not isinstance(array, np.memmap) or array.filename is None:
+        raise TypeError(f"statistics are of arrays in files, not of {type(array).__name__}")
     file = pathlib.Path(array.filename)
     known = file.stat()
     text = f"{file.parent.name} {file.name} {known.st_size} {known.st_mtime_ns}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _look(images, maps, classes, size, new: New):
+def _compute(images: StoredArray, maps: StoredArray, classes: int, size: int, new: New) -> None:
     print(f"Looking at {len(images)} images, once; this takes some minutes.", file=sys.stderr)
     channels = images.shape[-1]
     histogram = new("histogram", (channels, 256), np.int64)
     pixels = new("pixels", (len(images), classes), np.int32)
     small = new("thumbnails", (len(images), size, size, channels), np.uint8)
 
-    def look(number):
+    def count(number: int) -> list[np.ndarray]:
         image = images[number]
         small[number] = thumbnail(image, size)
         pixels[number] = np.bincount(maps[number].ravel(), minlength=256)[:classes]
@@ -63,7 +67,7 @@ def _look(images, maps, classes, size, new: New):
 
     histogram[...] = 0
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        for counts in threads.map(look, range(len(images))):
+        for counts in threads.map(count, range(len(images))):
             histogram += counts
 
 

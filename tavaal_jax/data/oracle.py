@@ -1,4 +1,4 @@
-"""Who says what an image shows. Nobody else hands out labels of training images."""
+"""Oracles: the only source of training images' labels for a method."""
 
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class SimulatedOracle:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "SimulatedOracle":
-        """Who knows all labels of a data set."""
+        """The oracle that knows all labels of a data set."""
         labels = dataset.train_labels
         return cls(np.zeros(len(labels)), dataset.pixels) if dataset.has_maps else cls(labels)
 
@@ -58,16 +58,16 @@ class SimulatedOracle:
 
 
 class HumanOracle:
-    """People, who answer later: what they have said by now is the data set's, -1 for nothing."""
+    """People, who answer later: their answers by now are the data set's labels, -1 for none."""
 
     def answer(self, indices: np.ndarray) -> np.ndarray:
-        """Raises WaitingForLabels: the next cycle begins with what they will have said."""
+        """Raises WaitingForLabels: the next cycle begins with their answers."""
         raise WaitingForLabels(f"{len(indices)} images to label")
 
     def reveal(self, indices: np.ndarray) -> None:
-        """Nobody knows."""
+        """None: true labels are unknown."""
         del indices
 
     def class_counts(self, indices: np.ndarray) -> np.ndarray:
-        """Of nobody's knowledge there is no diagnosis."""
+        """Not available: true labels are unknown."""
         raise NotImplementedError

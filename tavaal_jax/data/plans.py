@@ -1,62 +1,65 @@
 """Which images a step sees: orders, pools and index plans, drawn on the host from keys."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from tavaal_jax.data.pool import Array, Labels
+
 
 class Examples(NamedTuple):
-    """Examples themselves, where a plan of resident data has their indices: `[n, B, ...]`.
+    """Examples in a plan, where a plan of resident data has their indices: `[n, B, ...]`.
 
-    None: what is not there, or was not asked for.
+    A field is None where the examples have no such thing, or the stage does not read it.
     """
 
-    image: Any
-    """Whole, or the window that T is trained on."""
-    label: Any
-    condition: Any
-    """What an adversary is told of them."""
-    thumbnail: Any = None
-    """What the VAE sees of larger images."""
-    ranker_crop: Any = None
-    """The window that R sees; None: it is to be cut from the image."""
+    image: Array
+    """Whole images, or the windows that T is trained on."""
+    label: Labels
+    condition: Array
+    """The condition of decoder and D: any pytree of arrays."""
+    thumbnail: Array = None
+    """Small images for the VAE, where images are larger."""
+    ranker_crop: Array = None
+    """The windows that R sees; None: they are cut from `image`."""
 
 
 class CropOrigins(NamedTuple):
     """Where windows of images begin: int32 `[n, B, 2]`, for further updates `[n, B, k, 2]`."""
 
-    trained: Any
-    """Those of L that T is trained on; None where it is not."""
-    labelled: Any
-    """Those of both pools that R sees."""
-    unlabelled: Any
+    trained: Array
+    """Origins in L of the windows that T is trained on; None where it is not."""
+    labelled: Array
+    """Origins in L of the windows that R sees."""
+    unlabelled: Array
+    """Origins in U of the windows that R sees."""
 
 
 class ExtraUpdates(NamedTuple):
     """Indices for further updates of the adversary in the same steps: int32 `[n, B, k]`."""
 
-    labelled: Any
-    unlabelled: Any
+    labelled: Array
+    unlabelled: Array
     crop_origins: CropOrigins | None = None
 
 
 class IndexPlan(NamedTuple):
-    """Indices of the images of some steps, a row each: int32 `[n, B]`; or `Given`."""
+    """Indices of the images of some steps, a row each: int32 `[n, B]`; or `Examples`."""
 
-    labelled: Any
-    unlabelled: Any
+    labelled: Array
+    unlabelled: Array
     positions: np.ndarray
     """Each example's position in the whole batch, from which its keys come."""
     more: ExtraUpdates | None = None
     """None: the adversary is updated once in a step."""
     crop_origins: CropOrigins | None = None
-    """Of what is read from a disk; None: all of an image is, or the devices cut it."""
+    """Windows to be read of images on a disk; None: whole images, or the devices cut them."""
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _permutation(key, size):
+def _permutation(key: jax.Array, size: int) -> jax.Array:
     return jax.random.permutation(key, size)
 
 
@@ -70,7 +73,7 @@ def permutation(key: jax.Array, size: int) -> np.ndarray:
 
 
 def initial(key: jax.Array, size: int, count: int) -> np.ndarray:
-    """The `count` images that are labelled first, in random order: `[count]`."""
+    """Indices of the `count` images labelled first, in random order: `[count]`."""
     return permutation(key, size)[:count]
 
 
@@ -84,7 +87,7 @@ def subset(key: jax.Array, unlabelled: np.ndarray, count: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3))
-def _permutations(key, count, first, size):
+def _permutations(key: jax.Array, count: int, first: int, size: int) -> jax.Array:
     keys = jax.vmap(lambda number: jax.random.fold_in(key, first + number))(np.arange(count))
     return jax.vmap(lambda key: jax.random.permutation(key, size))(keys)
 
@@ -126,6 +129,6 @@ class IndexStream:
         return passes[offset : offset + count]
 
     def groups(self, first: int, count: int, size: int) -> np.ndarray:
-        """The same, `size` batches to a step: int32 `[count, B, size]`."""
+        """Batches with `size` of them to a step: int32 `[count, B, size]`."""
         rows = self.rows(first * size, count * size)
         return np.moveaxis(rows.reshape(count, size, -1), 1, 2)

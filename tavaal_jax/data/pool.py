@@ -1,16 +1,41 @@
 """Examples, on the devices or beside them, and what makes network input of stored images."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 
 Array = Any
-"""jax.Array on the devices, np.ndarray before."""
+"""A `jax.Array` on the devices or traced, a `StoredArray` before, or None: no type is all."""
+
+
+IGNORED = 255
+"""Value of a label map's pixels that are of no class."""
+
+
+class StoredArray(Protocol):
+    """An array of examples in memory or in files, whose rows are read when they are indexed.
+
+    `np.ndarray`, `np.memmap`, `LazyPictures` and `RowView` are such.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+    @property
+    def ndim(self) -> int: ...  # noqa: D102
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __array__(self) -> np.ndarray: ...
 
 
 class Normaliser(struct.PyTreeNode):
@@ -25,7 +50,7 @@ class Normaliser(struct.PyTreeNode):
         return (image.astype(jnp.float32) - self.mean) / self.std
 
     @classmethod
-    def of(cls, images: np.ndarray) -> "Normaliser":
+    def of(cls, images: StoredArray) -> "Normaliser":
         """The statistics of `images [N, ...]`, over all but the last axis.
 
         Read in parts, so that images on a disk, or a float64 copy of them, need never be in memory.
@@ -40,21 +65,22 @@ class Normaliser(struct.PyTreeNode):
         return cls._shaped(mean, std, 4)
 
     @classmethod
-    def constant(cls, mean: Any, std: Any) -> "Normaliser":
+    def constant(cls, mean: npt.ArrayLike, std: npt.ArrayLike) -> "Normaliser":
         """Given constants `[C]` for images scaled to [0, 1]; stored images are uint8."""
-        scale = lambda values: 255 * np.asarray(values, np.float64)
+        scale = lambda values: np.asarray(255 * np.asarray(values, np.float64))
         return cls._shaped(scale(mean), scale(std), 4)
 
     @classmethod
-    def _shaped(cls, mean, std, rank):
+    def _shaped(cls, mean: np.ndarray, std: np.ndarray, rank: int) -> "Normaliser":
         shape = (1,) * (rank - 2) + (-1,)
         std = np.where(std > 0, std, 1.0)
         return cls(*(x.reshape(shape).astype(np.float32) for x in (mean, std)))
 
 
-def take_rows(array: Any, rows: np.ndarray) -> np.ndarray:
+def take_rows(array: StoredArray, rows: np.ndarray) -> np.ndarray:
     """`array[rows]` of an array, or of pictures that are decoded when they are asked for."""
-    return np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
+    found = np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
+    return np.asarray(found)
 
 
 class RowView:
@@ -63,7 +89,7 @@ class RowView:
     Row -1 is an image that is not there: zeros.
     """
 
-    def __init__(self, array: np.ndarray, rows: np.ndarray):
+    def __init__(self, array: StoredArray, rows: np.ndarray):
         """`array [n, H, W, C]` may be mapped from a disk; `rows [N]`."""
         self._array, self._rows = array, rows
         self.dtype = array.dtype
@@ -75,15 +101,15 @@ class RowView:
 
     @property
     def nbytes(self) -> int:
-        """Of all of them."""
+        """Bytes of all rows."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     @property
     def there(self) -> "RowView":
-        """Those that are."""
+        """The rows that are there."""
         return RowView(self._array, self._rows[self._rows >= 0])
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: Any, /) -> np.ndarray:
         rows, *cut = key if isinstance(key, tuple) else (key,)
         taken = self._rows[rows]
         if np.ndim(taken) == 0:
@@ -94,7 +120,7 @@ class RowView:
         found[is_there] = self._array[taken[is_there]]
         return found[(slice(None),) * taken.ndim + tuple(cut)]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("photos lie in another order: no array of them is without a copy")
         return self[:].astype(dtype or self.dtype, copy=False)
@@ -104,20 +130,20 @@ _ROWS = 4096  # images, or feature vectors, that are looked at together ...
 _BYTES = 2**28  # ... if they take no more than this
 
 
-def parts(images: np.ndarray) -> Iterator[np.ndarray]:
+def parts(images: StoredArray) -> Iterator[np.ndarray]:
     """Some images at a time, `[n, ...]`: a data set need not be in memory."""
     rows = max(1, min(_ROWS, _BYTES * len(images) // max(1, images.nbytes)))
     for first in range(0, len(images), rows):
         yield np.asarray(images[first : first + rows])
 
 
-def _parts(images):
-    """`[n, C]` of some images at a time."""
+def _parts(images: StoredArray) -> Iterator[np.ndarray]:
+    """Values of some images at a time, `[n, C]`."""
     for part in parts(images):
         yield part.reshape(-1, images.shape[-1])
 
 
-def _of_bytes(images):
+def _of_bytes(images: StoredArray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation per channel `[C]` of uint8 images, from their exact histograms."""
     counts = np.zeros((images.shape[-1], 256), np.int64)
     for part in _parts(images):
@@ -126,7 +152,7 @@ def _of_bytes(images):
     return _moments(counts)
 
 
-def _moments(counts):
+def _moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation `[C]` of values that occur `counts [C, 256]` times."""
     values, total = np.arange(256.0), counts.sum(1)
     mean = counts @ values / total
@@ -134,37 +160,37 @@ def _moments(counts):
     return mean, np.sqrt(square / total)
 
 
-def _of_floats(images):
-    """The same of features, in two passes."""
-    count = images.size // images.shape[-1]
+def _of_floats(images: StoredArray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `[F]` of features, in two passes."""
+    count = math.prod(images.shape[:-1])
     mean = sum(part.sum(0, dtype=np.float64) for part in _parts(images)) / count
     square = sum(np.sum((part - mean) ** 2, axis=0) for part in _parts(images))
     return mean, np.sqrt(square / count)
 
 
 class LabelMaps(struct.PyTreeNode):
-    """Label maps, of which nobody sees those that are not known."""
+    """Label maps; those that nobody has given yet are hidden."""
 
     maps: Array
-    """uint8 `[N, H, W]`, see `losses.IGNORED`; None where only the rest was asked for."""
+    """uint8 `[N, H, W]`, `IGNORED` for no class; None where only the rest was asked for."""
     pixels: Array
-    """Of each class, int32 `[N, K]`."""
+    """Pixels of each class, int32 `[N, K]`."""
     known: Array
-    """bool `[N]`"""
+    """Whether a map was given, bool `[N]`."""
 
-    def visible(self) -> tuple[Any, jax.Array]:
+    def visible(self) -> tuple[Array, jax.Array]:
         """Maps and pixels per class, with nothing in them where they are not known."""
         known = self.known.reshape(-1, 1)
-        hide = lambda maps: jnp.where(known[..., None], maps, np.uint8(255))
+        hide = lambda maps: jnp.where(known[..., None], maps, np.uint8(IGNORED))
         return jax.tree.map(hide, self.maps), jnp.where(known, self.pixels, 0)
 
 
 Labels = Any
-"""int32 `[N]`, -1 where nobody has said; or `LabelMaps`."""
+"""int32 `[N]`, -1 where unknown, as an `Array`; or `LabelMaps`."""
 
 
 def with_labels(pool: "Resident | Streamed", labels: Array) -> "Resident | Streamed":
-    """A pool with what has been said of its images, int32 `[N]`; of maps only that it was."""
+    """A pool with labels of its images, int32 `[N]`, -1 for none; of maps only which are known."""
     if isinstance(pool.labels, LabelMaps):
         return pool.replace(labels=pool.labels.replace(known=labels >= 0))
     return pool.replace(labels=labels)
@@ -174,15 +200,15 @@ def with_labels(pool: "Resident | Streamed", labels: Array) -> "Resident | Strea
 class Streamed:
     """A training or test set that stays in host memory or on a disk, and is read when needed."""
 
-    images: np.ndarray
+    images: StoredArray
     """As `Resident` has them; memory-mapped where they are on a disk."""
     labels: Labels
     normalise: Normaliser
     thumbnails: np.ndarray | None = None
 
-    def replace(self, **changes: Any) -> "Streamed":
-        """The same with other fields."""
-        return dataclasses.replace(self, **changes)
+    def replace(self, **changes: object) -> "Streamed":
+        """The set with other fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
 class Resident(struct.PyTreeNode):

@@ -146,7 +146,7 @@ def _facts(study):
         "Git revision": f"<code>{markup.text(record.get('git_revision') or 'unknown')}</code>",
     }
     if record.get("data"):
-        facts["Data"] = f"given as arrays, SHA-256 <code>{markup.text(record['data'])}</code>"
+        facts["Data"] = f"SHA-256 <code>{markup.text(record['data'])}</code>"
     earlier = dict.fromkeys(str(part.get("git_revision")) for part in record.get("earlier", ()))
     if earlier:
         codes = ", ".join(f"<code>{markup.text(revision)}</code>" for revision in earlier)

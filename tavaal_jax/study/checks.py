@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax import data
 from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.learner import MissingComponent
 from tavaal_jax.algorithm.methods import METHODS, SHIPPED
-from tavaal_jax.data import SOURCES, Dataset
+from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import networks, setup
+from tavaal_jax.study import method_checks, networks, setup
 
 
 class DatasetFacts(NamedTuple):
@@ -50,11 +51,8 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
     if dataset is None and config.dataset == configs.PEOPLE:
         facts = _of_folder(config)
     elif dataset is None:
-        check_name("dataset", config.dataset, (*SOURCES, configs.PEOPLE))
-        source = SOURCES[config.dataset]
-        facts = DatasetFacts(
-            config.dataset, source.train_size, source.classes, source.image_shape, source.has_maps
-        )
+        check_name("dataset", config.dataset, (*SETS, configs.PEOPLE))
+        facts = DatasetFacts(config.dataset, *data.facts(config))
     else:
         facts = DatasetFacts.of(dataset)
         if config.imbalance.ratio > 1:
@@ -225,15 +223,17 @@ def _check_pretrained(config, facts):
 
 
 def _check_values(config, facts):
-    """What a method of the user's computes of an image; a fault in it is raised as it is."""
+    """Tries the methods that are not ours; what their own functions raise is raised as it is."""
     problem = problems.of(config, facts.classes, facts.has_maps)
     thumbnail = setup.thumbnail_size(config, facts.shape)
     for name in method_names(config):
         if METHODS[name] not in SHIPPED:
             try:
-                programs.check_value(config, METHODS[name], facts.shape, problem, thumbnail)
-            except MissingComponent as error:
-                raise UserError(f"METHODS has {name!r}, and {error}") from error
+                method_checks.check_shapes(config, METHODS[name], facts.shape, problem, thumbnail)
+            except UserError as error:
+                if error.__cause__ is not None and not isinstance(error.__cause__, MissingComponent):
+                    raise error.__cause__ from None
+                raise UserError(f"METHODS has {name!r}, and {error}") from error.__cause__
 
 
 def _check_features(config, facts):

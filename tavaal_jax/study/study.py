@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import Dataset
+from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import compilation, device_shares, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.models.networks import NETWORKS
@@ -31,8 +31,9 @@ def run(
     stop: Stop,
 ) -> None:
     """A simulation in `folder`, see `tavaal_jax.run_study`."""
-    fingerprint = None
-    if dataset is not None:
+    if dataset is None:
+        fingerprint = data.fingerprint(config)
+    else:
         config = _named_after(config, dataset)
         fingerprint = dataset.fingerprint()
     if processes.several():
@@ -189,7 +190,8 @@ class _Study:
                 f"warning: picks are in {self.folder}, but no config.json shows how they were made:"
                 " they are taken for this config's"
             )
-        fingerprint = None if self._given is None else self._given.fingerprint()
+        given = self._given
+        fingerprint = data.fingerprint(self.config) if given is None else given.fingerprint()
         files.write_config(self.folder, self.config, fingerprint)
         files.tell_helpers(self.folder, self.config.parallel)
 
@@ -225,9 +227,9 @@ class _Study:
         if self.config.parallel == "trials":
             methods = {name: METHODS[name] for name in self.names}
             network = self.config.task.network
-            job = worker.Job(
-                self.config, self.folder, self._given, methods, {network: NETWORKS[network]}
-            )
+            sets = {} if self._given is not None else {dataset.name: SETS[dataset.name]}
+            networks = {network: NETWORKS[network]}
+            job = worker.Job(self.config, self.folder, self._given, methods, networks, sets)
             return worker_pool.run(
                 job, device_shares.divide_machine(self.config.workers), todo, said, self._is_first
             )

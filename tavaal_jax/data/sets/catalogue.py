@@ -1,35 +1,15 @@
-"""Where data sets come from: scikit-learn (embedded), TFDS and folders, each fills arrays."""
-
-import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+"""SETS, all data sets by name: of scikit-learn (embedded), of TFDS, drawn, and in folders."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.data import cache
-from tavaal_jax.data.sets import cityscapes, tfds
+from tavaal_jax.data.cache import New
+from tavaal_jax.data.sets import cityscapes, labelled_folder, maps_folder, tfds
+from tavaal_jax.data.sets.source import DataFacts, DataSource, cached, embedded
 
 
-class Source(NamedTuple):
-    """A data set by name."""
-
-    read: Callable
-    """`(config, new)`: fills arrays named as the fields of `Dataset`, see `cache.New`."""
-    train_size: int
-    """N before any imbalance, known before anything is loaded."""
-    classes: int
-    image_shape: tuple[int, ...]
-    has_maps: bool = False
-    """Whether a label is a map."""
-    embedded: bool = False
-    """Comes with an installed package: no download, no cache."""
-    lazily: Callable | None = None
-    """`(config) -> arrays` by name, where images can be decoded when they are asked for instead."""
-    cache_name: Callable | None = None
-    """`(config) -> str`, where the decoded cache depends on more than the data set's name."""
-
-
-def _moons(config, new):
+def _moons(config: ConfigDict, new: New) -> None:
     """Two moons, 500 and 50 points, noise 0.2 (section 4.1); a balanced test set of 1000 + 1000."""
     from sklearn import datasets
 
@@ -39,7 +19,7 @@ def _moons(config, new):
     cache.fill(new, arrays)
 
 
-def _digits(config, new):
+def _digits(config: ConfigDict, new: New) -> None:
     """scikit-learn's 1797 digits, 8x8, values 0 to 16; a stratified 500 are the test set."""
     del config
     from sklearn import datasets, model_selection
@@ -58,7 +38,7 @@ def _digits(config, new):
     cache.fill(new, {**arrays, "train_ids": np.array([f"digit_{i}" for i in train])})
 
 
-def _scenes(config, new):
+def _scenes(config: ConfigDict, new: New) -> None:
     """Drawn street scenes, see `scenes`; the same for every seed."""
     del config
     from tavaal_jax.data.sets.scenes import (
@@ -68,7 +48,14 @@ def _scenes(config, new):
     cache.fill(new, scenes.arrays())
 
 
-def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_names):
+def _arrays(
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    dtype: type[np.generic],
+    class_names: tuple[str, ...],
+) -> dict[str, np.ndarray]:
     return {
         "train_images": train_images.astype(dtype),
         "train_labels": train_labels.astype(np.int32),
@@ -79,23 +66,29 @@ def _arrays(train_images, train_labels, test_images, test_labels, dtype, class_n
     }
 
 
-SOURCES = {
-    "moons": Source(_moons, 550, 2, (2,), embedded=True),
-    "digits": Source(_digits, 1297, 10, (8, 8, 1), embedded=True),
-    "fashion_mnist": Source(tfds.read, 60_000, 10, (28, 28, 1)),
-    "cifar10": Source(tfds.read, 50_000, 10, (32, 32, 3)),
-    "cifar100": Source(tfds.read, 50_000, 100, (32, 32, 3)),
-    "svhn_cropped": Source(tfds.read, 73_257, 10, (32, 32, 3)),
-    "scenes": Source(_scenes, 600, 11, (48, 96, 3), has_maps=True),
-    "caltech101": Source(tfds.caltech101, 8125, 102, (224, 224, 3)),
-    "cityscapes": Source(
-        cityscapes.read, 2975, 19, (1024, 2048, 3), has_maps=True,
-        lazily=cityscapes.lazily, cache_name=cityscapes.cache_name,
+def _cifar(classes: int) -> DataSource:
+    return cached(tfds.read, DataFacts(50_000, classes, (32, 32, 3)))
+
+
+SETS: dict[str, DataSource] = {
+    "moons": embedded(_moons, DataFacts(550, 2, (2,))),
+    "digits": embedded(_digits, DataFacts(1297, 10, (8, 8, 1))),
+    "fashion_mnist": cached(tfds.read, DataFacts(60_000, 10, (28, 28, 1))),
+    "cifar10": _cifar(10),
+    "cifar100": _cifar(100),
+    "svhn_cropped": cached(tfds.read, DataFacts(73_257, 10, (32, 32, 3))),
+    "scenes": cached(_scenes, DataFacts(600, 11, (48, 96, 3), has_maps=True)),
+    "caltech101": cached(tfds.caltech101, DataFacts(8125, 102, (224, 224, 3))),
+    "cityscapes": DataSource(
+        cityscapes.load, cityscapes.FACTS, cityscapes.is_at_hand, has_statistics=True
+    ),
+    "labelled_folder": DataSource(
+        labelled_folder.load, labelled_folder.facts, labelled_folder.is_at_hand,
+        labelled_folder.fingerprint,
+    ),
+    "maps_folder": DataSource(
+        maps_folder.load, maps_folder.facts, maps_folder.is_at_hand, maps_folder.fingerprint,
+        has_statistics=True,
     ),
 }  # fmt: skip
-
-
-def cache_folder(config) -> pathlib.Path:
-    """Where the decoded arrays of a config's data set lie."""
-    name = SOURCES[config.dataset].cache_name
-    return cache.folder(config.data_dir, name(config) if name else config.dataset)
+"""Data sets by the name that a config gives; a script or a config file may add its own."""

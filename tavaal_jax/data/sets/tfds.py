@@ -13,9 +13,10 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tavaal_jax.data.cache import New, fill
 from tavaal_jax.data.pictures import lazy
@@ -43,26 +44,26 @@ URLS = {
         "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip?download=1",
     ),
 }
+Builder = Any
+"""A `tfds.core.DatasetBuilder`: TFDS has no types, and is imported when it is used."""
+Record = dict[str, Any]
+"""Fields of an example: numbers, bytes of names and undecoded pictures, arrays."""
 
 
-class Manual(NamedTuple):
-    """What TFDS cannot download, since it takes an account."""
+class Records(Protocol):
+    """Examples by number, as TFDS's `RandomAccessDataSource` has them."""
 
-    site: str
-    files: tuple[str, ...]
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int) -> Record: ...
+    def __getitems__(self, numbers: Sequence[int]) -> Sequence[Record]: ...
 
 
-MANUAL = {
-    "cityscapes": Manual(
-        "cityscapes-dataset.com", ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
-    ),
-}
 # The paper's text says that images are resized to this, its Table 1 that they are cropped.
 _CALTECH_SHAPE = (224, 224, 3)
 _READ_AT_ONCE = 1000  # records with small or undecoded images
 
 
-def read(config, new: New) -> None:
+def read(config: ConfigDict, new: New) -> None:
     """Fills arrays of `config.dataset`, prepared first if need be.
 
     Images with an id are sorted by it.
@@ -73,7 +74,7 @@ def read(config, new: New) -> None:
     fill(new, {"class_names": np.array(builder.info.features["label"].names)})
 
 
-def caltech101(config, new: New) -> None:
+def caltech101(config: ConfigDict, new: New) -> None:
     """Fills arrays of Caltech-101, sorted by class and file name; each class's last are tested.
 
     TFDS's own split depends on the order in which a file system lists files.
@@ -94,12 +95,14 @@ def caltech101(config, new: New) -> None:
     for split, part in (("train", ~is_test), ("test", is_test)):
         images = new(f"{split}_images", (part.sum(), *_CALTECH_SHAPE), np.uint8)
         for at, record in enumerate(records(source, order[part])):
-            images[at] = lazy.resized(io.BytesIO(record["image"]), _CALTECH_SHAPE, ids[part][at])
+            images[at] = lazy.pixels(
+                io.BytesIO(record["image"]), _CALTECH_SHAPE, ids[part][at], True
+            )
         fill(new, {f"{split}_labels": labels[part]})
     fill(new, {"train_ids": ids[~is_test], "class_names": names})
 
 
-def prepared(config) -> Any:
+def prepared(config: ConfigDict) -> Builder:
     """TFDS's builder of `config.dataset`, prepared first if need be."""
     name, data_dir = config.dataset, pathlib.Path(config.data_dir).expanduser()
     builder = _builder(name, data_dir)
@@ -109,7 +112,7 @@ def prepared(config) -> Any:
     return builder
 
 
-def _builder(name, data_dir):
+def _builder(name: str, data_dir: pathlib.Path) -> Builder:
     import tensorflow_datasets as tfds
 
     try:
@@ -121,7 +124,7 @@ def _builder(name, data_dir):
         ) from error
 
 
-def undecoded(builder, split: str, *fields: str) -> Any:
+def undecoded(builder: Builder, split: str, *fields: str) -> Records:
     """Records by number; `fields` are pictures and stay as they are in their files."""
     import tensorflow_datasets as tfds
 
@@ -130,7 +133,7 @@ def undecoded(builder, split: str, *fields: str) -> Any:
     )
 
 
-def _split(builder, split, new):
+def _split(builder: Builder, split: str, new: New) -> None:
     source = undecoded(builder, split, "image")
     numbers = range(len(source))
     ids, order = [f"{split}_{i}" for i in numbers], np.arange(len(source))
@@ -145,13 +148,13 @@ def _split(builder, split, new):
         fill(new, {"train_ids": np.array(ids)[order]})
 
 
-def records(source, numbers: Sequence[int] | np.ndarray) -> Iterator[Any]:
+def records(source: Records, numbers: Sequence[int] | np.ndarray) -> Iterator[Record]:
     """Records of these numbers, read some at a time."""
     for start in range(0, len(numbers), _READ_AT_ONCE):
         yield from source.__getitems__([int(i) for i in numbers[start : start + _READ_AT_ONCE]])
 
 
-def _prepare(builder, data_dir):
+def _prepare(builder: Builder, data_dir: pathlib.Path) -> None:
     """Runs `data.sets.prepare` in a child process; UserError says what is missing."""
     name = builder.name
     if importlib.util.find_spec("tensorflow") is None:
@@ -171,15 +174,9 @@ def _prepare(builder, data_dir):
     log.unlink()
 
 
-def _check_files(builder, data_dir):
+def _check_files(builder: Builder, data_dir: pathlib.Path) -> None:
     """UserError names files that are neither there nor to be had."""
     name, manual = builder.name, data_dir / "downloads" / "manual"
-    site, files = MANUAL.get(name, ("", ()))
-    if by_hand := [file for file in files if not (manual / file).exists()]:
-        raise UserError(
-            f"{name} can only be downloaded by hand: get {' and '.join(by_hand)} from {site} and"
-            f" place them in {manual}"
-        )
     # As TFDS calls them; not always the last part of the URL.
     places = {url: manual / builder.url_infos[url].filename for url in URLS.get(name, ())}
     missing = {
@@ -191,13 +188,13 @@ def _check_files(builder, data_dir):
         _check_network(name, missing, data_dir)
 
 
-def _downloaded(url, data_dir):
+def _downloaded(url: str, data_dir: pathlib.Path) -> bool:
     infos = (data_dir / "downloads").rglob("*.INFO")
     return any(url in json.loads(info.read_text())["urls"] for info in infos)
 
 
-def _check_network(name, missing, data_dir):
-    """TFDS tries for minutes where there is no network: look first."""
+def _check_network(name: str, missing: dict[str, pathlib.Path], data_dir: pathlib.Path) -> None:
+    """UserError where there is no network, with which TFDS would try for minutes."""
     try:
         request = urllib.request.Request(next(iter(missing)), method="HEAD")
         urllib.request.urlopen(request, timeout=10).close()

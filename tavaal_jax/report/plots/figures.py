@@ -137,8 +137,8 @@ def prepared(record: dict[str, Any], data_dir: str | None = None) -> data.Datase
     config = ConfigDict(record["config"])
     config.data_dir = data_dir or config.data_dir
     # Arrays that were given may bear the name of another data set.
-    given = record.get("data") is not None
-    return None if given or not data.is_at_hand(config) else data.load(config)
+    is_same = record.get("data") == data.fingerprint(config)
+    return data.load(config) if is_same and data.is_at_hand(config) else None
 
 
 def _of_training(folder, there):

@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 
-from tavaal_jax.data.sets import cityscapes
+from tavaal_jax.data.class_colours import palette
+from tavaal_jax.data.pool import IGNORED
 from tavaal_jax.report.plots import style
 
-_IGNORED = cityscapes.IGNORED
 _CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -107,7 +107,7 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
         rows * math.ceil(len(chosen) / columns), 4 * columns, width=1.9,
         height=1.9 * height / width + 0.15,
     )  # fmt: skip
-    palette = colours(dataset.class_names)
+    colours = palette(dataset.class_names)
     for axis in axes.flat:
         axis.set_axis_off()
     for number, (name, arrays) in enumerate(chosen.items()):
@@ -120,12 +120,12 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
         ):
             shown = _of_map(dataset.train_images[index], dataset.train_labels[index], predicted)
             for axis, picture in zip(line, shown, strict=True):
-                axis.imshow(picture if picture.ndim == 3 else palette[picture])
+                axis.imshow(picture if picture.ndim == 3 else colours[picture])
     from matplotlib import patches
 
     handles = [
         patches.Patch(color=colour / 255, label=label)
-        for label, colour in zip(dataset.class_names, palette, strict=False)
+        for label, colour in zip(dataset.class_names, colours, strict=False)
     ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(10, len(handles)), frameon=False,
@@ -142,19 +142,8 @@ def _of_map(image, label, predicted):
     image = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
     mistakes = np.repeat(image.mean(-1, keepdims=True) / 2 + 120, 3, axis=-1).astype(np.uint8)
     mistakes[label != predicted] = 213, 94, 0
-    mistakes[label == _IGNORED] = 120
+    mistakes[label == IGNORED] = 120
     return image, label, predicted, mistakes
-
-
-def colours(class_names) -> np.ndarray:
-    """uint8 `[256, 3]` of a map's numbers: Cityscapes' where it names the class, black for none."""
-    known = dict(zip(cityscapes.CLASS_NAMES, cityscapes.COLOURS, strict=True))
-    random = np.random.RandomState(0)
-    palette = np.zeros((256, 3), np.uint8)
-    for number, name in enumerate(class_names):
-        drawn = random.randint(0, 256, 3)
-        palette[number] = known.get(name, drawn)
-    return palette
 
 
 def _in_order(arrays):

@@ -1,6 +1,5 @@
-"""A worker process: runs the trials that its study's `crew` gives it, one after the other."""
+"""Worker process: runs the trials that its `worker_pool` sends, one after the other."""
 
-import functools
 import os
 import pathlib
 import pickle
@@ -8,23 +7,24 @@ import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS, Method
-from tavaal_jax.data import Dataset
+from tavaal_jax.data import SETS, Dataset, DataSource
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.models.networks import NETWORKS, Network
-from tavaal_jax.study.parallel.runner import Runner, TrialHooks, oracle
+from tavaal_jax.study.parallel.runner import Runner, oracle
+from tavaal_jax.study.trial import TrialHooks
 
-# What a crew sends: cores, a Job, then Orders or Stop, one Order at a time.
+# Messages to a worker: cores, a Job, then TrialOrders one at a time, or a StopOrder.
 
 
 class Job(NamedTuple):
-    """What all workers of a study are told first."""
+    """First message to all workers of a study."""
 
     config: ConfigDict
     folder: pathlib.Path
@@ -34,83 +34,89 @@ class Job(NamedTuple):
     """Some may have been defined in a notebook."""
     networks: dict[str, Network]
     """Likewise."""
+    sets: dict[str, DataSource]
+    """Likewise; empty where `dataset` is given."""
 
 
-class Order(NamedTuple):
-    """A trial to run."""
+class TrialOrder(NamedTuple):
+    """Order to run a trial."""
 
     method: str
     trial: int
 
 
-class Stop(NamedTuple):
-    """Save, and end; `number` of the signal that asked for it."""
+class StopOrder(NamedTuple):
+    """Order to save and end."""
 
     number: int
+    """Of the signal that asked for it."""
 
 
-# What a worker sends.
+# Messages from a worker.
 
 
 class TrackerCall(NamedTuple):
-    """A call of the tracker."""
+    """Call of the study's progress tracker."""
 
-    arguments: tuple[Any, ...]
-    place: dict[str, Any]
+    arguments: tuple[object, ...]
+    place: dict[str, object]
 
 
 class HasResults(NamedTuple):
-    """A trial's results.csv has changed."""
+    """Notice that a trial's results.csv has changed."""
 
 
 class Ready(NamedTuple):
-    """It waits for its first trial."""
+    """Notice that the worker waits for its first trial."""
 
 
 class Ended(NamedTuple):
-    """The trial is over; it waits for the next one."""
+    """End of a trial; the worker waits for the next one."""
 
     error: UserError | None = None
-    """That ended it."""
+    """What ended the trial; None: it is finished."""
     cause: BaseException | None = None
 
 
 class Failed(NamedTuple):
-    """No trial can be run; nothing follows."""
+    """Last message of a worker that can run no trial."""
 
     error: UserError
 
 
 class Stopped(NamedTuple):
-    """All is saved; nothing follows."""
+    """Last message of a worker that has saved and ends on order."""
 
 
 class Bug(NamedTuple):
-    """A fault of ours; nothing follows."""
+    """Last message of a worker that met an error which is no UserError."""
 
     text: str
-    """Its traceback."""
+    """The traceback."""
+
+
+Message = TrackerCall | HasResults | Ready | Ended | Failed | Stopped | Bug
 
 
 class Worker:
-    """Serves the other end of a pipe."""
+    """Server of trials at one end of a pipe."""
 
     def __init__(self, pipe: Connection):
         self._pipe = pipe
-        self._asked: int | None = None
+        self._stop_signal: int | None = None
 
     def serve(self) -> None:
-        """Until it is told to stop, or its crew is gone."""
+        """Runs trials until it is ordered to stop, or the worker pool is gone."""
         try:
             self._serve()
         except (EOFError, ConnectionError):
-            os._exit(128 + signal.SIGKILL)  # The crew is gone, and with it who would go on.
+            os._exit(128 + signal.SIGKILL)  # The pool is gone: nobody waits for results.
         except Interrupted:
-            self._pipe.send(Stopped())
+            self._send(Stopped())
         except UserError as error:
-            self._pipe.send(Failed(error))
+            self._send(Failed(error))
         except BaseException:
-            self._pipe.send(Bug(traceback.format_exc()))
+            self._send(Bug(traceback.format_exc()))
 
     def _serve(self) -> None:
         cores = self._pipe.recv()
@@ -119,42 +125,46 @@ class Worker:
         job: Job = pickle.loads(self._pipe.recv_bytes())
         METHODS.update(job.methods)
         NETWORKS.update(job.networks)
+        SETS.update(job.sets)
         dataset = data.load(job.config) if job.dataset is None else job.dataset
         runner = Runner(
             job.config,
             job.folder,
             dataset,
             oracle(dataset),
-            TrialHooks(self._say, functools.partial(self._pipe.send, HasResults()), self._stop),
+            TrialHooks(self._track, lambda: self._send(HasResults()), self._stop),
         )
-        self._pipe.send(Ready())
+        self._send(Ready())
         while True:
-            order = self._pipe.recv() if self._asked is None else Stop(self._asked)
-            if isinstance(order, Stop):
+            order = self._pipe.recv() if self._stop_signal is None else StopOrder(self._stop_signal)
+            if isinstance(order, StopOrder):
                 raise Interrupted(order.number)
             try:
                 runner.run(*order)
-                self._pipe.send(Ended())
+                self._send(Ended())
             except UserError as error:
-                self._pipe.send(Ended(error, _picklable(error.__cause__)))
+                self._send(Ended(error, _picklable(error.__cause__)))
 
-    def _say(self, *arguments: Any, **place: Any) -> None:
-        self._pipe.send(TrackerCall(arguments, place))
+    def _send(self, message: Message) -> None:
+        self._pipe.send(message)
+
+    def _track(self, *arguments: object, **place: object) -> None:
+        self._send(TrackerCall(arguments, place))
 
     def _stop(self) -> int | None:
-        if self._asked is None and self._pipe.poll():
-            self._asked = self._pipe.recv().number
-        return self._asked
+        if self._stop_signal is None and self._pipe.poll():
+            self._stop_signal = self._pipe.recv().number
+        return self._stop_signal
 
 
 def _picklable(error: BaseException | None) -> BaseException | None:
-    """Only what a crew looks at."""
+    """The cause of an error, where a study looks at it: that of a full disk."""
     return error if isinstance(error, OSError) else None
 
 
 def main() -> None:
-    """Of a worker process, which is given the file descriptor of its pipe."""
-    # Signals are for the crew, which asks its workers to stop, also where all are sent one.
+    """Entry point of a worker process; its argument is the file descriptor of its pipe."""
+    # The worker pool handles signals and orders its workers to stop.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.set_verbosity(logging.ERROR)

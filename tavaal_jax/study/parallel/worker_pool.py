@@ -229,8 +229,8 @@ class _WorkerHandle:
 
 
 def _pickled(job: Job) -> bytes:
-    """With the code of methods and networks that a config file or a notebook has defined."""
-    rows = (*job.methods.values(), *job.networks.values())
+    """A pickle with the code of rows that a config file or a notebook has defined."""
+    rows = (*job.methods.values(), *job.networks.values(), *job.sets.values())
     parts = [getattr(part, "func", part) for row in rows for part in row]
     names = {getattr(part, "__module__", None) for part in parts}
     found = importlib.machinery.PathFinder.find_spec
@@ -248,7 +248,7 @@ def _pickled(job: Job) -> bytes:
     except (pickle.PicklingError, TypeError) as error:
         raise UserError(
             f"parallel is 'trials', and the study cannot be given to other processes ({error}):"
-            " give 'data', or define its methods and network in a module"
+            " give 'devices', or define its methods, network and data set in a module"
         ) from error
     finally:
         for module in theirs:

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from tavaal_jax.data.sets import cityscapes
 from tavaal_jax.data.sets.scenes import street
 from tavaal_jax.data.sets.scenes import street_objects as objects
-from tavaal_jax.data.sets.scenes.street import Draws, Picture, Street
+from tavaal_jax.data.sets.scenes.street import Draws, Picture, Place, Street
 from tavaal_jax.errors import UserError
 
 CLASSES = {
@@ -45,6 +46,14 @@ _SPLITS = tuple(SIZES)
 _BLOCK = (34, 5, 5, 5, 1)  # scenes of each mode among 50 training scenes
 
 
+Drawn = tuple[np.ndarray, np.ndarray]
+"""Image and raw ids."""
+Thing = Callable[[Picture, Place, Draws], None]
+"""Draws what stands at a place."""
+_Standing = tuple[float, float, Thing]
+"""Pixels below the horizon, metres right of the middle, and what stands there."""
+
+
 def mode(seed: int, number: int, split: str) -> str:
     """What kind of scene it is, one of `MODES`."""
     if split != "train":
@@ -54,7 +63,7 @@ def mode(seed: int, number: int, split: str) -> str:
     return MODES[np.repeat(np.arange(len(MODES)), _BLOCK)[order[place]]]
 
 
-def scene(seed: int, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+def scene(seed: int, number: int, split: str) -> Drawn:
     """Image and raw ids of a scene, `uint8 [48, 96, 3], uint8 [48, 96]`: a pure function."""
     draws = Draws(seed, _SPLITS.index(split), number)
     kind = mode(seed, number, split)
@@ -66,17 +75,19 @@ def scene(seed: int, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def _avenue(draws, seed):
+def _avenue(draws: Draws, seed: int) -> Drawn:
     """The same houses and trees each time; hardly anybody there."""
     seen = Street(21 + draws.between(-0.7, 0.7), 48 + draws.between(-1.5, 1.5))
-    things = [(below, side * 5.6, objects.tree) for below in (5, 8, 13) for side in (-1, 1)]
+    things: list[_Standing] = [
+        (below, side * 5.6, objects.tree) for below in (5, 8, 13) for side in (-1, 1)
+    ]
     things += [(9, 4.1, objects.pole)]
     things += _some(draws, seen, objects.car, draws.chance(0.2), (1.5, 2.6), (6, 12))
     things += _some(draws, seen, objects.person, draws.chance(0.02), (4.2, 7), (8, 16))
     return _draw(draws, seen, things, tone=0.1, houses=Draws(seed, 0))
 
 
-def _market(draws, seed):
+def _market(draws: Draws, seed: int) -> Drawn:
     """A narrow street with stalls, bicycles and many or few people."""
     del seed
     seen = Street(
@@ -94,7 +105,7 @@ def _market(draws, seed):
     return _draw(draws, seen, things)
 
 
-def _night(draws, seed):
+def _night(draws: Draws, seed: int) -> Drawn:
     """Lamps, lit windows, cars and buses in the dark."""
     del seed
     seen = Street(
@@ -111,7 +122,7 @@ def _night(draws, seed):
     return _draw(draws, seen, things, dark=True)
 
 
-def _crossing(draws, seed):
+def _crossing(draws: Draws, seed: int) -> Drawn:
     """A side street, zebra stripes, signs, and traffic of all kinds across."""
     del seed
     near = draws.between(6, 9)
@@ -131,9 +142,16 @@ def _crossing(draws, seed):
     return _draw(draws, seen, things)
 
 
-def _some(draws, seen, thing, count, metres, below):
+def _some(
+    draws: Draws,
+    seen: Street,
+    thing: Thing,
+    count: int,
+    metres: tuple[float, float],
+    below: tuple[float, float],
+) -> list[_Standing]:
     """Things on either side, `metres` from the middle, `below` the horizon in pixels."""
-    things = []
+    things: list[_Standing] = []
     for _ in range(count):
         aside = draws.among((-1, 1)) * draws.between(*metres)
         near = max(min(below[1], seen.in_view(aside)), below[0])
@@ -141,7 +159,14 @@ def _some(draws, seen, thing, count, metres, below):
     return things
 
 
-def _draw(draws, seen, things, dark=False, tone=0.25, houses=None):
+def _draw(
+    draws: Draws,
+    seen: Street,
+    things: list[_Standing],
+    dark: bool = False,
+    tone: float = 0.25,
+    houses: Draws | None = None,
+) -> Drawn:
     picture = Picture(dark)
     street.background(picture, seen, houses or draws)
     for below, metres, thing in sorted(things, key=lambda thing: thing[0]):
@@ -152,7 +177,7 @@ def _draw(draws, seen, things, dark=False, tone=0.25, houses=None):
 _DRAWN = {"avenue": _avenue, "market": _market, "night": _night, "crossing": _crossing}
 
 
-def _broken(draws):
+def _broken(draws: Draws) -> Drawn:
     """Bands of a torn picture; nobody could label it."""
     bands = draws.field(8, 1, 3).repeat(street.HEIGHT // 8, axis=0)
     noise = draws.field(street.HEIGHT, street.WIDTH, 3)
@@ -213,7 +238,7 @@ def write(folder: str | pathlib.Path, seed: int = 0) -> pathlib.Path:
     return root
 
 
-def _write_split(root, split, size, seed):
+def _write_split(root: pathlib.Path, split: str, size: int, seed: int) -> None:
     for file in (_IMAGE, _LABEL):
         (root / file.top / split / "scenes").mkdir(parents=True)
     for number in range(size):

@@ -7,7 +7,7 @@ functions.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,9 @@ _GRAIN = {VEGETATION: 58.0, BUILDING: 20.0, ROAD: 12.0, SIDEWALK: 18.0, SKY: 4.0
 _ROWS, _COLUMNS = (grid.astype(float) for grid in np.mgrid[:HEIGHT, :WIDTH])
 
 Colour = Sequence[float] | np.ndarray
+Where = np.ndarray | slice | tuple[slice, ...]
+"""Pixels: a mask bool `[H, W]`, or slices."""
+T = TypeVar("T")
 
 
 class Draws:
@@ -50,10 +53,10 @@ class Draws:
         return low + int((high - low + 1) * self._random.random_sample())
 
     def chance(self, probability: float) -> bool:
-        """True as often as `probability` says."""
+        """True with this probability."""
         return self._random.random_sample() < probability
 
-    def among(self, choices: Sequence[Any]) -> Any:
+    def among(self, choices: Sequence[T]) -> T:
         """One of `choices`."""
         return choices[self.count(0, len(choices) - 1)]
 
@@ -101,7 +104,9 @@ class Picture:
         self.label = np.zeros((HEIGHT, WIDTH), np.uint8)
         self.dark = dark
 
-    def paint(self, where: Any, colour: Colour, raw_id: int, glow: float = 0.0) -> None:
+    def paint(
+        self, where: Where, colour: Colour, raw_id: int, glow: float = 0.0
+    ) -> None:
         """Covers what is at `where`; `glow` is the share of light that comes from there."""
         self.image[where] = colour
         self.label[where] = raw_id
@@ -121,12 +126,12 @@ class Picture:
         self, row: float, column: float, high: float, wide: float, colour: Colour, raw_id: int,
         glow: float = 0.0,
     ) -> None:  # fmt: skip
-        """By its middle and half axes."""
+        """An ellipse, by its middle and half axes."""
         y, x = (_ROWS + 0.5 - row) / high, (_COLUMNS + 0.5 - column) / wide
         self.paint(y * y + x * x <= 1, colour, raw_id, glow)
 
 
-def _fraction(numbers):
+def _fraction(numbers: np.ndarray) -> np.ndarray:
     return numbers - np.floor(numbers)
 
 
@@ -143,7 +148,7 @@ def background(picture: Picture, street: Street, draws: Draws) -> None:
     _houses(picture, street, draws)
 
 
-def _ground(picture, street):
+def _ground(picture: Picture, street: Street) -> None:
     below = _ROWS + 0.5 - street.horizon
     scale = np.maximum(below, 0.1) / _CAMERA
     metres = (_COLUMNS + 0.5 - street.vanishing) / scale
@@ -161,7 +166,7 @@ def _ground(picture, street):
         picture.paint((below > 0) & stripes, (205, 205, 200), ROAD)
 
 
-def _end(picture, street, draws):
+def _end(picture: Picture, street: Street, draws: Draws) -> None:
     """What closes the street far away."""
     half, top = street.facade * 0.9, street.horizon - draws.between(4, 7)
     colour, raw = draws.among((((132, 138, 146), BUILDING), ((96, 118, 92), VEGETATION)))
@@ -170,7 +175,7 @@ def _end(picture, street, draws):
     )
 
 
-def _corner(picture, street, draws):
+def _corner(picture: Picture, street: Street, draws: Draws) -> None:
     """Houses on the far side of the side street, seen from the front."""
     scale = _FOCAL / street.side[1]
     base, top = street.horizon + _CAMERA * scale, street.horizon - draws.between(2, 5) * scale
@@ -185,7 +190,7 @@ def _corner(picture, street, draws):
             )
 
 
-def _houses(picture, street, draws):
+def _houses(picture: Picture, street: Street, draws: Draws) -> None:
     """Two rows of houses, each with its height, colour and windows."""
     heights, tints = 4.5 + 5.5 * draws.field(2, 8), draws.field(2, 8)
     lit = draws.field(2, 40, 8)

@@ -1,13 +1,13 @@
 """What stands in a street, drawn at its place; lengths are in metres."""
 
 from tavaal_jax.data.sets.scenes import street
-from tavaal_jax.data.sets.scenes.street import Draws, Picture, Place
+from tavaal_jax.data.sets.scenes.street import Colour, Draws, Picture, Place
 
 PAINTS = (
     (178, 40, 38), (38, 62, 150), (205, 200, 195), (42, 44, 50), (212, 168, 36), (40, 110, 70),
     (128, 130, 136), (120, 52, 96), (200, 100, 40), (70, 140, 160),
 )  # fmt: skip
-"""Of cars, buses, coats, bicycles and awnings alike: colour does not tell them apart."""
+"""Colours of cars, buses, coats, bicycles and awnings alike: they do not tell them apart."""
 _TROUSERS = ((40, 44, 60), (70, 64, 58), (30, 30, 32))
 _RIMS = ((230, 40, 30), (30, 70, 170), (225, 185, 40))
 _BARK, _SKIN, _WOOD = (82, 66, 52), (198, 156, 128), (104, 84, 64)
@@ -21,14 +21,16 @@ class _Easel:
     def __init__(self, picture: Picture, place: Place, raw_id: int):
         self._picture, self._place, self._raw_id = picture, place, raw_id
 
-    def box(self, left, right, low, high, colour, glow=0.0):
+    def box(
+        self, left: float, right: float, low: float, high: float, colour: Colour, glow: float = 0.0
+    ) -> None:
         row, column, scale = self._place
         self._picture.box(
             column + left * scale, row - high * scale, column + right * scale, row - low * scale,
             colour, self._raw_id, glow,
         )  # fmt: skip
 
-    def ellipse(self, aside, up, wide, high, colour):
+    def ellipse(self, aside: float, up: float, wide: float, high: float, colour: Colour) -> None:
         row, column, scale = self._place
         self._picture.ellipse(
             row - up * scale, column + aside * scale, high * scale, wide * scale, colour,
@@ -133,21 +135,21 @@ def stall(picture: Picture, place: Place, draws: Draws) -> None:
         easel.box(left, left + 0.6, 1.9, 2.6, _WHITE if number % 2 else paint)
 
 
-def _shadow(picture, place, half):
+def _shadow(picture: Picture, place: Place, half: float) -> None:
     _Easel(picture, place, street.ROAD).box(-half, half, -0.1, 0.1, _SHADOW)
 
 
-def _wheels(easel, apart, radius):
+def _wheels(easel: _Easel, apart: float, radius: float) -> None:
     for aside in (-apart, apart):
         easel.box(aside - radius, aside + radius, 0, 1.6 * radius, _TYRE)
 
 
-def _lights(easel, apart, up):
+def _lights(easel: _Easel, apart: float, up: float) -> None:
     for aside in (-apart, apart):
         easel.box(aside - 0.14, aside + 0.14, up - 0.14, up + 0.14, _RED, 0.8)
 
 
-def _panes(easel, left, wide, count, dark):
+def _panes(easel: _Easel, left: float, wide: float, count: int, dark: bool) -> None:
     colour, glow = (street.LAMP, 0.6) if dark else (street.GLASS, 0.0)
     for number in range(count):
         start = left + number * 1.28 * wide

@@ -1,0 +1,63 @@
+"""Data sets by name: what is known of them before they are loaded, and loading them."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from tavaal_jax.data import image_statistics
+from tavaal_jax.data.dataset import Dataset, thinned
+from tavaal_jax.data.sets.catalogue import SETS
+from tavaal_jax.data.sets.source import DataFacts
+from tavaal_jax.errors import UserError
+
+_LARGEST_SEEN = 64  # Side of what a VAE sees of images that are larger, by default.
+
+
+def facts(config: ConfigDict) -> DataFacts:
+    """What is known of the config's data set without loading it, if its source gives it.
+
+    Raises UserError for what the source cannot do with the config.
+    """
+    found = SETS[config.dataset].facts
+    if found is None:
+        data = _loaded(config)
+        return DataFacts(len(data.train_images), data.classes, data.shape, data.has_maps)
+    return found if isinstance(found, DataFacts) else found(config)
+
+
+def is_at_hand(config: ConfigDict) -> bool:
+    """Whether `load` reads what is there: no download, no decoding of a whole data set."""
+    return config.dataset in SETS and SETS[config.dataset].is_at_hand(config)
+
+
+def fingerprint(config: ConfigDict) -> str | None:
+    """Stands for a data set's files where the config alone does not say which they are."""
+    source = SETS.get(config.dataset)
+    return None if source is None or source.fingerprint is None else source.fingerprint(config)
+
+
+def load(config: ConfigDict) -> Dataset:
+    """The data set of a config, decoded once into a cache, with its imbalance applied.
+
+    Raises UserError where it can neither be found nor be had.
+    """
+    dataset = _loaded(config)
+    if SETS[config.dataset].has_statistics:
+        size = config.vae.image_size or _LARGEST_SEEN
+        found = image_statistics.of(
+            dataset.train_images, dataset.train_labels, dataset.classes, size, config.data_dir
+        )
+        dataset = dataclasses.replace(dataset, image_statistics=found)
+    if config.imbalance.ratio > 1:
+        dataset = thinned(dataset, config.imbalance.ratio, tuple(config.imbalance.classes))
+    return dataset
+
+
+def _loaded(config: ConfigDict) -> Dataset:
+    dataset = SETS[config.dataset].load(config)
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"SETS[{config.dataset!r}].load returned {type(dataset).__name__}: return a"
+            " tavaal_jax.Dataset, such as Dataset.from_arrays makes"
+        )
+    return dataclasses.replace(dataset, name=config.dataset)
