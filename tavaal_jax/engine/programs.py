@@ -165,34 +165,6 @@ def check_pretrained(config: ConfigDict, shape: tuple[int, ...], problem: Proble
         jax.eval_shape(filled)
 
 
-def check_value(
-    config: ConfigDict, method: Method, shape: tuple[int, ...], problem: Problem, thumbnail: int
-) -> None:
-    """Raises before any training what a method's value would raise when the pool is scored.
-
-    `thumbnail` is the side of what the VAE sees of larger images, else 0. Like `check_pretrained`
-    it computes nothing and starts no device.
-    """
-    components = build_components(config, method, shape, problem)
-
-    def one(image: jax.Array, small: jax.Array | None) -> Scored:
-        key = jax.random.key(0)
-        learner, adversary = _init(components, shape, key, jnp.int32(0))
-        assert learner is not None
-        unchanged = lambda x: x
-        inferred = _infer_one(components, TaskVariables(learner, unchanged), image)
-        candidate = PoolExample(image, jnp.int32(0), inferred, small)
-        variables = ScoreVariables(learner, adversary, unchanged, key)
-        return _value_of_one(components, variables, candidate)
-
-    def like(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-    small = like(thumbnail, thumbnail, shape[-1]) if thumbnail else None
-    with portable(True):
-        jax.eval_shape(one, like(*shape), small)
-
-
 def _init(
     components: Components, shape: tuple[int, ...], key: jax.Array, cycle: ArrayLike
 ) -> Networks:
