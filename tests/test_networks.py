@@ -282,8 +282,8 @@ WRONG = {
     NoParameters: "it has no parameters to train: add a layer",
 }
 DEPENDS = {
+    BatchMean: "its output for an image depends on the other images of the batch with train=False:",
     OneKey: "of the batch with train=False and dropout_keys: draw from each image's own key",
-    OneKey: "depends on the other images of the batch with train=False and dropout_keys: draw from",
     OwnDevice: "its training depends on how a batch is divided among devices: give axis_name",
 }
 
