@@ -1,24 +1,24 @@
-"""Predictions for a folder of photos.
+"""Command line: a model's predictions for a folder of photos.
 
 python -m tavaal_jax.predict --model=runs/birds/model --images=FOLDER --out=predictions.csv
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import pathlib
 import signal
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.reading import Fault, decode_ahead
 from tavaal_jax.engine import compilation
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import predictions
@@ -28,44 +28,44 @@ from tavaal_jax.labelling.predictions import PredictionRow
 from tavaal_jax.study.model import Decoding, Model, load_model
 
 _KEY = "--images"
-_THREADS = 2
-_AHEAD = 16  # photos that are decoded, or wait to be
+_AHEAD = 16  # photos that are decoded, or wait for the model
 _MAX_PIXELS = 10**8
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def predict(
-    model: str | pathlib.Path, images: str | pathlib.Path, out: str | pathlib.Path, say: Say
+    model: str | pathlib.Path, images: str | pathlib.Path, out: str | pathlib.Path, log: Log
 ) -> int:
-    """Writes what a model says of the photos in a folder and below; how many they are.
+    """Writes a model's predictions for all photos in a folder and below; returns their number.
 
     `out` is a csv of id, file, predicted, confidence and `p_<class>`, replaced whole: a row for
-    each photo, sorted by path; of a photo that cannot be read `say` is told. Raises UserError for
-    what the user can mend.
+    each photo, sorted by path. `log` gets a line for each photo that cannot be read. Raises
+    UserError for what the user can mend.
     """
     folder, target = (pathlib.Path(path).expanduser() for path in (images, out))
     _check_target(target)
     there = list_files(folder.absolute(), _KEY)
     loaded = load_model(model)
-    how = _decoding(loaded, model)
-    for names, why in ((there.outside, "leads out of the folder"), (there.closed, "not searched")):
-        for name in names:
-            say(f"left out: {printable(name)} ({why})")
+    decoding = _decoding(loaded, model)
+    for name in there.outside:
+        log(f"left out: {printable(name)} (leads out of the folder)")
+    for name in there.unreadable:
+        log(f"left out: {printable(name)} (not searched)")
     with tempfile.TemporaryDirectory() as index:
         found = scan(
-            folder, (), pathlib.Path(index) / "index.jsonl", how.max_pixels, _silent, key=_KEY
+            folder, (), pathlib.Path(index) / "index.jsonl", decoding.max_pixels, _silent, key=_KEY
         )
     usable = {image.id for image in found.images if image.status == "ok"}
     for image in found.images:
         if image.id not in usable:
-            say(_unread(image, found.reasons.get(image.file, image.status)))
+            log(_cannot_read(image, found.reasons.get(image.file, image.status)))
     readable = [image for image in found.images if image.id in usable]  # Copies are among them.
     count = 0
 
     def rows() -> Iterator[PredictionRow]:
         nonlocal count
-        decoded = _decoded(readable, found.folder, how, say)
+        decoded = _decoded(readable, found.folder, decoding, log)
         for row in _rows(loaded, decoded):
             count += 1
             yield row
@@ -77,7 +77,7 @@ def predict(
 
 
 def _check_target(target: pathlib.Path) -> None:
-    """UserError where the file cannot be written, before hours are spent on what it is to hold."""
+    """Raises UserError where the file cannot be written, before hours of work on its content."""
     if target.suffix.lower() != ".csv" or target.is_dir():
         raise UserError(f"--out is {target}: give a file whose name ends in .csv")
     if not target.parent.is_dir():
@@ -89,7 +89,7 @@ def _check_target(target: pathlib.Path) -> None:
 
 
 def _decoding(model: Model, folder: str | pathlib.Path) -> Decoding:
-    """How photos are decoded for a model; UserError where they are nothing for it."""
+    """How photos are decoded for a model. Raises UserError where it takes no photos."""
     shape = model.shape
     kind = None
     if len(shape) != 3 or model.dtype != "uint8":
@@ -107,49 +107,32 @@ def _decoding(model: Model, folder: str | pathlib.Path) -> Decoding:
 
 
 def _rows(model: Model, decoded: Iterator[tuple[Image, np.ndarray]]) -> Iterator[PredictionRow]:
-    """What the model says of each photo."""
-    while some := list(itertools.islice(decoded, model.at_once)):
-        probabilities = model.predict_proba(np.stack([pixels for _, pixels in some]))
-        for (image, _), its in zip(some, probabilities, strict=True):
-            yield PredictionRow(image.id, image.file, its)
+    """A row with the model's probabilities for each photo."""
+    while batch := list(itertools.islice(decoded, model.at_once)):
+        probabilities = model.predict_proba(np.stack([pixels for _, pixels in batch]))
+        for (image, _), row in zip(batch, probabilities, strict=True):
+            yield PredictionRow(image.id, image.file, row)
 
 
 def _decoded(
-    readable: Sequence[Image], folder: pathlib.Path, how: Decoding, say: Say
+    readable: Sequence[Image], folder: pathlib.Path, decoding: Decoding, log: Log
 ) -> Iterator[tuple[Image, np.ndarray]]:
-    """The pixels of each photo, in order; `say` is told of those that have none."""
-    waiting: deque[tuple[Image, Future[Any]]] = deque()
-    following = iter(readable)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        try:
-            while True:
-                for image in itertools.islice(following, _AHEAD - len(waiting)):
-                    waiting.append((image, pool.submit(_one, folder, image, how)))
-                if not waiting:
-                    return
-                first, future = waiting.popleft()
-                try:
-                    yield first, future.result()
-                except decode.Corrupt as error:
-                    say(_unread(first, str(error)))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """The pixels of each photo, in order; `log` gets a line for each that has none."""
+
+    def decode_file(file: BinaryIO) -> np.ndarray:
+        size, channels, resize, low_high, _ = decoding
+        return decode.decode(file, size, channels, resize, low_high)
+
+    photos = ((image.id, folder / image.file) for image in readable)
+    with contextlib.closing(decode_ahead(photos, decode_file, _AHEAD)) as outcomes:
+        for image, outcome in zip(readable, outcomes, strict=True):
+            if isinstance(outcome, Fault):
+                log(_cannot_read(image, outcome.reason))
+            else:
+                yield image, outcome
 
 
-def _one(folder: pathlib.Path, image: Image, how: Decoding) -> np.ndarray:
-    """Decodes a photo, unless it is another one by now. Raises Corrupt."""
-    try:
-        with (folder / image.file).open("rb") as file:
-            if decode.content_id(file) != image.id:
-                raise decode.Corrupt(decode.CHANGED)
-            return decode.decode(file, how.size, how.channels, how.resize, how.low_high)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise decode.Corrupt(decode.GONE) from error
-    except OSError as error:
-        raise decode.Corrupt(error.strerror or str(error)) from error
-
-
-def _unread(image: Image, reason: str) -> str:
+def _cannot_read(image: Image, reason: str) -> str:
     return f"cannot read {printable(image.file)}: {printable(reason)}"
 
 
@@ -182,41 +165,40 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns the exit code: 2, after one line, for what the user can mend."""
+    """Runs the command; returns the exit code: 2, after one line, for what the user can mend."""
     try:
         given = _parsed(argv)
         compilation.keep_in_cache()
-        unread = itertools.count()
+        left_out: list[str] = []
 
-        def say(text: str) -> None:
-            next(unread)
-            _say(text)
+        def log(text: str) -> None:
+            left_out.append(text)
+            _print(text)
 
-        count = predict(given.model, given.images, given.out, say)
-        left = next(unread)
-        also = f", {left:,} left out" if left else ""
+        count = predict(given.model, given.images, given.out, log)
+        also = f", {len(left_out):,} left out" if left_out else ""
         many = "s" if count > 1 else ""
-        _say(f"{count:,} prediction{many} in {printable(given.out)}{also}")
+        _print(f"{count:,} prediction{many} in {printable(given.out)}{also}")
     except UserError as error:
-        _say(f"error: {error}")
+        _print(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        _say("stopped by SIGINT; nothing was written")
+        _print("stopped by SIGINT; nothing was written")
         return 130
     return 0
 
 
-def _end(number: int, frame: object) -> NoReturn:
-    """Leaves by way of what tidies up."""
+def _exit(number: int, frame: object) -> NoReturn:
+    """Signal handler that exits by an exception, so that temporary files are removed."""
     del frame
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit)
     sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ def put(folder, name, content):
 
 
 def read(folder, *further, **options):
-    return answers.read(folder, further, **options)[0]
+    return answers.read(folder, further, **options)
 
 
 def said(folder):
@@ -56,7 +56,7 @@ def task(*choices, data=None, **annotation):
     }
 
 
-# Images, answers, ledgers
+# Images, answers, verdicts
 
 
 def number(index):
@@ -86,7 +86,7 @@ def answer(name="", label="cat", id="", line=2, source="labels/a.csv", annotator
     return Answer(source, line, id, name, label, skipped, annotator, updated)
 
 
-def ledger(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD):
+def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD):
     found = aggregate(images, said, classes=classes, fixed=fixed, unsure=unsure, bad=bad)
     for order in (said[::-1], sorted(said)):
         assert (
@@ -97,9 +97,9 @@ def ledger(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD
 
 def kinds(*said, **options):
     """What is said of each image: its class, or the kind."""
-    found = ledger(*said, **options)
-    assert not found.refused
-    return {name: entry.label or entry.kind for name, entry in found.entries.items()}
+    found = aggregated(*said, **options)
+    assert not found.unmatched
+    return {name: verdict.label or verdict.kind for name, verdict in found.verdicts.items()}
 
 
 # The same rows in every form

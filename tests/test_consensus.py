@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-from label_files import BAD, IMAGES, UNSURE, answer, image, kinds, ledger, number
+from label_files import BAD, IMAGES, UNSURE, answer, image, kinds, aggregated, number
 
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.labels.class_names import MOST_CLASSES
 from tavaal_jax.labelling.labels.consensus import (
-    MOST_CLASSES,
     Consensus,
     Verdict,
     aggregate,
@@ -17,26 +17,26 @@ from tavaal_jax.labelling.labels.consensus import (
 
 def fault(*said, **options):
     with pytest.raises(UserError) as caught:
-        ledger(*said, **options)
+        aggregated(*said, **options)
     message = str(caught.value)
     assert message.isprintable()
     return message
 
 
 def test_rows_without_an_answer_say_nothing():
-    assert ledger(answer("nowhere.jpg", ""), answer("a.jpg", "")) == Consensus({}, (), ())
+    assert aggregated(answer("nowhere.jpg", ""), answer("a.jpg", "")) == Consensus({}, (), ())
 
 
 def test_entries_are_in_the_order_of_the_images():
-    found = ledger(answer("owls/x.jpg"), answer("a.jpg", line=3), answer("gone.jpg", line=4))
-    assert list(found.entries) == [number(0), number(2), number(5)]
+    found = aggregated(answer("owls/x.jpg"), answer("a.jpg", line=3), answer("gone.jpg", line=4))
+    assert list(found.verdicts) == [number(0), number(2), number(5)]
 
 
 # Whose answer
 
 
 def test_one_answer():
-    found = ledger(answer("a.jpg", "cat", annotator="ann"))
+    found = aggregated(answer("a.jpg", "cat", annotator="ann"))
     assert found == Consensus(
         {number(0): Verdict("label", "cat", "ann", "labels/a.csv", (("cat", 1),))}, (), ("cat",)
     )
@@ -95,30 +95,30 @@ def test_an_old_answer_does_not_count_whatever_stands_between():
     ],
 )
 def test_people_decide_by_majority(said, expected, votes, heard):
-    found = ledger(
+    found = aggregated(
         *(answer("a.jpg", label, annotator=f"p{n}", source=f"labels/{n}.csv")
           for n, label in enumerate(said)),
     )  # fmt: skip
-    entry = found.entries[number(0)]
-    assert (entry.label or entry.kind, entry.votes) == (expected, votes)
-    assert entry.annotator == "+".join(f"p{n}" for n in heard)
-    assert entry.source == "+".join(f"labels/{n}.csv" for n in heard)
-    assert found.classes == ((expected,) if entry.kind == "label" else ())
+    verdict = found.verdicts[number(0)]
+    assert (verdict.label or verdict.kind, verdict.votes) == (expected, votes)
+    assert verdict.annotator == "+".join(f"p{n}" for n in heard)
+    assert verdict.source == "+".join(f"labels/{n}.csv" for n in heard)
+    assert found.classes == ((expected,) if verdict.kind == "label" else ())
 
 
 def test_skipping_is_being_unsure():
     assert kinds(answer("a.jpg", "", skipped=True)) == {number(0): "unsure"}
-    assert ledger(answer("a.jpg", "", skipped=True), unsure=()).entries[number(0)].votes == (
+    assert aggregated(answer("a.jpg", "", skipped=True), unsure=()).verdicts[number(0)].votes == (
         ("unsure", 1),
     )
     assert kinds(answer("a.jpg", "unsure"), unsure=()) == {number(0): "unsure"}
-    votes = ledger(answer("a.jpg", "B"), bad=("broken", "b")).entries[number(0)].votes
+    votes = aggregated(answer("a.jpg", "B"), bad=("broken", "b")).verdicts[number(0)].votes
     assert votes == (("broken", 1),)
 
 
 def test_copies_of_an_image_are_one():
     first, copy = answer("a.jpg", "cat"), answer("birds/copy of a.jpg", "cat", line=3)
-    assert ledger(first, copy).entries[number(0)].votes == (("cat", 1),)
+    assert aggregated(first, copy).verdicts[number(0)].votes == (("cat", 1),)
     # Who says different things of them has a conflict with himself; another file decides.
     other = copy._replace(label="dog")
     assert kinds(first, other) == {number(0): "conflict"}
@@ -136,10 +136,10 @@ def test_copies_of_an_image_are_one():
 def test_new_classes_come_behind_those_that_are_known():
     said = [answer(f"{n}.jpg", label) for n, label in enumerate(["wren", "ox", "wren", "heron"])]
     images = [image(n, f"{n}.jpg") for n in range(4)]
-    found = ledger(*said, images=images, classes=("zebra", "ox"))
+    found = aggregated(*said, images=images, classes=("zebra", "ox"))
     assert found.classes == ("zebra", "ox", "heron", "wren")
-    assert ledger(images=images, classes=("zebra",)).classes == ("zebra",)
-    assert ledger(*said[:3], images=images, classes=("wren", "ox"), fixed=True).classes == (
+    assert aggregated(images=images, classes=("zebra",)).classes == ("zebra",)
+    assert aggregated(*said[:3], images=images, classes=("wren", "ox"), fixed=True).classes == (
         "wren", "ox",
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_another_label_than_the_given_classes(label, nearest):
 
 
 def counted(*counts, **options):
-    """The ledger of so many answers of each label."""
+    """The aggregated of so many answers of each label."""
     labels = [label for label, count in counts for _ in range(count)]
     images = [image(n, f"{n}.jpg") for n in range(len(labels))]
     said = [answer(f"{n}.jpg", label, line=n + 2) for n, label in enumerate(labels)]
@@ -174,7 +174,7 @@ def counted(*counts, **options):
 def test_a_class_that_is_said_once_and_looks_like_another(typo):
     with pytest.raises(UserError, match=r"^labels/a.csv line 5: .* is nearly heron: mend it") as e:
         counted(("heron", 3), (typo, 1))()
-    assert f" {typo}, said once only" in str(e.value)
+    assert f" {typo}, which occurs only once" in str(e.value)
     counted(("heron", 3), (typo, 2))()
     counted(("heron", 3), (typo, 1), classes=(typo,))()
     counted(("heron", 3), (typo, 1), classes=(typo, "heron"), fixed=True)()
@@ -257,7 +257,7 @@ def test_number_of_classes():
 def test_a_column_that_is_none_of_labels():
     comments = [(f"seen at {n} o'clock", 1) for n in range(30)]
     line = (
-        r"^labels/a.csv line 2: 30 of 37 labels are said once only, seen at 0 o'clock and seen at 1"
+        r"^labels/a.csv line 2: 30 of 37 labels occur only once, seen at 0 o'clock and seen at 1"
         r" o'clock among them: is the column of labels the right one\? If so, name the classes in"
     )
     with pytest.raises(UserError, match=line):
@@ -272,17 +272,17 @@ def test_a_column_that_is_none_of_labels():
 
 
 def test_changes():
-    before = ledger(
+    before = aggregated(
         answer("a.jpg", "cat"), answer("gone.jpg", "cat"), answer("owls/x.jpg", "owl"),
         answer("birds/x.jpg", "?"),
     )  # fmt: skip
-    after = ledger(
+    after = aggregated(
         answer("a.jpg", "dog"), answer("owls/x.jpg", "owl"), answer("new.jpg", "owl"),
         answer("birds/x.jpg", "bad"), answer("y.v2", "owl"),
     )  # fmt: skip
     files = {image.id: image.file for image in reversed(IMAGES)}
     lines = ["a.jpg cat -> dog", "birds/x.jpg unsure -> bad", "2 new labels", "1 deleted label"]
-    assert changes(before, after, files) == lines
-    assert changes(before.entries, after.entries)[0] == f"{number(0)} cat -> dog"
-    assert changes({}, after) == ["5 new labels"]
-    assert changes(after, after) == []
+    assert changes(before.verdicts, after.verdicts, files) == lines
+    assert changes(before.verdicts, after.verdicts)[0] == f"{number(0)} cat -> dog"
+    assert changes({}, after.verdicts) == ["5 new labels"]
+    assert changes(after.verdicts, after.verdicts) == []

@@ -1,11 +1,11 @@
-"""All forms of files are one ledger; what a crowd says is understood as by a brute-force model."""
+"""All forms of files are one aggregated; what a crowd says is understood as by a brute-force model."""
 
 import pathlib
 import random
 import shutil
 
 import pytest
-from label_files import BAD, SAMPLES, TABLES, UNSURE, image, kinds, ledger, number, put, write
+from label_files import BAD, SAMPLES, TABLES, UNSURE, image, kinds, aggregated, number, put, write
 
 from tavaal_jax.labelling.labels import answers
 from tavaal_jax.labelling.labels.consensus import Verdict, aggregate
@@ -19,16 +19,16 @@ def test_samples(tmp_path):
         put(tmp_path, f"{name}/{name}", (SAMPLES / name).read_bytes())
         # The same person has given two answers; the newer one is the other's.
         skipped = {number(3): "unsure"} if name == "export.json" else {}
-        assert kinds(*answers.read(tmp_path / name)[0], images=SHOWN) == {
+        assert kinds(*answers.read(tmp_path / name), images=SHOWN) == {
             **expected, **skipped, number(4): "blue"
         }  # fmt: skip
-    storage = answers.read(SAMPLES / "target_storage")[0]
+    storage = answers.read(SAMPLES / "target_storage")
     assert kinds(*storage, images=SHOWN) == {
         number(0): "blue", number(1): "red", number(2): "unsure",
     }  # fmt: skip
     # All of them together: what is newest.
     shutil.copytree(SAMPLES, tmp_path / "all")
-    assert kinds(*answers.read(tmp_path / "all")[0], images=SHOWN) == {
+    assert kinds(*answers.read(tmp_path / "all"), images=SHOWN) == {
         **expected, number(0): "blue", number(3): "unsure", number(4): "blue"
     }  # fmt: skip
 
@@ -56,18 +56,18 @@ def test_the_same_answers_in_every_form_are_the_same_ledger(pool, tmp_path, form
     said = ["wren", "heron", "unsure", "wren", "bad image"]
     rows = [(i.id, i.file, label, person, when) for i, label in zip(images, said, strict=False)]
     write(tmp_path / "labels", "x", form, rows, contents)
-    found = ledger(*answers.read(tmp_path / "labels")[0], images=images)
-    assert not found.refused
+    found = aggregated(*answers.read(tmp_path / "labels"), images=images)
+    assert not found.unmatched
     assert found.classes == ("heron", "wren")
     kinds = ["label", "label", "unsure", "label", "bad"]
     texts = ["wren", "heron", "unsure", "wren", "bad"]
     for i, kind, text in zip(images, kinds, texts, strict=False):
-        entry = found.entries[i.id]
+        verdict = found.verdicts[i.id]
         expected = Verdict(
-            kind, text if kind == "label" else "", person, entry.source, ((text, 1),)
+            kind, text if kind == "label" else "", person, verdict.source, ((text, 1),)
         )
-        assert entry == expected
-        assert entry.source.startswith("labels/x")
+        assert verdict == expected
+        assert verdict.source.startswith("labels/x")
 
 
 # A crowd
@@ -167,15 +167,15 @@ def test_a_crowd_is_understood_as_by_a_brute_force_model(pool, tmp_path):
                 live[name] = written_round(rng, folder, name, images, contents, clock)
             facts = [fact for facts in live.values() for fact in facts]
             expected, refused = brute_force(images, facts)
-            said, digest = answers.read(folder)
+            said = answers.read(folder)
             found = aggregate(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD)
             got = {
-                name: (entry.label or entry.kind, dict(entry.votes))
-                for name, entry in found.entries.items()
+                name: (verdict.label or verdict.kind, dict(verdict.votes))
+                for name, verdict in found.verdicts.items()
             }
             assert got == expected, seed
-            assert len(found.refused) == refused
-            assert answers.read(folder) == (said, digest)
+            assert len(found.unmatched) == refused
+            assert answers.read(folder) == said
             rng.shuffle(said)
             assert (
                 aggregate(images, said, classes=WORDS[:3], fixed=True, unsure=UNSURE, bad=BAD)

@@ -80,7 +80,7 @@ def test_one_that_has_changed_is_read_again(read_head, looked, clock, tmp_path):
     assert len(set(names)) == 5
 
 
-def test_a_memory_that_was_cut_or_scribbled_in_is_only_slower(read_head, looked, clock, tmp_path):
+def test_a_cache_that_was_cut_or_scribbled_in_is_only_slower(read_head, looked, clock, tmp_path):
     clock(LATER)
     first = read_head()
     index = tmp_path / "index.jsonl"
@@ -98,7 +98,7 @@ def test_a_memory_that_was_cut_or_scribbled_in_is_only_slower(read_head, looked,
         assert looked == []
 
 
-def test_a_memory_of_what_is_gone_is_tidied(read_head, clock, tmp_path):
+def test_a_cache_of_files_that_are_gone_is_compacted(read_head, clock, tmp_path):
     clock(LATER)
     read_head()
     index = tmp_path / "index.jsonl"
@@ -109,11 +109,11 @@ def test_a_memory_of_what_is_gone_is_tidied(read_head, clock, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["index.jsonl"]
 
 
-def test_a_memory_that_cannot_be_written_is_named(tmp_path):
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     draw(tmp_path / "images" / "a.bmp", 1)
     with pytest.raises(
-        UserError, match=r"cannot write .*index\.jsonl .*: free some space, or give"
+        UserError, match=r"cannot write .*index\.jsonl .*: see to its folder; the same"
     ):
         inventory.scan(tmp_path / "images", (), tmp_path / "file" / "index.jsonl", 10**6)
 

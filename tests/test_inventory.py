@@ -26,7 +26,7 @@ class Place:
     """A folder of images, and what is known of it."""
 
     def __init__(self, root):
-        self.folder, self.memory = root / "images", root / "work" / "index.jsonl"
+        self.folder, self.cache = root / "images", root / "work" / "index.jsonl"
         self.folder.mkdir()
         self.known = ()
         self.said = []
@@ -41,7 +41,7 @@ class Place:
     def scan(self, max_pixels=10**6):
         """Looks, and remembers."""
         self.said = []
-        found = inventory.scan(self.folder, self.known, self.memory, max_pixels, self.said.append)
+        found = inventory.scan(self.folder, self.known, self.cache, max_pixels, self.said.append)
         assert found.folder == self.folder
         old = [image.id for image in self.known]
         assert [image.id for image in found.images[: len(old)]] == old  # An index never changes.
@@ -214,7 +214,7 @@ def test_links_out_of_the_folder_are_not_followed(place, tmp_path):
 def test_the_folder_itself_may_be_a_link(place, tmp_path):
     place.put("a.png", 1)
     (tmp_path / "link").symlink_to(place.folder)
-    found = inventory.scan(str(tmp_path / "link"), (), place.memory, 10**6, print)
+    found = inventory.scan(str(tmp_path / "link"), (), place.cache, 10**6, print)
     assert found.readable == [(identity(draw(1)), tmp_path / "link" / "a.png")]
 
 
@@ -391,18 +391,18 @@ def test_what_decoding_finds_is_put_into_the_rows(place):
     found = place.scan()
     first, second, third = (image.id for image in found.images[:3])
     faults = {first: "cut short", second: decode.GONE, third: decode.CHANGED, "iunknown": "?"}
-    found = place.scan().without(faults, found.images, place.said.append)
+    found = place.scan().with_faults(faults, found.images, place.said.append)
     assert place.said[-1].startswith("3 files that cannot be used: a.png (cut short), b.png (")
     place.said.clear()
     place.known = found.images
-    assert place.scan().without(faults, found.images, place.said.append) == found
+    assert place.scan().with_faults(faults, found.images, place.said.append) == found
     assert place.said == ["2 images back: b.png, c.png"]
     assert [image.status for image in found.images] == [
         "corrupt", "missing", "missing", "ok", f"duplicate_of:{first}",
     ]  # fmt: skip
     assert found.reasons == {"a.png": "cut short", "b.png": decode.GONE, "c.png": decode.CHANGED}
     with pytest.raises(UserError, match=r"none of the \d images in .* can be read"):
-        found.without({found.images[3].id: "cut short"})
+        found.with_faults({found.images[3].id: "cut short"})
 
 
 def test_a_file_that_vanishes_while_it_is_listed(place, monkeypatch):
@@ -464,7 +464,7 @@ def test_progress_counts_files(place):
         place.put(f"{number}.png", number)
     told = []
     inventory.scan(
-        place.folder, (), place.memory, 10**6, print, lambda done, total: told.append((done, total))
+        place.folder, (), place.cache, 10**6, print, lambda done, total: told.append((done, total))
     )
     assert told == [(1, 3), (2, 3), (3, 3)]
 
@@ -474,7 +474,7 @@ def test_progress_counts_files(place):
 
 def refused(place, match, **options):
     with pytest.raises(UserError, match=match) as caught:
-        inventory.scan(place.folder, place.known, place.memory, 10**6, print, **options)
+        inventory.scan(place.folder, place.known, place.cache, 10**6, print, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -486,7 +486,7 @@ def test_a_folder_that_is_none(place):
         place, r"\(it is no folder\): see to --config\.folder\.test", key="--config.folder.test"
     )
     with pytest.raises(UserError, match=r"give --config\.folder\.images"):
-        inventory.scan("", (), place.memory, 10**6)
+        inventory.scan("", (), place.cache, 10**6)
 
 
 def test_a_folder_that_may_not_be_read(place, monkeypatch):

@@ -37,7 +37,7 @@ def asked_of(*files, guess=""):
 def page_of(*files, number=3, classes=("cat", "dog"), guess="", **changes):
     asked = asked_of(*files, guess=guess)
     thumbnails = [jpeg(k) for k in range(len(asked))]
-    return static.html(number, asked, thumbnails, classes, **{**WORDS, **changes})
+    return static.page_html(number, asked, thumbnails, classes, **{**WORDS, **changes})
 
 
 class Page(html.parser.HTMLParser):
@@ -89,12 +89,12 @@ def test_pictures_are_in_the_page():
     sources = [
         found["src"] for found in Page(page_of("a.jpg", "b.jpg")).all("img") if "src" in found
     ]
-    assert sources == [static.uri(jpeg(0)), static.uri(jpeg(1))]
+    assert sources == [static.data_uri(jpeg(0)), static.data_uri(jpeg(1))]
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
 
 
 def test_a_picture_that_cannot_be_shown_has_words_instead():
-    text = static.html(0, asked_of("a.jpg"), [b""], ("cat",))
+    text = static.page_html(0, asked_of("a.jpg"), [b""], ("cat",))
     assert not [found for found in Page(text).all("img") if "src" in found]
     assert ">cannot be shown<" in text
 
@@ -122,7 +122,7 @@ def test_everything_can_be_reached_by_name():
     ids = [names["id"] for _, names in page.tags if "id" in names]
     assert len(ids) == len(set(ids))
     program = page.scripts[1]
-    assert set(re.findall(r'the\("([\w-]+)"\)', program)) <= set(ids)
+    assert set(re.findall(r'byId\("([\w-]+)"\)', program)) <= set(ids)
 
 
 def test_the_same_input_gives_the_same_page():
@@ -140,9 +140,15 @@ def test_a_request_knows_itself():
 
 
 def test_words_and_sizes():
-    assert static.word(()) == ""
-    assert [static.side(count) for count in (1, 300, 301, 1500, 1501)] == [512, 512, 256, 256, 128]
-    assert [static.images(count) for count in (1, 2, 1200)] == [
+    assert static.shown_word(()) == ""
+    assert [static.thumbnail_pixels(count) for count in (1, 300, 301, 1500, 1501)] == [
+        512,
+        512,
+        256,
+        256,
+        128,
+    ]
+    assert [static.image_count(count) for count in (1, 2, 1200)] == [
         "1 image",
         "2 images",
         "1,200 images",
@@ -309,7 +315,7 @@ def test_forty_images_by_keys(start):
         [f"i{place:016x}", NAMES[place], expected[place], "Ann Lee", ""] for place in range(40)
     ]
     assert not browser.warns()
-    said, _ = answers.read(browser.downloads)
+    said = answers.read(browser.downloads)
     assert {a.id: a.label for a in said} == {f"i{k:016x}": expected[k] for k in range(40)}
 
 
@@ -335,7 +341,7 @@ def test_names_stay_text_in_a_browser(start):
         ["i0000000000000002", files[2], ODD[2], "'=Ann", ""],
         ["i0000000000000003", files[3], ODD[3], "'=Ann", '\'@note, "quoted"'],
     ]
-    said, _ = answers.read(browser.downloads)
+    said = answers.read(browser.downloads)
     assert [(a.name, a.label, a.annotator) for a in said] == [
         (file.strip(), label, "=Ann") for file, label in zip(files, ODD, strict=True)
     ]
@@ -419,7 +425,7 @@ def test_a_guess_is_agreed_to_by_enter(start):
 
 @pytest.mark.slow
 def test_parts_undo_start_over_and_a_second_file(start):
-    browser = start(page_of(*NAMES[:6], parts=3))
+    browser = start(page_of(*NAMES[:6], part_count=3))
     browser.find("part").send_keys("2 of 3")
     assert browser.text("count") == "0 of 2"
     assert browser.text("place") == "2 of 6"

@@ -20,7 +20,8 @@ import tavaal_jax
 from configs import smoke
 from tavaal_jax import data
 from tavaal_jax.errors import Interrupted, UserError
-from tavaal_jax.labelling import cycle, frozen, selection
+from tavaal_jax.labelling import cycle, selection
+from tavaal_jax.labelling.frozen import RequestRow
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 from tavaal_jax.report import files
 
@@ -63,9 +64,9 @@ def test_the_first_start_asks_for_random_images_and_the_second_says_the_same(
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(16)]
     assert len({row["id"] for row in rows}) == 16
     assert {row["label"] for row in rows} == {""}
-    asked = LabellingWorkdir(work).asked(0)
-    assert [wish.id for wish in asked] == [row["id"] for row in rows]
-    assert sum(wish.role == "test" for wish in asked) == 4
+    asked = LabellingWorkdir(work).read_request(0)
+    assert [row.id for row in asked] == [row["id"] for row in rows]
+    assert sum(row.role == "test" for row in asked) == 4
     status = json.loads((work / "status.json").read_text())
     assert (status["state"], status["cycle"], status["asked"]) == ("WAITING", 0, 16)
     assert status["images"] == 60
@@ -116,9 +117,9 @@ def test_status_says_so_where_it_ends_between_a_training_and_the_next_request(
     people.run(config(), work)
     people.answer(work, 0, photos[1])
 
-    def run(its, number, *others):
+    def run(context, number, *others):
         del others
-        its.workdir.write_trained(number, {"skipped": "nothing"})
+        context.workdir.write_trained(number, {"skipped": "nothing"})
         (work / "labels" / "bad.csv").write_text("file,label\nno_such.png,cat\n")
 
     monkeypatch.setattr(cycle, "run", run)
@@ -269,26 +270,26 @@ def test_sub_folders_are_classes_only_where_that_is_said(tmp_path):
 
 def test_the_test_set_is_drawn_from_images_that_nothing_else_can_take():
     names = [f"i{number:016x}" for number in range(4000)]
-    kept = selection.reserved(names, 0, 0.25)
-    assert 0.23 < len(kept) / len(names) < 0.27
-    assert selection.reserved(names[:100], 0, 0.25) == kept & set(names[:100])
-    assert selection.reserved(names, 1, 0.25) != kept
+    reserved = selection.reserved(names, 0, 0.25)
+    assert 0.23 < len(reserved) / len(names) < 0.27
+    assert selection.reserved(names[:100], 0, 0.25) == reserved & set(names[:100])
+    assert selection.reserved(names, 1, 0.25) != reserved
     assert selection.reserved(names, 0, 0.0) == set()
-    wished = selection.tests(kept, 30, 0)
-    assert [w.role for w in wished] == ["test"] * 30
-    more = selection.tests(kept - {w.id for w in wished}, 30, 0)
-    assert not {w.id for w in wished} & {w.id for w in more}
+    rows = selection.next_tests(reserved, 30, 0)
+    assert [row.role for row in rows] == ["test"] * 30
+    more = selection.next_tests(reserved - {row.id for row in rows}, 30, 0)
+    assert not {row.id for row in rows} & {row.id for row in more}
 
 
 def test_picks_keep_their_order_among_the_others():
-    picks = [frozen.RequestRow(f"p{i}", "pick", 1.0) for i in range(30)]
-    others = [frozen.RequestRow(f"t{i}", "test", 1.0) for i in range(10)]
-    both = selection.mixed(picks, others, 0, 3)
-    assert [w for w in both if w.role == "pick"] == picks
-    assert [w for w in both if w.role == "test"] == others
-    assert both == selection.mixed(picks, others, 0, 3)
-    assert both != selection.mixed(picks, others, 0, 4)
-    assert {i for i, w in enumerate(both) if w.role == "test"} != set(range(30, 40))
+    picks = [RequestRow(f"p{i}", "pick", 1.0) for i in range(30)]
+    tests = [RequestRow(f"t{i}", "test", 1.0) for i in range(10)]
+    both = selection.interleaved(picks, tests, 0, 3)
+    assert [row for row in both if row.role == "pick"] == picks
+    assert [row for row in both if row.role == "test"] == tests
+    assert both == selection.interleaved(picks, tests, 0, 3)
+    assert both != selection.interleaved(picks, tests, 0, 4)
+    assert {i for i, row in enumerate(both) if row.role == "test"} != set(range(30, 40))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +303,7 @@ def test_picks_keep_their_order_among_the_others():
     ],
 )
 def test_what_is_needed_to_learn_anything(counts, lacks):
-    found = selection.missing(counts, 8)
+    found = selection.missing_labels(counts, 8)
     assert found is None if lacks is None else lacks in found
 
 
@@ -373,14 +374,16 @@ def test_a_run_from_no_label_to_the_last(rounds):
         people.answer(work, number, truth)
     assert said[-1] == f"all 60 images are labelled; model in {work}/model"
     assert len(asked) == len(set(asked)) == 60 - 16
-    desk = LabellingWorkdir(work)
-    frozen, _ = desk.frozen(desk.last())
+    workdir = LabellingWorkdir(work)
+    frozen = workdir.frozen(workdir.last_cycle()).frozen
     tested = {row.id for row in frozen.rows if row.split == "test"}
     assert 5 < len(tested) < 30
-    for number in range(desk.last() + 1):
-        assert not tested & {row.id for row in desk.frozen(number)[0].rows if row.split == "train"}
+    for number in range(workdir.last_cycle() + 1):
+        assert not tested & {
+            row.id for row in workdir.frozen(number).frozen.rows if row.split == "train"
+        }
     results = read_csv(work / "results.csv")
-    assert [int(row["cycle"]) for row in results] == list(range(desk.last() + 1))
+    assert [int(row["cycle"]) for row in results] == list(range(workdir.last_cycle() + 1))
     status = json.loads((work / "status.json").read_text())
     assert status["state"] == "FINISHED"
     assert status["test"]["n"] == len(tested)
@@ -449,7 +452,7 @@ def test_a_begun_cycle_whose_config_is_deleted_begins_anew(rounds):
     path = pathlib.Path(str(e.value).partition("or delete ")[2].partition(" and it begins")[0])
     path.unlink()
     assert people.run(config(), work)[0].startswith("cycle 1: ")
-    assert LabellingWorkdir(work).frozen(0)[1]["config"]["epochs"] == 2
+    assert LabellingWorkdir(work).frozen(0).config["config"]["epochs"] == 2
 
 
 def training_begins(work):
@@ -495,7 +498,7 @@ def test_what_was_said_before_a_request_does_not_answer_it(rounds):
     files_of = [row["file"] for row in people.requested(work, 0)][:4]
     contradict(work, truth, files_of, "anna")
     line, said = people.run(config(**options), work)
-    assert "4 images of which people said different things: asked again" in said
+    assert "4 images with conflicting answers: asked again" in said
     assert line.startswith("cycle 1: 12 images to label (0 answered)")
     again = {row["file"] for row in people.requested(work, 1)}
     assert again >= set(files_of)
@@ -553,7 +556,7 @@ def test_labels_that_are_mended_after_the_end_are_not_said_to_be_learned(all_at_
     path.write_text(path.read_text().replace(first, other))
     line, said = people.run(config(cycles=1), work)
     assert line is None
-    assert said[-2].startswith("1 images are labelled otherwise than when cycle 0 began, which the")
+    assert said[-2].startswith("1 images have other labels than when cycle 0 began, with which the")
     assert "give --config.cycles=2 to go on with them" in said[-2]
     assert (work / "labels.csv").read_bytes() == before
 
@@ -566,7 +569,7 @@ def test_another_share_for_the_test_set_moves_nothing_from_one_side_to_the_other
         line = people.run(config(**{"folder.test_fraction": fraction}), work)[0]
         assert line.startswith(f"cycle {number + 1}: ")
         people.answer(work, number + 1, truth)
-        rows = LabellingWorkdir(work).frozen(number)[0].rows
+        rows = LabellingWorkdir(work).frozen(number).frozen.rows
         sides.append([{r.id for r in rows if r.split == split} for split in ("train", "test")])
     for (train, test), (later, tested) in itertools.pairwise(sides):
         assert train < later
@@ -583,9 +586,9 @@ def test_what_people_change_between_two_cycles(rounds, photos):
     people.run(config(), work)
     first = [row["file"] for row in people.requested(work, 0)]
     second = [row["file"] for row in people.requested(work, 1)]
-    desk, folder = LabellingWorkdir(work), photos[0]
-    trained = [r.id for r in desk.frozen(0)[0].rows if r.split == "train"]
-    files = {image.id: image.file for image in desk.images()}
+    workdir, folder = LabellingWorkdir(work), photos[0]
+    trained = [r.id for r in workdir.frozen(0).frozen.rows if r.split == "train"]
+    files = {image.id: image.file for image in workdir.images()}
     changed, taken, gone, renamed, replaced = (files[name] for name in trained[:5])
     old = (work / "labels" / "000_answers.csv").read_text().splitlines()
     flipped = {"cat": "dog", "dog": "cat"}[truth[changed]]
@@ -604,10 +607,10 @@ def test_what_people_change_between_two_cycles(rounds, photos):
     # The file of a label that is kept has another name now, or is gone: rows name what they name.
     text = (work / "labels" / "000_answers.csv").read_text()
     (work / "labels" / "000_answers.csv").write_text(text.replace(renamed, "renamed.png"))
-    ids = {image.file: image.id for image in desk.images()}
+    ids = {image.file: image.id for image in workdir.images()}
     line, said = people.run(config(), work)
     assert line.startswith("cycle 2: ")
-    rows = {row.id: row for row in desk.frozen(1)[0].rows}
+    rows = {row.id: row for row in workdir.frozen(1).frozen.rows}
     assert (rows[ids[changed]].label, rows[ids[changed]].split) == (flipped, "train")
     assert any(f"{changed} {truth[changed]} -> {flipped}" in text for text in said)
     assert ids[taken] not in rows or rows[ids[taken]].split == "reserved"
@@ -616,7 +619,7 @@ def test_what_people_change_between_two_cycles(rounds, photos):
     assert rows[ids[second[0]]].split == "unsure"
     assert rows[ids[second[1]]].split == "bad"
     assert rows[ids[free]].split == "train"
-    images = desk.images()
+    images = workdir.images()
     assert [image.id for image in images[:60]] == [ids[name] for name in sorted(truth)]
     assert {image.file for image in images[60:]} >= {name for name, _ in new}
     later = {row["file"] for row in people.requested(work, 2)}
@@ -684,7 +687,7 @@ def test_more_cycles_and_more_images_after_the_end(rounds, photos):
     assert "12 of 60 images" in said[-1] or "16 of 60 images" in said[-1]
     line, _ = people.run(config(cycles=2), work)
     assert line.startswith("cycle 1: 8 images to label")
-    roles = [wish.role for wish in LabellingWorkdir(work).asked(1)]
+    roles = [row.role for row in LabellingWorkdir(work).read_request(1)]
     assert roles.count("pick") == 6
     people.answer(work, 1, truth)
     assert people.run(config(cycles=1), work)[0] is None  # Lowered: enough is enough.
@@ -743,7 +746,7 @@ def test_keys_change_between_cycles_and_some_never(rounds):
     with pytest.raises(UserError, match=r"folder.image_size \(8 -> 16\)"):
         people.run(config(**{"folder.image_size": 16}), work)
     people.run(config(epochs=1, methods="random"), work)
-    assert LabellingWorkdir(work).frozen(1)[1]["config"]["epochs"] == 1
+    assert LabellingWorkdir(work).frozen(1).config["config"]["epochs"] == 1
     picks = read_csv(work / "random" / "trial_0" / "picks.csv")
     assert {row["cycle"] for row in picks} == {"1"}
 

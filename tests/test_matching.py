@@ -1,7 +1,7 @@
 """Which image a row means."""
 
 import pytest
-from label_files import answer, image, kinds, ledger, number
+from label_files import answer, image, kinds, aggregated, number
 
 
 @pytest.mark.parametrize(
@@ -54,26 +54,26 @@ def test_image_of_a_row(row, index):
     ],
 )
 def test_rows_that_fit_no_image_or_several_are_refused(row, says):
-    found = ledger(answer(**row), answer("a.jpg", line=3))
-    assert found.entries.keys() == {number(0)}
-    (refused,) = found.refused
+    found = aggregated(answer(**row), answer("a.jpg", line=3))
+    assert found.verdicts.keys() == {number(0)}
+    (refused,) = found.unmatched
     assert refused.startswith("labels/a.csv line 2: ")
     assert says in refused
     assert refused.isprintable()
 
 
 def test_an_image_in_a_class_folder_is_known_by_its_content():
-    found = ledger(answer("cat/a.jpg", id=number(77), line=0, source="labels/cat/a.jpg"))
-    assert found.refused == (
+    found = aggregated(answer("cat/a.jpg", id=number(77), line=0, source="labels/cat/a.jpg"))
+    assert found.unmatched == (
         "labels/cat/a.jpg: none of the images has its content: take it away",
     )  # fmt: skip
 
 
 def test_many_images_of_one_name():
     images = [image(n, f"{n}/image.jpg") for n in range(9)]
-    found = ledger(answer("image.jpg"), images=images)
+    found = aggregated(answer("image.jpg"), images=images)
     assert "image.jpg is in 0/image.jpg, 1/image.jpg, 2/image.jpg and others: give" in (
-        found.refused[0]
+        found.unmatched[0]
     )  # fmt: skip
     assert kinds(answer("z/7/image.jpg"), images=images) == {number(7): "cat"}
 

@@ -232,7 +232,7 @@ def test_who_is_stopped_leaves_the_file_as_it_was(
     def stop(*_):
         if error is not None:
             raise error
-        predict._end(15, None)
+        predict._exit(15, None)
 
     monkeypatch.setattr(fitted.Model, "predict_proba", stop)
     flags = [f"--model={model}", f"--images={folder}", f"--out={tmp_path}/p.csv"]

@@ -40,7 +40,7 @@ def asked_of(*files, guess=""):
 
 def write(workdir, asked, number=3, **changes):
     arguments = {
-        "classes": ("cat", "dog"), **WORDS, "picture": picture, "label_studio_images": "embed",
+        "classes": ("cat", "dog"), **WORDS, "preview": picture, "label_studio_images": "embed",
         "label_studio_root": "", "images_folder": IMAGES,
     }  # fmt: skip
     return requests.write(workdir, number, asked, **{**arguments, **changes})
@@ -64,14 +64,14 @@ def tasks_of(folder):
 
 def test_a_request_is_a_folder_with_five_files(tmp_path):
     folder = write(tmp_path, asked_of("a.jpg", "b.jpg"))
-    assert folder == tmp_path / "to_label" / "cycle_003" == requests.path_of(tmp_path, 3)
+    assert folder == tmp_path / "to_label" / "cycle_003" == requests.request_folder(tmp_path, 3)
     assert set(contents(folder)) == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["to_label"]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     asked = asked_of("a.jpg", "ü/b.jpg", EVIL)
-    first, second = (write(tmp_path / name, asked, parts=2) for name in ("one", "other"))
+    first, second = (write(tmp_path / name, asked, part_count=2) for name in ("one", "other"))
     assert contents(first) == contents(second)
     assert len(contents(first)) == len(FILES) + 2
 
@@ -93,7 +93,7 @@ def test_what_fails_leaves_nothing(tmp_path, error):
         return picture(path, side)
 
     with pytest.raises(error):
-        write(tmp_path, asked_of("a.jpg", "b.jpg"), picture=fails)
+        write(tmp_path, asked_of("a.jpg", "b.jpg"), preview=fails)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +102,7 @@ def test_what_was_killed_half_way_is_written_anew(tmp_path, monkeypatch):
     whole = contents(write(tmp_path / "whole", asked))
     with monkeypatch.context() as patch:
         patch.setattr(requests.shutil, "rmtree", lambda *a, **k: None)  # A kill cleans nothing up.
-        patch.setattr(requests.static, "html", lambda *a, **k: 1 / 0)
+        patch.setattr(requests.static, "page_html", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write(tmp_path / "killed", asked)
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [".cycle_003.tmp"]
@@ -121,7 +121,7 @@ def test_a_picture_that_has_gone_since_is_asked_for_all_the_same(tmp_path):
     def gone(path, side):
         raise FileNotFoundError(path)
 
-    folder = write(tmp_path, asked_of("a.jpg"), picture=gone)
+    folder = write(tmp_path, asked_of("a.jpg"), preview=gone)
     assert tasks_of(folder)[0]["data"]["image"].startswith("data:image/gif;base64,")
     assert "cannot be shown" in (folder / "index.html").read_text("utf-8")
 
@@ -148,7 +148,7 @@ def test_no_cell_is_a_formula_and_the_reader_finds_the_name_again(tmp_path, name
     labels.mkdir()
     text = (folder / "to_label.csv").read_bytes().replace(b",,,\n", b",cat,,\n")
     (labels / "filled.csv").write_bytes(text)
-    (answer,), _ = answers.read(labels)
+    (answer,) = answers.read(labels)
     assert (answer.id, answer.name, answer.label) == ("i0000000000000000", name.strip(), "cat")
 
 
@@ -167,12 +167,12 @@ def test_names_that_are_no_utf_8_are_written_with_a_mark(tmp_path):
 def test_a_guess_is_no_answer(tmp_path):
     folder = write(tmp_path, asked_of("a.jpg", guess="cat"))
     assert rows_of(folder / "to_label.csv")[1][3:] == ["", "", "guess: cat"]
-    assert answers.read(None, [folder / "to_label.csv"])[0] == []
+    assert answers.read(None, [folder / "to_label.csv"]) == []
 
 
 def test_parts_take_turns(tmp_path):
     names = [f"{k}.jpg" for k in range(7)]
-    folder = write(tmp_path, asked_of(*names), parts=3)
+    folder = write(tmp_path, asked_of(*names), part_count=3)
     parts = [rows_of(folder / f"to_label_{part}of3.csv") for part in (1, 2, 3)]
     assert [[row[0] for row in part[1:]] for part in parts] == [
         ["0", "3", "6"], ["1", "4"], ["2", "5"],
@@ -184,10 +184,10 @@ def test_parts_take_turns(tmp_path):
 
 
 def test_there_are_no_more_parts_than_images(tmp_path):
-    folder = write(tmp_path, asked_of("a.jpg", "b.jpg"), parts=5)
+    folder = write(tmp_path, asked_of("a.jpg", "b.jpg"), part_count=5)
     lists = {path.name for path in folder.glob("*.csv")}
     assert lists == {"to_label.csv", "to_label_1of2.csv", "to_label_2of2.csv"}
-    alone = write(tmp_path, asked_of("a.jpg"), number=4, parts=5)
+    alone = write(tmp_path, asked_of("a.jpg"), number=4, part_count=5)
     assert {path.name for path in alone.glob("*.csv")} == {"to_label.csv"}
 
 
@@ -230,10 +230,10 @@ def test_pictures_of_tasks_are_large_where_those_of_the_page_are_small(tmp_path)
         sides.append(side)
         return b"jpeg"
 
-    write(tmp_path, asked_of(*(f"{k}.jpg" for k in range(301))), picture=noted)
+    write(tmp_path, asked_of(*(f"{k}.jpg" for k in range(301))), preview=noted)
     assert sides == [256, 512] * 301
     sides.clear()
-    write(tmp_path, asked_of("a.jpg"), number=4, picture=noted)
+    write(tmp_path, asked_of("a.jpg"), number=4, preview=noted)
     assert sides == [512]
 
 

@@ -1,1 +1,1 @@
-"""The people's wing: images, labels, requests and the loop that waits for answers."""
+"""Labelling of people's own images: images, labels, requests, and the loop around them."""

@@ -1,43 +1,51 @@
-"""A cycle of people: trains on what was frozen, measures, picks, leaves what they keep.
+"""One cycle of the labelling loop: trains on frozen labels, evaluates, picks, writes the results.
 
-Nothing that people do meanwhile is looked at.
+Labels and images that people change meanwhile are not read.
 """
 
 import dataclasses
 import functools
 import pathlib
 import shutil
-from typing import Any
+from collections.abc import Iterator
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
+from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.engine import memory
 from tavaal_jax.errors import Diverged, TrialCannotContinue, UserError
-from tavaal_jax.labelling import frozen as folders
+from tavaal_jax.labelling import frozen as frozen_labels
 from tavaal_jax.labelling import predictions, selection, snapshot
-from tavaal_jax.labelling.frozen import Frozen
-from tavaal_jax.labelling.workdir import LabellingWorkdir, differences
+from tavaal_jax.labelling.frozen import Frozen, LabelRow
+from tavaal_jax.labelling.workdir import (
+    FrozenCycle,
+    LabellingWorkdir,
+    TestScore,
+    changed_keys,
+)
 from tavaal_jax.report import checkpoints, files, progress, records, statistics
 from tavaal_jax.report.plots import curves
 from tavaal_jax.study import cycle, export, setup, training
-from tavaal_jax.study.model import About, load_model
-from tavaal_jax.study.recorder import UNITS, Recorder
+from tavaal_jax.study.model import DatasetInfo, load_model
+from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.trial import Stop, Trial
 
 TRIAL = 0
-"""Number of the only trial that people answer."""
-_AT_ONCE = 512  # images that predictions are made of together
-_FEW = 30  # test images, with less of which nothing can be said
+"""Number of the only trial of a labelling loop."""
+_BATCH = 512  # images that are predicted at once
+_FEW = 30  # test images below which an accuracy is too uncertain
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """A workdir of people, its config, and who is told."""
+class LabellingContext:
+    """What all cycles of a labelling loop share."""
 
     config: ConfigDict
     workdir: LabellingWorkdir
@@ -50,173 +58,177 @@ class Work:
         """Folder of the trial."""
         return files.trial_folder(self.workdir.folder, self.method.name, TRIAL)
 
-    @property
-    def names(self) -> dict[str, str]:
-        """File of each image that can be used, by id."""
-        return {i.id: i.file for i in self.workdir.images() if i.id and i.status == "ok"}
-
-    def say(self, text: str) -> None:
-        """A line."""
+    def log(self, text: str) -> None:
+        """Reports a line to the callback."""
         self.callback(progress.Event(text))
 
 
-def check(work: Work, number: int, record: dict[str, Any]) -> None:
-    """Raises UserError where cycle `number` has begun with another config than the present one."""
-    changed = differences(record, work.config)
-    changed += differences(record, work.config, ("methods",))
+def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
+    """Raises UserError where cycle `number` has begun with a config other than the present one."""
+    changed = files.differences(begun.config, context.config)
+    changed += changed_keys(begun.config, context.config, ("methods",))
     if changed:
         raise UserError(
-            f"cycle {number} in {work.workdir.folder} has begun with another config:"
-            f" {', '.join(changed)}; give the old values until people are asked again, or delete"
-            f" {work.workdir.cycle(number) / 'config.json'} and it begins anew"
+            f"cycle {number} in {context.workdir.folder} has begun with another config:"
+            f" {', '.join(changed)}; give the old values until the next request, or delete"
+            f" {context.workdir.cycle_folder(number) / 'config.json'} and it begins anew"
         )
 
 
-def run(work: Work, number: int, frozen: Frozen, is_last: bool) -> None:
-    """Trains cycle `number` from where it stands, to its end. The last one picks nothing."""
-    dataset = _dataset(work, number, frozen)
-    config = work.config.copy_and_resolve_references()
+def run(context: LabellingContext, number: int, frozen: Frozen, is_last: bool) -> None:
+    """Runs cycle `number` from its last checkpoint to its end; the last cycle picks nothing."""
+    dataset = _dataset(context, number, frozen)
+    config = context.config
     candidates = int((np.asarray(dataset.available) & (dataset.train_labels < 0)).sum())
-    kept = sum(row.split == "reserved" for row in frozen.rows)
-    with config.unlocked():
-        config.cycles = number + 1 if is_last or not candidates else number + 2
-        config.budget -= selection.share(config.budget, config.folder.test_fraction, kept)
+    reserved = sum(row.split == "reserved" for row in frozen.rows)
+    for_test = selection.test_share(config.budget, config.folder.test_fraction, reserved)
+    config = configs.changed(
+        config,
+        cycles=number + 1 if is_last or not candidates else number + 2,
+        budget=config.budget - for_test,
+    )
     try:
-        _train(work, config, number, dataset)
-    except TrialCannotContinue as error:  # The config that it has begun with is not kept to.
-        work.workdir.thaw(number)
-        checkpoints.remove(work.trial / "checkpoints")
+        _train(context, config, number, dataset)
+    except TrialCannotContinue as error:  # The cycle may begin again with another config.
+        context.workdir.thaw(number)
+        checkpoints.remove(context.trial / "checkpoints")
         mend = error.mend
         if isinstance(error, Diverged):
             mend = "lower the learning rates, or mend the method's value or pick"
         raise UserError(
             f"{error.what}: {mend}; the same command begins cycle {number} anew"
         ) from error
-    _keep(work, number, frozen, len(dataset.test_images))
+    _write_outputs(context, number, frozen, len(dataset.test_images))
 
 
-def _train(work: Work, config: ConfigDict, number: int, dataset: Dataset) -> None:
-    """The trial's cycle `number`."""
-    made = setup.prepare(config, work.method, dataset, setup.place(config, dataset), HumanOracle())
-    about = About(
-        dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
-    )
+def _train(context: LabellingContext, config: ConfigDict, number: int, dataset: Dataset) -> None:
+    """Trains and evaluates cycle `number`, and picks, as a trial that stops there."""
+    placed = setup.place(config, dataset)
+    prepared = setup.prepare(config, context.method, dataset, placed, HumanOracle())
     labelled = int((dataset.train_labels >= 0).sum())
-    steps = sum(
-        training.stage_steps(config, made.available_size, labelled, stage) * UNITS.get(stage, 0)
-        for stage in cycle.stage_names(config, work.method, number)
+    cost = sum(
+        training.stage_cost(config, prepared.available_size, labelled, stage)
+        for stage in cycle.stage_names(config, context.method, number)
     )
-    tracker = progress.Tracker(work.callback, steps)
-    first = functools.partial(_state, work, made, dataset.train_labels, number)
+    tracker = progress.Tracker(context.callback, cost)
+    first_state = functools.partial(_state, context, prepared, dataset.train_labels, number)
     recorder = lambda observe: Recorder(
-        made, TRIAL, work.trial, about, tracker, lambda: None, observe, first
-    )
-    with memory.named(f"cycle {number}", memory.smaller(config)):
-        Trial(made, TRIAL, recorder, work.stop).run()
+        prepared, TRIAL, context.trial, DatasetInfo.from_dataset(dataset), tracker, lambda: None,
+        observe, first_state,
+    )  # fmt: skip
+    with memory.explain_full(f"cycle {number}", memory.advice(config)):
+        Trial(prepared, TRIAL, recorder, context.stop).run()
 
 
-def _dataset(work: Work, number: int, frozen: Frozen) -> Dataset:
-    """Of a cycle; what has left the cache since is decoded again."""
-    pixels = snapshot.cache(work.config)
+def _dataset(context: LabellingContext, number: int, frozen: Frozen) -> Dataset:
+    """The cycle's data set; images evicted from the cache are decoded again."""
+    pixels = snapshot.decoded_cache(context.config)
     wanted = [*frozen.images, *(row.id for row in frozen.rows if row.split == "test")]
     absent = {row.id for row in frozen.rows if row.split == "absent"} | {""}
     used = {row.id for row in frozen.rows if row.split in ("train", "test")}
     lost = [n for n in dict.fromkeys(wanted) if n not in absent and pixels.rows([n])[0] < 0]
     if lost:
-        paths = snapshot.paths(work.config, work.workdir, work.say)
+        paths = snapshot.image_paths(context.config, context.workdir, context.log)
         pixels.add([(name, paths[name]) for name in lost if name in paths])
         gone = [name for name in lost if pixels.rows([name])[0] < 0]
         needed = [name for name in gone if name in used]
         if needed:
-            files_of = {image.id: image.file for image in work.workdir.images()}
+            file_by_id = {image.id: image.file for image in context.workdir.images()}
             raise UserError(
                 f"{len(needed)} labelled images that cycle {number} has begun with are gone, first"
-                f" {files_of.get(needed[0], needed[0])}: put them back, or delete"
-                f" {work.workdir.cycle(number) / 'config.json'} and it begins anew without them"
+                f" {file_by_id.get(needed[0], needed[0])}: put them back, or delete"
+                f" {context.workdir.cycle_folder(number) / 'config.json'} and it begins anew"
+                " without them"
             )
         if gone:
-            work.say(f"{len(gone)} images without a label are gone: they are not picked")
-    return folders.dataset(frozen, pixels.array, pixels.rows)
+            context.log(f"{len(gone)} images without a label are gone: they are not picked")
+    return frozen_labels.dataset(frozen, pixels.array, pixels.rows)
 
 
-def _state(work: Work, made: setup.Setup, labels: np.ndarray, number: int, key: Any) -> LoopState:
-    """At the beginning of cycle `number`, after those that the trial's files tell of."""
+def _state(
+    context: LabellingContext,
+    prepared: setup.Setup,
+    labels: np.ndarray,
+    number: int,
+    key: jax.Array,
+) -> LoopState:
+    """State at the beginning of cycle `number`, with results and picks of the trial's files."""
     known_from = np.where(labels >= 0, 0, -1).astype(np.int32)
-    state = cycle.with_labels(made, labels, known_from)
-    first = cycle.stage_names(made.config, made.method, number)[0]
+    state = cycle.with_labels(prepared, labels, known_from)
+    stage = cycle.stage_names(prepared.config, prepared.method, number)[0]
     results, counts = state.results.copy(), state.counts.copy()
-    for row in records.read_results(work.trial):
+    for row in records.read_results(context.trial):
         if row["cycle"] < number:
-            metric = made.problem.metrics.index(row["metric"])
+            metric = prepared.problem.metrics.index(row["metric"])
             results[row["cycle"], metric] = row["value"]
             counts[row["cycle"]] = row["labelled"]
-    picks = records.read_picks(work.trial)
-    mine = picks["cycle"] < number
+    picks = records.read_picks(context.trial)
+    earlier = picks["cycle"] < number
     columns = {"picked_in": "cycle", "pick_rank": "rank", "pick_score": "score"}
     arrays = {name: getattr(state, name).copy() for name in columns}
     for name, column in columns.items():
-        arrays[name][picks["index"][mine]] = picks[column][mine]
-    state = state.replace(cycle=number, stage=first, results=results, counts=counts, **arrays)
-    return cycle.fresh(made, key, state)
+        arrays[name][picks["index"][earlier]] = picks[column][earlier]
+    state = state.replace(cycle=number, stage=stage, results=results, counts=counts, **arrays)
+    return cycle.fresh(prepared, key, state)
 
 
-def _keep(work: Work, number: int, frozen: Frozen, tested: int) -> None:
-    """The model and what it says of all images, for people; then the cycle is through."""
-    workdir, measured = work.workdir, _measured(work, number, tested)
+def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_size: int) -> None:
+    """Writes model, predictions and results for people, then trained.json, which ends the cycle."""
+    workdir, score = context.workdir, _test_score(context, number, test_size)
     new = workdir.folder / ".model.new"
     with files.named(new):
         shutil.rmtree(new, ignore_errors=True)
-        shutil.copytree(work.trial / "model", new)
-    export.add_export(new, measured if measured["n"] else None)
+        shutil.copytree(context.trial / "model", new)
+    export.add_export(new, score if score["n"] else None)
     workdir.replace_model(new)
-    _predict(work, frozen)
+    rows = _predictions(workdir, frozen, snapshot.decoded_cache(context.config))
+    predictions.write(workdir.folder / "predictions.csv", frozen.classes, rows)
     records.write_results(workdir.folder, records.all_results(workdir.folder)[0])
-    record = {"method": work.method.name, "labelled": sum(frozen.counts.values())}
-    workdir.write_trained(number, {**record, "test": measured})
+    labelled = sum(frozen.counts.values())
+    workdir.write_trained(
+        number, {"method": context.method.name, "labelled": labelled, "test": score}
+    )
     every = [workdir.trained(n) for n in range(number + 1)]
     points = [{**r, **r["test"]} for r in every if "test" in r and r["test"]["n"]]
     if points:
         curves.measured(points, workdir.folder / "accuracy.png")
-    if measured["n"]:
-        few = ", too few to judge" if measured["n"] < _FEW else ""
-        work.say(
-            f"cycle {number}: accuracy {measured['accuracy']:.3f}"
-            f" ({measured['low']:.3f} to {measured['high']:.3f}, n = {measured['n']}{few})"
+    if score["n"]:
+        few = ", too few to judge" if score["n"] < _FEW else ""
+        context.log(
+            f"cycle {number}: accuracy {score['accuracy']:.3f}"
+            f" ({score['low']:.3f} to {score['high']:.3f}, n = {score['n']}{few})"
         )
 
 
-def _predict(work: Work, frozen: Frozen) -> None:
-    """predictions.csv: of every image that can be used."""
-    workdir, pixels, files_of = work.workdir, snapshot.cache(work.config), work.names
-    rows = {row.id: row for row in frozen.rows}
-    names = [n for n in dict.fromkeys(frozen.images) if n in files_of and pixels.rows([n])[0] >= 0]
+def _predictions(
+    workdir: LabellingWorkdir, frozen: Frozen, pixels: Decoded
+) -> Iterator[predictions.PredictionRow]:
+    """The model's prediction for every usable image."""
+    file_by_id = workdir.usable_files()
+    known = {row.id: row for row in frozen.rows}
+    unlabelled = LabelRow("", "", "unlabelled")
+    names = [
+        name
+        for name in dict.fromkeys(frozen.images)
+        if name in file_by_id and pixels.rows([name])[0] >= 0
+    ]
     model = load_model(workdir.model)
-    probabilities = (
-        probability
-        for start in range(0, len(names), _AT_ONCE)
-        for probability in model.predict_proba(
-            pixels.array[pixels.rows(names[start : start + _AT_ONCE])]
-        )
-    )
-    said = (
-        predictions.PredictionRow(
-            name, files_of[name], probability,
-            rows[name].split if name in rows else "unlabelled",
-            rows[name].label if name in rows else "",
-        )
-        for name, probability in zip(names, probabilities, strict=True)
-    )  # fmt: skip
-    predictions.write(workdir.folder / "predictions.csv", frozen.classes, said)
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        probabilities = model.predict_proba(pixels.array[pixels.rows(batch)])
+        for name, row in zip(batch, probabilities, strict=True):
+            label = known.get(name, unlabelled)
+            yield predictions.PredictionRow(name, file_by_id[name], row, label.split, label.label)
 
 
-def _measured(work: Work, number: int, tested: int) -> dict[str, Any]:
-    """Accuracy on the test set with Wilson's interval."""
+def _test_score(context: LabellingContext, number: int, test_size: int) -> TestScore:
+    """Accuracy on the test set with Wilson's 95 % interval."""
     values = [
         row["value"]
-        for row in records.read_results(work.trial)
+        for row in records.read_results(context.trial)
         if (row["cycle"], row["metric"]) == (number, "accuracy")
     ]
-    if not tested or not values:
+    if not test_size or not values:
         return {"n": 0, "accuracy": None, "low": None, "high": None}
-    low, high = statistics.wilson(values[0], tested)
-    return {"n": tested, "accuracy": values[0], "low": low, "high": high}
+    low, high = statistics.wilson(values[0], test_size)
+    return {"n": test_size, "accuracy": values[0], "low": low, "high": high}

@@ -1,4 +1,4 @@
-"""People's own images as a data set: rows of the decoded cache, in the order of images.csv."""
+"""What a cycle is trained on: labels frozen at its beginning, and the data set made of them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from tavaal_jax.data.pool import RowView
 
 
 class LabelRow(NamedTuple):
-    """What a cycle knows of an image; of all others it knows nothing."""
+    """Label and split of an image in a cycle; images without a row are unlabelled."""
 
     id: str
     label: str
-    """Name of the class; "" where it has none."""
+    """Name of the class; "" for none."""
     split: str
     """train, test, or why it is left out: reserved, unsure, bad, conflict, absent."""
     annotator: str = ""
@@ -23,28 +23,28 @@ class LabelRow(NamedTuple):
 
 
 class RequestRow(NamedTuple):
-    """An image that a cycle asks for; a row of asked.csv."""
+    """An image that a request asks for: a row of asked.csv."""
 
     id: str
     role: str
     """pick, or test: never trained on."""
     score: float
-    """With which it was picked; nan where it was drawn at random."""
-    said: str = ""
-    """What people had said of it, see `ledger.digest`; "" for nothing."""
+    """The score by which it was picked; nan where it was drawn at random."""
+    verdict_digest: str = ""
+    """Digest of its verdict before the request, see `consensus.verdict_digest`; "" for none."""
 
 
 class Frozen(NamedTuple):
-    """All that a cycle is trained on; resume reads nothing else."""
+    """All that a cycle is trained on; a resumed one reads nothing else."""
 
     images: tuple[str, ...]
-    """Ids of the pool, `[N]`, in the order of images.csv; a content that occurs twice does, too."""
+    """Ids of the pool, `[N]`, in the order of images.csv; copies have the same id."""
     classes: tuple[str, ...]
     rows: tuple[LabelRow, ...]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Training images of each class."""
+        """Number of training images of each class."""
         found = dict.fromkeys(self.classes, 0)
         for row in self.rows:
             if row.split == "train":
@@ -55,16 +55,16 @@ class Frozen(NamedTuple):
 def dataset(
     frozen: Frozen, pixels: np.ndarray, rows_of: Callable[[Sequence[str]], np.ndarray]
 ) -> Dataset:
-    """The data set of a cycle: `pixels [n, S, S, C]` of decoded images.
+    """The data set of a cycle, whose images are rows of the cache `pixels [n, S, S, C]`.
 
-    `rows_of(ids)` are their rows, -1 for one that is not there, and so not available.
+    `rows_of(ids)` gives these rows, -1 for an image that is not cached, which is not available.
     """
     rows = rows_of(frozen.images)
     known = {row.id: row for row in frozen.rows}
     numbers = {name: number for number, name in enumerate(frozen.classes)}
     labels = np.full(len(frozen.images), -1, np.int32)
     available = np.ones(len(frozen.images), bool)
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for index, name in enumerate(frozen.images):
         row = known.get(name)
         if row is not None and row.split == "train":
@@ -72,18 +72,18 @@ def dataset(
         elif row is not None:
             available[index] = False
         is_out = row is not None and row.split in ("absent", "bad")
-        if rows[index] < 0 or name in seen or is_out:
-            # Statistics of the images are of what was frozen, whatever else is decoded.
+        if rows[index] < 0 or name in earlier or is_out:
+            # Row -1 also keeps them out of the images' mean and standard deviation.
             available[index], labels[index], rows[index] = False, -1, -1
-        seen.add(name)
-    tested = [row for row in frozen.rows if row.split == "test"]
+        earlier.add(name)
+    tests = [row for row in frozen.rows if row.split == "test"]
     return Dataset(
         configs.PEOPLE,
         RowView(pixels, rows),  # type: ignore[arg-type]
         labels,
         np.array(frozen.images),
-        np.asarray(RowView(pixels, rows_of([row.id for row in tested]))),
-        np.array([numbers[row.label] for row in tested], np.int32),
+        np.asarray(RowView(pixels, rows_of([row.id for row in tests]))),
+        np.array([numbers[row.label] for row in tests], np.int32),
         frozen.classes,
         available=available,
     )

@@ -1,32 +1,28 @@
-"""People label: trains on what they have said, asks for more, and stops until they have answered.
+"""The labelling loop: trains on the labels known so far, requests more, and stops until they come.
 
-The loop of a simulation, one cycle at a time; between two cycles everything is in files.
+It is a simulation's loop, one cycle at a time; between two cycles all state is in files.
 """
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.algorithm.state import Stream, derive
-from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 from tavaal_jax.labelling import cycle, requests, selection
-from tavaal_jax.labelling.cycle import TRIAL, Work
-from tavaal_jax.labelling.frozen import Frozen, RequestRow
+from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
+from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
 from tavaal_jax.labelling.labels.consensus import Verdict
+from tavaal_jax.labelling.requester import Requester
+from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
-from tavaal_jax.labelling.workdir import LabellingWorkdir, differences, unescape_formula
-from tavaal_jax.report import checkpoints, files, progress, records
+from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_keys
+from tavaal_jax.report import checkpoints, files, progress
 from tavaal_jax.study import checks
 from tavaal_jax.study.trial import Stop
 
@@ -35,36 +31,37 @@ _FIXED = (
 )  # fmt: skip
 """Keys that stay what they were in the first cycle."""
 _USED = ("train", "test")
+_SHOWN = 5  # changed labels
 
 
 def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, stop: Stop) -> None:
-    """Goes on until people have to answer (WaitingForLabels), or nothing is left to ask.
+    """Runs cycles until labels are missing (WaitingForLabels), or no image is left to ask for.
 
-    Raises UserError for what the user can mend, Interrupted where `stop()` says so.
+    Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
     checks.check(config, devices.device_count())
     images = pathlib.Path(config.folder.images).expanduser()
     if config.folder.label_studio_images == "local":
-        requests.served(images, config.folder.label_studio_root)
+        requests.local_files_prefix(images, config.folder.label_studio_root)
     if folder.resolve().is_relative_to(images.resolve()):
         raise UserError(
             f"workdir {folder} lies in folder.images, to which nothing may be written: give"
             " another --workdir"
         )
     with files.claim(folder):
-        _check_old(config, folder)
+        _check_begun(config, folder)
         workdir = LabellingWorkdir(folder)
         workdir.begin()
         method = METHODS[checks.method_names(config)[0]]
-        _People(Work(config, workdir, method, callback, stop)).run()
+        _Loop(LabellingContext(config, workdir, method, callback, stop)).run()
 
 
-def _check_old(config, folder):
-    """Raises UserError where the folder was begun with another data set, or other images."""
+def _check_begun(config: ConfigDict, folder: pathlib.Path) -> None:
+    """Raises UserError where the workdir was begun with another data set, or other images."""
     before = files.read_config(folder)
     if before is None:
         return
-    changed = differences(before, config, _FIXED)
+    changed = changed_keys(before, config, _FIXED)
     if before.get("format") != files.FORMAT:
         changed = [f"its format ({before.get('format')} -> {files.FORMAT})", *changed]
     if changed:
@@ -74,264 +71,188 @@ def _check_old(config, folder):
         )
 
 
-class _People:
-    """Cycle after cycle."""
+class _Loop:
+    """Runs cycle after cycle in one workdir."""
 
-    def __init__(self, work: Work):
-        self._work, self._config, self._workdir = work, work.config, work.workdir
-        self._key = derive(jax.random.key(work.config.seed), TRIAL)
-        self._said = ""
+    def __init__(self, context: LabellingContext):
+        self._context, self._config, self._workdir = context, context.config, context.workdir
+        self._requester = Requester(context)
+        self._last_line = ""
 
     def run(self) -> None:
-        """Until people have to answer, or nothing is left to ask."""
+        """Runs until labels are missing, or no image is left to ask for."""
         try:
             self._run()
         except BaseException as error:
             if self._workdir.status().get("state") == "TRAINING":
                 is_stop = isinstance(error, Interrupted | KeyboardInterrupt)
-                with contextlib.suppress(Exception):  # What is under way says more.
+                with contextlib.suppress(Exception):  # The present error is more important.
                     self._set_state("STOPPED" if is_stop else "FAILED")
             raise
 
-    def _set_state(self, state: str, **others: Any) -> None:
+    def _set_state(self, state: str, **others: object) -> None:
         self._workdir.write_status(**{**self._workdir.status(), "state": state, **others})
 
     def _run(self) -> None:
         workdir = self._workdir
         while True:
-            number = max(workdir.last(), 0)
-            found = workdir.frozen(number)
-            is_enough = 0 < self._config.cycles <= self._trainings()
-            if found is None and number and is_enough:
+            number = max(workdir.last_cycle(), 0)
+            begun = workdir.frozen(number)
+            is_enough = 0 < self._config.cycles <= self._trained_cycles()
+            if begun is None and number and is_enough:
                 return self._finish(number - 1)
-            if found is None:
+            if begun is None:
                 self._begin(number)
             elif not workdir.is_trained(number):
-                self._train(number, *found)
+                self._train(number, begun)
             else:
-                seen, is_skipped = self._look(), "skipped" in workdir.trained(number)
-                if not is_skipped and (is_enough or self._is_through(seen, found[0])):
+                now, is_skipped = self._snapshot(), "skipped" in workdir.trained(number)
+                if not is_skipped and (is_enough or self._is_complete(now, begun.frozen)):
                     return self._finish(number)
-                picks = self._picks(number, seen)
-                if not picks and not is_skipped and seen.candidates.any():
-                    self._work.say(f"cycle {number} has no picks: random images are asked for")
-                self._ask(number + 1, seen, picks or self._random(seen, self._config.budget))
+                picks = self._requester.picked_rows(number, now)
+                if not picks and not is_skipped and now.candidates.any():
+                    self._context.log(f"cycle {number} has no picks: random images are asked for")
+                picks = picks or self._requester.random_rows(now, self._config.budget)
+                self._requester.request(number + 1, now, picks)
 
-    def _trainings(self) -> int:
-        """Cycles that were trained; those are none that had too few labels."""
-        there = [n for n in range(self._workdir.last() + 1) if self._workdir.is_trained(n)]
-        return sum("skipped" not in self._workdir.trained(n) for n in there)
+    def _trained_cycles(self) -> int:
+        """Number of trained cycles, without those skipped for too few labels."""
+        numbers = range(self._workdir.last_cycle() + 1)
+        done = [n for n in numbers if self._workdir.is_trained(n)]
+        return sum("skipped" not in self._workdir.trained(n) for n in done)
 
     # Between two cycles
 
-    def _look(self) -> Snapshot:
-        """What there is now, and what people have said of it."""
+    def _snapshot(self) -> Snapshot:
+        """Images and labels as they are now; waits for people's repairs where the config polls."""
         while True:
             try:
                 return take_snapshot(
-                    self._config, self._workdir, self._work.say, self._stop_if_asked
+                    self._config, self._workdir, self._context.log, self._check_stop
                 )
             except UserError as error:
                 if not self._config.folder.poll_seconds:
                     raise
-                self._wait(f"{error}; it is looked at again")  # Somebody may be writing it.
+                self._wait(f"{error}; trying again")  # Somebody may be writing the file.
 
     def _begin(self, number: int) -> None:
-        """Freezes what is known for a cycle; asks for what is missing, and waits for it."""
-        seen = self._look()
-        if self._workdir.last() < number:
-            return self._ask(number, seen, self._random(seen))
-        asked = [wish for wish in self._workdir.asked(number) if seen.can_be_answered(wish.id)]
-        if asked and not self._request(number).exists():
-            self._write_request(number, seen, asked)
-        far = selection.progress(asked, seen.ledger.entries)
-        frozen = seen.freeze(self._tested())
-        lacks = selection.missing(frozen.counts, self._config.batch_size)
-        self._status("WAITING", number, seen, far)
-        if far["answered"] < self._config.folder.wait_for * len(asked) - 1e-9:
+        """Requests the labels of a cycle, or waits for them, or freezes those that are there."""
+        now = self._snapshot()
+        if self._workdir.last_cycle() < number:
+            return self._requester.request(number, now, self._requester.random_rows(now))
+        request = [r for r in self._workdir.read_request(number) if now.is_answerable(r.id)]
+        if request and not self._request_folder(number).exists():
+            self._requester.write(number, now, request)
+        done = selection.request_progress(request, now.verdicts)
+        frozen = now.freeze(self._requester.test_ids())
+        missing = selection.missing_labels(frozen.counts, self._config.batch_size)
+        self._write_status("WAITING", number, now, done)
+        if done.answered < self._config.folder.wait_for * len(request) - 1e-9:
             return self._wait(
-                f"cycle {number}: {len(asked)} images to label ({far['answered']} answered), open"
-                f" {self._request(number) / 'index.html'} or see HOWTO.txt there; then the same"
-                " command continues"
+                f"cycle {number}: {len(request)} images to label ({done.answered} answered), open"
+                f" {self._request_folder(number) / 'index.html'} or see HOWTO.txt there; then the"
+                " same command continues"
             )
-        if lacks is not None and not seen.candidates.any():
-            return self._wait(f"cycle {number} needs {lacks}; then the same command continues")
-        self._tell_changes(number, frozen, seen.files)
+        if missing is not None and not now.candidates.any():
+            return self._wait(f"cycle {number} needs {missing}; then the same command continues")
+        self._log_changes(number, frozen, now.files)
         for old in self._workdir.folder.glob(f"*/trial_{TRIAL}/checkpoints"):
-            checkpoints.remove(old)  # Of the cycle before, whichever its method was.
+            checkpoints.remove(old)  # Those of the cycle before, whose method may be another.
         self._workdir.write_classes(frozen.classes)
         files.write_config(self._workdir.folder, self._config)
         return self._workdir.freeze(number, frozen, self._config)
 
-    def _train(self, number: int, frozen: Frozen, record: dict[str, Any]) -> None:
-        """Trains on what was frozen, or passes over a cycle that has too little."""
-        cycle.check(self._work, number, record)
-        self._workdir.write_labels(number, frozen, self._work.names)
-        lacks = selection.missing(frozen.counts, self._config.batch_size)
-        if lacks is not None:
-            self._work.say(f"cycle {number} needs {lacks}: more images are asked for")
-            return self._workdir.write_trained(number, {"skipped": lacks})
+    def _train(self, number: int, begun: FrozenCycle) -> None:
+        """Trains on frozen labels, or skips a cycle that has too few."""
+        cycle.check(self._context, number, begun)
+        self._workdir.write_labels(number, begun.frozen, self._workdir.usable_files())
+        missing = selection.missing_labels(begun.frozen.counts, self._config.batch_size)
+        if missing is not None:
+            self._context.log(f"cycle {number} needs {missing}: more images are asked for")
+            return self._workdir.write_trained(number, {"skipped": missing})
         self._set_state("TRAINING", cycle=number)
-        is_last = 0 < self._config.cycles <= self._trainings() + 1
-        cycle.run(self._work, number, frozen, is_last)
+        is_last = 0 < self._config.cycles <= self._trained_cycles() + 1
+        return cycle.run(self._context, number, begun.frozen, is_last)
 
     def _wait(self, line: str) -> None:
-        """Ends the program, or looks again later."""
+        """Raises WaitingForLabels, or sleeps where the config polls; logs `line` once."""
         if not self._config.folder.poll_seconds:
             raise WaitingForLabels(line)
-        if self._said != line:
-            self._work.say(line)
-        self._said = line
+        if self._last_line != line:
+            self._context.log(line)
+        self._last_line = line
         until = time.monotonic() + self._config.folder.poll_seconds
         while time.monotonic() < until:
-            self._stop_if_asked()
+            self._check_stop()
             time.sleep(min(0.2, self._config.folder.poll_seconds))
-
-    # Requests
-
-    def _ask(self, number: int, seen: Snapshot, picks: list[RequestRow]) -> None:
-        """Writes the request for cycle `number`: picks, images of the test set among them."""
-        config = self._config
-        ties = self._ties(seen)
-        if ties:
-            self._work.say(f"{len(ties)} images of which people said different things: asked again")
-        wishes = [*ties, *picks]
-        if not seen.candidates.any():
-            wishes += self._unsure(seen)
-        wanted = int(config.budget) if number else max(0, config.initial - len(seen.labelled))
-        count = selection.share(wanted, config.folder.test_fraction, len(seen.kept_left))
-        if not seen.candidates.any():
-            count = min(wanted, len(seen.kept_left))
-        others = selection.tests(seen.kept_left, count, config.seed)
-        asked = selection.mixed(wishes, others, config.seed, number)
-        is_all = not seen.kept_left - {wish.id for wish in asked}
-        if is_all and 0 < len(asked) < wanted:
-            key = "budget" if number else "initial"
-            self._work.say(f"{key} is {config[key]}: only {len(asked)} images are left to ask for")
-        # From here on the cycle before is done; a request that is missing is written by `_begin`.
-        self._workdir.write_asked(number, asked)
-        if asked:
-            self._write_request(number, seen, asked)
-
-    def _ties(self, seen: Snapshot) -> list[RequestRow]:
-        """Images of which people said different things."""
-        ties = selection.ties(seen.ledger.entries, self._asked(), seen.kept)
-        return [wish for wish in ties if seen.can_be_answered(wish.id)]
-
-    def _unsure(self, seen: Snapshot) -> list[RequestRow]:
-        """Images of which nobody was sure, where they are to be asked for once more."""
-        if not self._config.folder.ask_again:
-            return []
-        unsure = selection.unsure(seen.ledger.entries, self._asked(), seen.kept)
-        return [wish for wish in unsure if seen.can_be_answered(wish.id)]
-
-    def _asked(self) -> list[RequestRow]:
-        """What all cycles have asked for, one after another."""
-        return [wish for n in range(self._workdir.last() + 1) for wish in self._workdir.asked(n)]
-
-    def _random(self, seen: Snapshot, least: int = 0) -> list[RequestRow]:
-        """Random images in a simulation's order of the initial set, as many as `initial` lacks."""
-        wanted = max(least, self._config.initial - len(seen.labelled))
-        wanted -= selection.share(wanted, self._config.folder.test_fraction, len(seen.kept_left))
-        order = plans.initial(derive(self._key, Stream.INITIAL), len(seen.images), len(seen.images))
-        names = [seen.images[i].id for i in order if seen.candidates[i]]
-        return [RequestRow(name, "pick", float("nan")) for name in names[:wanted]]
-
-    def _picks(self, number: int, seen: Snapshot) -> list[RequestRow]:
-        """What a cycle has picked, in order, but for what people have said or removed since."""
-        method = self._workdir.trained(number).get("method", self._work.method.name)
-        picks = records.read_picks(files.trial_folder(self._workdir.folder, method, TRIAL))
-        mine = np.flatnonzero(picks["cycle"] == number)
-        order = mine[np.argsort(picks["rank"][mine])]
-        wishes = [RequestRow(str(picks["id"][i]), "pick", float(picks["score"][i])) for i in order]
-        free = {seen.images[i].id for i in np.flatnonzero(seen.candidates)}
-        return [wish for wish in wishes if wish.id in free]
-
-    def _write_request(self, number: int, seen: Snapshot, asked: list[RequestRow]) -> None:
-        options = self._config.folder
-        guesses = self._guesses() if options.suggest else {}
-        requests.write(
-            self._workdir.folder, number, [seen.asked(wish.id, guesses) for wish in asked],
-            classes=seen.ledger.classes, unsure=tuple(options.unsure),
-            bad=tuple(options.exclude_answers),
-            picture=functools.partial(seen.picture, config=self._config),
-            parts=options.request_parts,
-            label_studio_images=options.label_studio_images,
-            label_studio_root=options.label_studio_root,
-            images_folder=seen.folder, fixed=bool(options.classes),
-        )  # fmt: skip
-
-    def _guesses(self) -> dict[str, str]:
-        """What the model says of each image; nothing where that cannot be read."""
-        rows = self._workdir.table("predictions.csv", ("id", "predicted"))
-        return {row["id"]: unescape_formula(row["predicted"]) for row in rows}
-
-    def _tested(self) -> set[str]:
-        """Images that were asked for to be tested on; the last request with one decides."""
-        roles = {wish.id: wish.role for wish in self._asked()}
-        return {name for name, role in roles.items() if role == "test"}
 
     # The end
 
-    def _is_through(self, seen: Snapshot, frozen: Frozen) -> bool:
-        """Whether nothing is left to ask, and nothing was said that the model does not know."""
-        if seen.candidates.any() or seen.kept_left or self._unsure(seen) or self._ties(seen):
+    def _is_complete(self, now: Snapshot, frozen: Frozen) -> bool:
+        """Whether no image is left to ask for, and the model was trained with all labels."""
+        requester = self._requester
+        is_open = now.candidates.any() or now.reserved_left
+        if is_open or requester.unsure(now) or requester.conflicts(now):
             return False
-        return not self._since(seen, frozen)
+        return not self._changed_since(now, frozen)
 
-    def _since(self, seen: Snapshot, frozen: Frozen) -> set[str]:
-        """Images that are now trained or tested on with another label, or no more, or newly."""
+    def _changed_since(self, now: Snapshot, frozen: Frozen) -> set[str]:
+        """Images whose label or place in the training or test set has changed since `frozen`."""
         used = lambda one: {(r.id, r.split, r.label) for r in one.rows if r.split in _USED}
-        return {name for name, _, _ in used(seen.freeze(self._tested())) ^ used(frozen)}
+        present = now.freeze(self._requester.test_ids())
+        return {name for name, _, _ in used(present) ^ used(frozen)}
 
     def _finish(self, number: int) -> None:
-        seen, found = self._look(), self._workdir.frozen(number)
-        if found is not None:
-            self._workdir.write_labels(number, found[0], seen.files)
-            since = self._since(seen, found[0])
-            if since:
-                self._work.say(
-                    f"{len(since)} images are labelled otherwise than when cycle {number} began,"
-                    " which the model does not know: give --config.cycles="
-                    f"{self._trainings() + 1} to go on with them"
+        """Removes checkpoints and writes the final labels and status."""
+        now, begun = self._snapshot(), self._workdir.frozen(number)
+        if begun is not None:
+            self._workdir.write_labels(number, begun.frozen, now.files)
+            changed = self._changed_since(now, begun.frozen)
+            if changed:
+                self._context.log(
+                    f"{len(changed)} images have other labels than when cycle {number} began, with"
+                    " which the model was not trained: give --config.cycles="
+                    f"{self._trained_cycles() + 1} to continue with them"
                 )
-        checkpoints.remove(self._work.trial / "checkpoints")
-        self._status("FINISHED", number, seen, {"asked": 0, "answered": 0, "unsure": 0, "bad": 0})
-        labelled, every = len(seen.labelled), sum(image.status == "ok" for image in seen.images)
+        checkpoints.remove(self._context.trial / "checkpoints")
+        self._write_status("FINISHED", number, now, RequestProgress())
+        labelled, every = len(now.labelled), sum(image.status == "ok" for image in now.images)
         what = f"all {every:,}" if labelled == every else f"{labelled:,} of {every:,}"
-        self._work.say(f"{what} images are labelled; model in {self._workdir.model}")
+        self._context.log(f"{what} images are labelled; model in {self._workdir.model}")
 
-    # What is told
+    # Log and status
 
-    def _tell_changes(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
-        """What people say otherwise than when the cycle before began."""
+    def _log_changes(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
+        """Logs labels that have changed, and classes that are new, since the cycle before."""
         before = self._workdir.frozen(number - 1) if number else None
         if before is None:
             return
         old, new = (
             {row.id: Verdict("label", row.label, "", "", ()) for row in one.rows if row.label}
-            for one in (before[0], frozen)
+            for one in (before.frozen, frozen)
         )
         lines = consensus.changes(old, new, names)
-        shown = "; ".join(lines[:5]) + (f"; ... ({len(lines) - 5} more)" if len(lines) > 5 else "")
+        more = f"; ... ({len(lines) - _SHOWN} more)" if len(lines) > _SHOWN else ""
         if lines:
-            self._work.say(f"since cycle {number - 1}: {shown}")
-        for name in frozen.classes[len(before[0].classes) :]:
-            self._work.say(f"new class {name}: {frozen.counts[name]} images for training")
+            self._context.log(f"since cycle {number - 1}: {'; '.join(lines[:_SHOWN])}{more}")
+        for name in frozen.classes[len(before.frozen.classes) :]:
+            self._context.log(f"new class {name}: {frozen.counts[name]} images for training")
 
-    def _status(self, state: str, number: int, seen: Snapshot, far: dict[str, int]) -> None:
-        trained_before = number if self._workdir.is_trained(number) else number - 1
-        test = self._workdir.trained(trained_before).get("test") if trained_before >= 0 else None
+    def _write_status(self, state: str, number: int, now: Snapshot, done: RequestProgress) -> None:
+        """Writes status.json, with the test score of the last trained cycle."""
+        trained = number if self._workdir.is_trained(number) else number - 1
+        test = self._workdir.trained(trained).get("test") if trained >= 0 else None
         self._workdir.write_status(
-            state=state, cycle=number, **far, images=len(seen.images), labelled=len(seen.labelled),
-            test=test, request=str(self._request(number)) if state == "WAITING" else None,
+            state=state, cycle=number, **done._asdict(), images=len(now.images),
+            labelled=len(now.labelled), test=test,
+            request=str(self._request_folder(number)) if state == "WAITING" else None,
         )  # fmt: skip
 
-    def _request(self, number: int) -> pathlib.Path:
-        """Where people find what a cycle asks for."""
-        return requests.path_of(self._workdir.folder, number)
+    def _request_folder(self, number: int) -> pathlib.Path:
+        return requests.request_folder(self._workdir.folder, number)
 
-    def _stop_if_asked(self) -> None:
-        asked = self._work.stop()
-        if asked is not None:
-            raise Interrupted(asked)
+    def _check_stop(self) -> None:
+        """Raises Interrupted where the study was asked to stop."""
+        signal = self._context.stop()
+        if signal is not None:
+            raise Interrupted(signal)

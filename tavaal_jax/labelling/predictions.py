@@ -1,4 +1,4 @@
-"""predictions.csv: what a model says of images, with the probability of every class."""
+"""Writes predictions.csv: a model's prediction for each image, with all probabilities."""
 
 import contextlib
 import csv
@@ -16,26 +16,26 @@ from tavaal_jax.report import files
 
 
 class PredictionRow(NamedTuple):
-    """An image and what is said of it."""
+    """The model's probabilities for an image, and what is known of it."""
 
     id: str
     file: str
     probabilities: np.ndarray
     """`[K]` float32."""
     split: str | None = None
-    """train, test, unlabelled, ...; None: there is no such column."""
+    """train, test, unlabelled, ...; None: the file has no such column."""
     label: str | None = None
-    """What people say; "" for nothing."""
+    """The annotators' label; "" for none."""
 
 
 def write(path: pathlib.Path, classes: Sequence[str], rows: Iterable[PredictionRow]) -> None:
-    """A row per image, whole or not at all: what `rows` raises leaves the file as it was.
+    """Writes a row per image; an exception from `rows` leaves the file as it was.
 
     Columns: id, file, split and label where the first row has them, predicted, confidence,
     `p_<class>` for each of `classes`. Probabilities are the shortest decimals that give the same
     float32 again; cells that a spreadsheet would take for a formula begin with an apostrophe.
     """
-    # Two processes may be writing the same file.
+    # Two processes may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with files.named(path):
         file = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
@@ -54,16 +54,16 @@ def write(path: pathlib.Path, classes: Sequence[str], rows: Iterable[PredictionR
 
 
 def _rows(classes: Sequence[str], rows: Iterable[PredictionRow]) -> Iterator[list[str]]:
-    """The header, and the cells of each row."""
+    """The header, then the cells of each row."""
     rows = iter(rows)
     first = next(rows, None)
-    is_known = first is not None and first.split is not None
-    known = ["split", "label"] if is_known else []
+    has_split = first is not None and first.split is not None
+    known = ["split", "label"] if has_split else []
     yield ["id", "file", *known, "predicted", "confidence", *(f"p_{name}" for name in classes)]
     for row in itertools.chain([] if first is None else [first], rows):
         best = int(np.argmax(row.probabilities))
-        known = [row.split or "", escape_formula(row.label or "")] if is_known else []
-        # Of a float32 this is the shortest decimal that gives it again.
+        known = [row.split or "", escape_formula(row.label or "")] if has_split else []
+        # str of a float32 is the shortest decimal that gives it again.
         texts = [str(probability) for probability in row.probabilities]
         yield [
             row.id,
@@ -76,7 +76,7 @@ def _rows(classes: Sequence[str], rows: Iterable[PredictionRow]) -> Iterator[lis
 
 
 def _line(cells: Sequence[str]) -> str:
-    """A line of a csv."""
+    """A line of the csv, ended by a newline."""
     text = io.StringIO()
     # With "\n" alone for an end, "\r" in a cell would not be quoted before Python 3.13.
     csv.writer(text, lineterminator="\r\n").writerow(cells)

@@ -1,4 +1,4 @@
-"""A request to people: a folder with the list, the labelling page and Label Studio's tasks."""
+"""Writes a request: a folder with a list, the labelling page and Label Studio's tasks."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import string
 import textwrap
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict
 from xml.sax import saxutils
 
 from tavaal_jax.errors import UserError
@@ -22,66 +22,68 @@ FOLDER = "to_label"
 FIELDS = ("rank", "id", "file", "label", "annotator", "note")
 _EMBEDDED = 512  # pixels of the longer side of a picture within a task
 # One transparent pixel: a task must have a picture.
-_NOTHING = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+_NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
-Picture = Callable[[pathlib.Path, int], bytes]
-"""(file, longest side in pixels) -> JPEG."""
+Preview = Callable[[pathlib.Path, int], bytes]
+"""(file, longest side in pixels) -> JPEG; raises OSError where the file cannot be shown."""
 
 
-def path_of(folder: pathlib.Path, number: int) -> pathlib.Path:
-    """Where a request lies in a workdir."""
-    return folder / FOLDER / static.name(number)
+def request_folder(workdir: pathlib.Path, number: int) -> pathlib.Path:
+    """Folder of a cycle's request in a workdir."""
+    return workdir / FOLDER / static.request_name(number)
 
 
 def write(
-    folder: pathlib.Path,
+    workdir: pathlib.Path,
     number: int,
-    asked: Sequence[RequestItem],
+    items: Sequence[RequestItem],
     *,
     classes: Sequence[str],
     unsure: Sequence[str],
     bad: Sequence[str],
-    picture: Picture,
+    preview: Preview,
     label_studio_images: str,
     label_studio_root: str | os.PathLike[str],
     images_folder: pathlib.Path,
-    parts: int = 1,
+    part_count: int = 1,
     fixed: bool = False,
 ) -> pathlib.Path:
     """Writes a request into a workdir, whole or not at all, and returns its folder.
 
-    One that is there is left alone: people may have filled its list. Not `fixed`: the classes may
-    become more. The same arguments give the same bytes.
+    An existing request is not touched: people may have filled in its list. Unless `fixed`, people
+    may add classes. The same arguments give the same bytes.
     """
-    target = path_of(folder, number)
+    target = request_folder(workdir, number)
     if target.exists():
         return target
-    local = label_studio_images == "local"
-    prefix = served(images_folder, label_studio_root) if local else ""
-    # Names that are not UTF-8 cannot be written as they are; the id tells the image.
-    asked = [one._replace(file=_printable(one.file)) for one in asked]
-    parts = max(1, min(parts, len(asked)))
-    with _whole(folder, target) as unfinished:
+    is_local = label_studio_images == "local"
+    prefix = local_files_prefix(images_folder, label_studio_root) if is_local else ""
+    # Names that are not UTF-8 cannot be written as they are; the id identifies the image.
+    items = [item._replace(file=_printable(item.file)) for item in items]
+    part_count = max(1, min(part_count, len(items)))
+    with _new_folder(workdir, target) as unfinished:
 
         def put(name: str, text: str, encoding: str = "utf-8") -> None:
             (unfinished / name).write_bytes(text.encode(encoding))
 
-        for name, text in _lists(asked, parts):
+        for name, text in _lists(items, part_count):
             put(name, text, "utf-8-sig")
-        thumbnails = _write_tasks(unfinished, number, asked, picture, prefix)
-        page = static.html(
-            number, asked, thumbnails, classes, fixed=fixed, unsure=unsure, bad=bad, parts=parts
-        )
+        thumbnails = _write_tasks(unfinished, number, items, preview, prefix)
+        page = static.page_html(
+            number, items, thumbnails, classes, fixed=fixed, unsure=unsure, bad=bad,
+            part_count=part_count,
+        )  # fmt: skip
         put("index.html", page)
-        put("label_studio.xml", _interface(classes, static.word(unsure), static.word(bad)))
+        shown = static.shown_word(unsure), static.shown_word(bad)
+        put("label_studio.xml", _interface(classes, *shown))
         put("HOWTO.txt", _howto(
-            cycle=static.name(number),
-            count=static.images(len(asked)),
+            cycle=static.request_name(number),
+            count=static.image_count(len(items)),
             classes=_about_classes(classes, fixed),
             unsure=" or ".join(unsure),
             bad=" or ".join(bad),
-            parts=_about_parts(parts),
-            mode="local" if local else "embed",
+            parts=_about_parts(part_count),
+            mode="local" if is_local else "embed",
             images=images_folder.resolve(),
             root=_root(images_folder, label_studio_root),
         ))  # fmt: skip
@@ -89,8 +91,8 @@ def write(
 
 
 @contextlib.contextmanager
-def _whole(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to fill that becomes `target` at the end, or nothing."""
+def _new_folder(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder that becomes `target` at the end of the context, unless it raises."""
     # Not in to_label, which Label Studio may be searching.
     unfinished = workdir / f".{target.name}.tmp"
     with files.named(target):
@@ -106,15 +108,15 @@ def _whole(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib.Path
 
 
 def escape_formula(text: str) -> str:
-    """A cell of a CSV that no spreadsheet takes for a formula (CWE-1236)."""
+    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236)."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def served(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:
-    """Label Studio's address of the folder of images, to which a file's quoted path is added.
+def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:
+    """URL of the folder of images in Label Studio, which a file's quoted path completes.
 
-    `root` is its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT; empty: the folder above the images.
-    Raises UserError where it is not above them: Label Studio serves nothing else.
+    `root` is LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT; empty: the folder above the images. Raises
+    UserError where it is not above them: Label Studio serves only what is below it.
     """
     images, top = images_folder.resolve(), _root(images_folder, root)
     if top not in images.parents:
@@ -126,35 +128,35 @@ def served(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:
     return f"/data/local-files/?d={urllib.parse.quote(below)}/"
 
 
-def _root(images_folder, root):
+def _root(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> pathlib.Path:
     images = images_folder.resolve()
     return pathlib.Path(root).expanduser().resolve() if os.fspath(root) else images.parent
 
 
-def _printable(text):
+def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
 # The list
 
 
-def _lists(asked: Sequence[RequestItem], parts: int) -> Iterator[tuple[str, str]]:
-    """(name, text) of the whole list and of its parts, which take turns so that all are alike."""
+def _lists(items: Sequence[RequestItem], part_count: int) -> Iterator[tuple[str, str]]:
+    """Name and text of the whole list, and of its parts, which take every n-th row."""
     rows = [
-        (str(rank), one.id, one.file, "", "", f"guess: {one.guess}" if one.guess else "")
-        for rank, one in enumerate(asked)
+        (str(rank), item.id, item.file, "", "", f"guess: {item.guess}" if item.guess else "")
+        for rank, item in enumerate(items)
     ]
     yield "to_label.csv", _as_csv(rows)
-    if parts > 1:
-        for part in range(parts):
-            yield f"to_label_{part + 1}of{parts}.csv", _as_csv(rows[part::parts])
+    if part_count > 1:
+        for part in range(part_count):
+            yield f"to_label_{part + 1}of{part_count}.csv", _as_csv(rows[part::part_count])
 
 
 def _as_csv(rows: Iterable[Sequence[str]]) -> str:
     return "".join(",".join(map(_cell, row)) + "\n" for row in [FIELDS, *rows])
 
 
-def _cell(text):
+def _cell(text: str) -> str:
     text = escape_formula(text)
     # Python 3.11's csv does not quote a lone CR.
     return '"' + text.replace('"', '""') + '"' if re.search('[",;\t\r\n]', text) else text
@@ -163,52 +165,65 @@ def _cell(text):
 # Label Studio
 
 
-def _write_tasks(folder, number, asked, picture, prefix):
-    """label_studio.json, picture by picture as they may be many; returns those of the page."""
-    side = static.side(len(asked))
+def _write_tasks(
+    folder: pathlib.Path,
+    number: int,
+    items: Sequence[RequestItem],
+    preview: Preview,
+    prefix: str,
+) -> list[bytes]:
+    """Writes label_studio.json image by image, to save memory; returns the page's thumbnails."""
+    pixels = static.thumbnail_pixels(len(items))
     thumbnails = []
     with (folder / "label_studio.json").open("w", encoding="utf-8", newline="\n") as file:
         file.write("[")
-        for rank, one in enumerate(asked):
-            jpeg = _shown(picture, one.path, side)
+        for rank, item in enumerate(items):
+            jpeg = _jpeg(preview, item.path, pixels)
             thumbnails.append(jpeg)
             if prefix:
-                image = prefix + urllib.parse.quote(one.file)
+                image = prefix + urllib.parse.quote(item.file)
             else:
-                large = jpeg if side == _EMBEDDED else _shown(picture, one.path, _EMBEDDED)
-                image = static.uri(large) if large else _NOTHING
-            task = _task(number, one, image, (rank + 0.5) / len(asked))
+                large = jpeg if pixels == _EMBEDDED else _jpeg(preview, item.path, _EMBEDDED)
+                image = static.data_uri(large) if large else _NO_PICTURE
+            task = _task(number, item, image, (rank + 0.5) / len(items))
             file.write((",\n" if rank else "\n") + json.dumps(task))
         file.write("\n]\n")
     return thumbnails
 
 
-def _shown(picture, path, pixels):
-    """The picture; b"" where its file has gone since it was picked: people say what it is then."""
+def _jpeg(preview: Preview, path: pathlib.Path, pixels: int) -> bytes:
+    """Preview of an image; b"" where its file has gone since it was picked."""
     try:
-        return picture(path, pixels)
+        return preview(path, pixels)
     except OSError:
         return b""
 
 
-def _task(number: int, one: RequestItem, image: str, score: float) -> dict[str, Any]:
-    """One task; Label Studio labels the lowest score first."""
+class _Task(TypedDict):
+    """A task of Label Studio with the model's prediction."""
+
+    data: dict[str, str]
+    predictions: list[dict[str, object]]
+
+
+def _task(number: int, item: RequestItem, image: str, score: float) -> _Task:
+    """A task of Label Studio, which shows the lowest score first."""
     choice = {
         "from_name": "label", "to_name": "image", "type": "choices",
-        "value": {"choices": [one.guess]},
+        "value": {"choices": [item.guess]},
     }  # fmt: skip
-    prediction = {
-        "model_version": f"tavaal_{static.name(number)}",
+    prediction: dict[str, object] = {
+        "model_version": f"tavaal_{static.request_name(number)}",
         "score": score,
-        "result": [choice] if one.guess else [],
+        "result": [choice] if item.guess else [],
     }
-    data = {"image": image, "tavaal_id": one.id, "file": one.file}
-    data["tavaal_request"] = static.name(number)
+    data = {"image": image, "tavaal_id": item.id, "file": item.file}
+    data["tavaal_request"] = static.request_name(number)
     return {"data": data, "predictions": [prediction]}
 
 
 def _interface(classes: Sequence[str], unsure: str, bad: str) -> str:
-    """label_studio.xml: what one sees of a task."""
+    """Text of label_studio.xml, Label Studio's labelling interface."""
     quoted = lambda text: '"' + saxutils.escape(text, {'"': "&quot;"}) + '"'
     # A class that is a digit has its own key, as on the page.
     spare = iter([key for key in "123456789" if key not in classes])
@@ -231,12 +246,12 @@ def _interface(classes: Sequence[str], unsure: str, bad: str) -> str:
 # HOWTO.txt
 
 
-def _howto(**said: object) -> str:
-    frame = string.Template(pathlib.Path(__file__).with_name("howto.txt").read_text("utf-8"))
-    return _printable(frame.substitute(said))
+def _howto(**values: object) -> str:
+    template = string.Template(pathlib.Path(__file__).with_name("howto.txt").read_text("utf-8"))
+    return _printable(template.substitute(values))
 
 
-def _about_classes(classes, fixed):
+def _about_classes(classes: Sequence[str], fixed: bool) -> str:
     names = ", ".join(classes)
     text = f"Classes so far: {names}. Another name makes a new class."
     if fixed:
@@ -246,13 +261,13 @@ def _about_classes(classes, fixed):
     return textwrap.fill(text, 98, subsequent_indent="  ", break_long_words=False)
 
 
-def _about_parts(parts):
-    if parts == 1:
+def _about_parts(part_count: int) -> str:
+    if part_count == 1:
         return (
             "--config.folder.request_parts=3 shares the next list out as to_label_1of3.csv and so"
             " on."
         )
     return (
-        f"The list is shared out as to_label_1of{parts}.csv to to_label_{parts}of{parts}.csv; the"
-        ' page has a menu "Part".'
+        f"The list is shared out as to_label_1of{part_count}.csv to"
+        f' to_label_{part_count}of{part_count}.csv; the page has a menu "Part".'
     )

@@ -1,105 +1,124 @@
-"""Which images people are asked for: picks, and random ones by which the model is measured."""
+"""Which images a request asks for: the method's picks, and random ones for the test set."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tavaal_jax.labelling.frozen import RequestRow
 from tavaal_jax.labelling.images.inventory import Image
-from tavaal_jax.labelling.labels.consensus import Verdict, digest
+from tavaal_jax.labelling.labels.consensus import Verdict, verdict_digest
 
 
-def draw(name: str, seed: int) -> float:
-    """A number in [0, 1) that belongs to an image: the same whatever else there is."""
+def hash_uniform(name: str, seed: int) -> float:
+    """A uniform number in [0, 1) from a hash of an image's id: it depends on nothing else."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def reserved(names: Sequence[str], seed: int, fraction: float) -> set[str]:
-    """The images that are kept for the test set, about `fraction` of all.
+    """Images reserved for the test set, about `fraction` of all.
 
-    A uniform sample of what people have, whatever a method picks: none of them is ever a candidate,
-    and only those that were asked for and answered are tested on.
+    They are a uniform sample of the pool, whatever a method picks: none of them is ever a
+    candidate, and those that were asked for and answered are the test set.
     """
-    return {name for name in names if draw(name, seed) < fraction}
+    return {name for name in names if hash_uniform(name, seed) < fraction}
 
 
-def tests(left: Collection[str], count: int, seed: int) -> list[RequestRow]:
-    """The next `count` of the images that are `left` for the test set."""
-    left = sorted(left, key=lambda name: draw(name, seed))
-    return [RequestRow(name, "test", float("nan")) for name in left[:count]]
+def next_tests(left: Collection[str], count: int, seed: int) -> list[RequestRow]:
+    """The next `count` of the reserved images `left`, as rows of a request."""
+    ordered = sorted(left, key=lambda name: hash_uniform(name, seed))
+    return [RequestRow(name, "test", float("nan")) for name in ordered[:count]]
 
 
-def mixed(
-    picks: Sequence[RequestRow], others: Sequence[RequestRow], seed: int, number: int
+def interleaved(
+    picks: Sequence[RequestRow], tests: Sequence[RequestRow], seed: int, number: int
 ) -> list[RequestRow]:
-    """Picks in their order, the others anywhere among them: nobody is to treat them apart."""
+    """Picks in their order with tests at random places, so that annotators treat them alike."""
     random = np.random.default_rng([seed, number])
-    places = set(random.choice(len(picks) + len(others), len(others), replace=False).tolist())
-    first, second = iter(picks), iter(others)
-    total = len(picks) + len(others)
-    return [next(second) if place in places else next(first) for place in range(total)]
+    total = len(picks) + len(tests)
+    places = set(random.choice(total, len(tests), replace=False).tolist())
+    next_pick, next_test = iter(picks), iter(tests)
+    return [next(next_test) if place in places else next(next_pick) for place in range(total)]
 
 
-def share(count: int, fraction: float, left: int) -> int:
-    """How many of a request of `count` are for the test set, where `left` are kept for it."""
+def test_share(count: int, fraction: float, left: int) -> int:
+    """How many of a request's `count` images are for the test set; `left` are still reserved."""
     return min(round(count * fraction), left)
 
 
-def ties(
-    entries: Mapping[str, Verdict], asked: Iterable[RequestRow], kept: Collection[str]
+def conflicts(
+    verdicts: Mapping[str, Verdict], requested: Iterable[RequestRow], reserved: Collection[str]
 ) -> list[RequestRow]:
-    """Images of which people said different things, to be asked for first of all.
+    """Images whose annotators disagree, to be asked for first; none more than three times.
 
-    Of the images that were `asked` for three times before, none is any more.
+    `requested` are the rows of all requests so far.
     """
-    return _again("conflict", 3, entries, asked, kept)
+    return _again("conflict", 3, verdicts, requested, reserved)
 
 
 def unsure(
-    entries: Mapping[str, Verdict], asked: Iterable[RequestRow], kept: Collection[str]
+    verdicts: Mapping[str, Verdict], requested: Iterable[RequestRow], reserved: Collection[str]
 ) -> list[RequestRow]:
-    """Images of which nobody was sure, if they were asked for once only."""
-    return _again("unsure", 2, entries, asked, kept)
+    """Images whose annotators are unsure, if they were asked for once only."""
+    return _again("unsure", 2, verdicts, requested, reserved)
 
 
-def _again(kind, most, entries, asked, kept):
-    """What is kept for the test set stays in it."""
-    times = Counter(wish.id for wish in asked)
+def _again(
+    kind: str,
+    most: int,
+    verdicts: Mapping[str, Verdict],
+    requested: Iterable[RequestRow],
+    reserved: Collection[str],
+) -> list[RequestRow]:
+    """Images with verdicts of a kind, asked for less than `most` times; reserved ones as tests."""
+    times = Counter(row.id for row in requested)
     return [
-        RequestRow(name, "test" if name in kept else "pick", float("nan"), digest(entry))
-        for name, entry in entries.items()
-        if entry.kind == kind and times[name] < most
+        RequestRow(
+            name, "test" if name in reserved else "pick", float("nan"), verdict_digest(verdict)
+        )
+        for name, verdict in verdicts.items()
+        if verdict.kind == kind and times[name] < most
     ]
 
 
 def candidates(
-    images: Sequence[Image], answered: Collection[str], kept: Collection[str]
+    images: Sequence[Image], answered: Collection[str], reserved: Collection[str]
 ) -> np.ndarray:
-    """Which images can be asked for as picks: bool `[N]`."""
+    """Which images may be asked for as picks: bool `[N]`."""
     free = [
-        image.status == "ok" and image.id not in answered and image.id not in kept
+        image.status == "ok" and image.id not in answered and image.id not in reserved
         for image in images
     ]
     return np.array(free, bool)
 
 
-def progress(asked: Collection[RequestRow], entries: Mapping[str, Verdict]) -> dict[str, int]:
-    """How far people have come with a request: what they had said before it is no answer."""
-    new = [w.id for w in asked if w.id in entries and digest(entries[w.id]) != w.said]
-    kinds = [entries[name].kind for name in new]
-    return {
-        "asked": len(asked),
-        "answered": len(kinds),
-        "unsure": kinds.count("unsure"),
-        "bad": kinds.count("bad"),
-    }
+class RequestProgress(NamedTuple):
+    """Number of images of a request, and of their answers by kind."""
+
+    asked: int = 0
+    answered: int = 0
+    unsure: int = 0
+    bad: int = 0
 
 
-def missing(counts: Mapping[str, int], batch_size: int) -> str | None:
-    """What L lacks before anything can be learned from it; None where it has enough."""
+def request_progress(
+    request: Collection[RequestRow], verdicts: Mapping[str, Verdict]
+) -> RequestProgress:
+    """Counts the answers to a request; a verdict that was there before it is none."""
+    new = [
+        row.id
+        for row in request
+        if row.id in verdicts and verdict_digest(verdicts[row.id]) != row.verdict_digest
+    ]
+    kinds = [verdicts[name].kind for name in new]
+    return RequestProgress(len(request), len(kinds), kinds.count("unsure"), kinds.count("bad"))
+
+
+def missing_labels(counts: Mapping[str, int], batch_size: int) -> str | None:
+    """Labels that training still lacks, in words; None where there are enough of each class."""
     total = sum(counts.values())
     enough = [name for name, count in counts.items() if count >= 2]
     have = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

@@ -1,4 +1,4 @@
-"""What there is between two cycles: images, what people have said of them, decoded pixels."""
+"""Snapshot of images and labels between two cycles, and what a cycle freezes of it."""
 
 import dataclasses
 import functools
@@ -9,189 +9,134 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.data.pictures import cache as picture_cache
-from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling import requests, selection
+from tavaal_jax.labelling import selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
 from tavaal_jax.labelling.images import inventory
-from tavaal_jax.labelling.images.inventory import Image, Scan
+from tavaal_jax.labelling.images.inventory import Image, Log, Progress, Scan
 from tavaal_jax.labelling.labels import answers, consensus
-from tavaal_jax.labelling.labels.consensus import Consensus
+from tavaal_jax.labelling.labels.consensus import Consensus, Verdict
+from tavaal_jax.labelling.labels.rows import Answer
+from tavaal_jax.labelling.page.static import RequestItem
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
-Say = Callable[[str], None]
-_SAY_EVERY = 5.0  # seconds
+_LOG_EVERY = 5.0  # seconds
+_SHOWN = 5  # rows without an image
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """All that a request, or the next cycle, is made of."""
+    """The pool of images and the verdicts on them, from which requests and cycles are made."""
 
     images: tuple[Image, ...]
     """The pool, `[N]`."""
-    ledger: Consensus
-    """What people have said of it."""
-    tested: Mapping[str, str]
+    consensus: Consensus
+    """Verdicts on images of the pool."""
+    fixed_tests: Mapping[str, str]
     """Classes of a fixed test set, by id."""
-    kept: frozenset[str]
-    """Images that are kept for a random test set, see `asking.reserved`."""
+    reserved: frozenset[str]
+    """Images reserved for a random test set, see `selection.reserved`."""
     folder: pathlib.Path
 
     @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """Verdicts by image id."""
+        return self.consensus.verdicts
+
+    @property
     def files(self) -> dict[str, str]:
-        """Of each id."""
+        """File of each image, by id."""
         return {image.id: image.file for image in reversed(self.images) if image.id}
 
     @functools.cached_property
-    def _is_there(self) -> frozenset[str]:
+    def _usable(self) -> frozenset[str]:
         return frozenset(image.id for image in self.images if image.status == "ok")
 
-    def can_be_answered(self, name: str) -> bool:
-        """Whether an image is there to be labelled, or has been."""
-        return name in self._is_there or name in self.ledger.entries
+    def is_answerable(self, name: str) -> bool:
+        """Whether an image can be labelled, or has been."""
+        return name in self._usable or name in self.verdicts
 
     @functools.cached_property
     def candidates(self) -> np.ndarray:
-        """Which images can be asked for as picks, bool `[N]`."""
-        answered = self.ledger.entries.keys() | self.tested.keys()
-        return selection.candidates(self.images, answered, self.kept)
+        """Which images may be asked for as picks, bool `[N]`."""
+        answered = self.verdicts.keys() | self.fixed_tests.keys()
+        return selection.candidates(self.images, answered, self.reserved)
 
     @property
     def labelled(self) -> list[str]:
-        """Images of the pool whose class people have said."""
-        entries = self.ledger.entries
-        return [
-            name for name in self._is_there if name in entries and entries[name].kind == "label"
-        ]
+        """Ids of the usable images whose verdict is a class."""
+        verdicts = self.verdicts
+        return [n for n in self._usable if n in verdicts and verdicts[n].kind == "label"]
 
     @property
-    def kept_left(self) -> set[str]:
-        """Images of the random test set that nobody has said anything of."""
-        return set(self.kept) & set(self._is_there) - set(self.ledger.entries)
+    def reserved_left(self) -> set[str]:
+        """Usable images reserved for the test set that have no answer yet."""
+        return set(self.reserved) & set(self._usable) - set(self.verdicts)
 
     def freeze(self, asked_as_tests: set[str]) -> Frozen:
-        """What a cycle may be trained on and tested on, now."""
+        """What a cycle that begins now is trained and tested on."""
         rows = []
         for name in dict.fromkeys(image.id for image in self.images if image.id):
-            entry = self.ledger.entries.get(name)
-            label = "" if entry is None else entry.label
-            if name in self.tested:
+            verdict = self.verdicts.get(name)
+            split = self._split(name, verdict, name in asked_as_tests)
+            if split is None:
                 continue
-            if entry is not None and entry.kind != "label":
-                split = entry.kind
-            elif name not in self._is_there:
-                split = "absent"
-            elif entry is None and name not in self.kept:
-                continue
-            elif entry is None:
-                split = "reserved"
+            if verdict is None:
+                rows.append(LabelRow(name, "", split))
             else:
-                split = "test" if name in asked_as_tests else "train"
-            said = ("", "") if entry is None else (entry.annotator, entry.source)
-            rows.append(LabelRow(name, label, split, *said))
-        rows += [LabelRow(name, label, "test") for name, label in self.tested.items()]
-        return Frozen(tuple(i.id for i in self.images), self.ledger.classes, tuple(rows))
+                rows.append(LabelRow(name, verdict.label, split, verdict.annotator, verdict.source))
+        rows += [LabelRow(name, label, "test") for name, label in self.fixed_tests.items()]
+        return Frozen(tuple(i.id for i in self.images), self.consensus.classes, tuple(rows))
 
-    def picture(self, path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
-        """A JPEG of an image, its longer side at most `pixels`."""
-        options = config.folder
-        try:
-            return decode.preview(path, pixels, tuple(options.low_high), options.max_pixels)
-        except decode.Corrupt as error:
-            raise OSError(f"{path}: {error}") from error
+    def _split(self, name: str, verdict: Verdict | None, is_test: bool) -> str | None:
+        """Split of an image, see `LabelRow`; None where it is unlabelled, or a fixed test image."""
+        if name in self.fixed_tests:
+            return None
+        if verdict is not None and verdict.kind != "label":
+            return verdict.kind
+        if name not in self._usable:
+            return "absent"
+        if verdict is None:
+            return "reserved" if name in self.reserved else None
+        return "test" if is_test else "train"
 
-    def asked(self, name: str, guesses: Mapping[str, str]) -> requests.RequestItem:
-        """An image as a request shows it."""
+    def request_item(self, name: str, guesses: Mapping[str, str]) -> RequestItem:
+        """An image as a request shows it; `guesses` are the model's predictions by id."""
         file = self.files[name]
-        return requests.RequestItem(name, file, self.folder / file, guesses.get(name, ""))
+        return RequestItem(name, file, self.folder / file, guesses.get(name, ""))
 
 
-def cache(config: ConfigDict) -> Decoded:
-    """The decoded images of a config."""
+def preview(path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
+    """A JPEG of an image, its longer side at most `pixels`. Raises OSError where there is none."""
+    options = config.folder
+    try:
+        return decode.preview(path, pixels, tuple(options.low_high), options.max_pixels)
+    except decode.Corrupt as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def decoded_cache(config: ConfigDict) -> Decoded:
+    """The cache of decoded images for a config."""
     options = config.folder
     shape = (options.image_size, options.image_size, options.channels)
-    how = options.resize, tuple(options.low_high)
-    return Decoded(picture_cache.folder(config.data_dir, shape, *how), shape, *how)
+    decoding = options.resize, tuple(options.low_high)
+    return Decoded(cache.folder(config.data_dir, shape, *decoding), shape, *decoding)
 
 
 def take_snapshot(
-    config: ConfigDict, workdir: LabellingWorkdir, say: Say, stop: Callable[[], None]
+    config: ConfigDict, workdir: LabellingWorkdir, log: Log, check_stop: Callable[[], None]
 ) -> Snapshot:
-    """Scans the images, decodes what is new, reads what people have said. Writes images.csv."""
-    options = config.folder
-    found = _scanned(
-        config, options.images, workdir.images(), workdir.folder / ".scanned", say, stop
-    )
-    workdir.write_images(found.images)
-    judge = functools.partial(
-        consensus.aggregate, fixed=bool(options.classes),
-        unsure=tuple(options.unsure), bad=tuple(options.exclude_answers),
-    )  # fmt: skip
-    tests = _tests(config, found, workdir, judge, say, stop)
-    tested = {k: entry.label for k, entry in tests.entries.items() if entry.kind == "label"}
-    said, _ = answers.read(
-        workdir.answers, _more(config, workdir), keep_annotators=options.keep_annotators
-    )
-    said += answers.of_class_folders(
-        found.images, tuple(options.classes), options.class_folders, "folder.images"
-    )
-    settled = judge(found.images, said, classes=tests.classes)
-    _refuse(settled.refused, options.labels_strict, say)
-    fraction = 0.0 if options.test else options.test_fraction
-    names = [name for name in found.ids if name not in tested]
-    kept = selection.reserved(names, config.seed, fraction)
-    return Snapshot(found.images, settled, tested, frozenset(kept), found.folder)
+    """Scans the images, decodes new ones and reads all answers; writes images.csv.
+
+    `check_stop` is called often and may raise. Raises UserError for what the user can mend.
+    """
+    return _Reader(config, workdir, log, check_stop).snapshot()
 
 
-def _scanned(config, root, known, index_file, say, stop, key="--config.folder.images") -> Scan:
-    """What lies in a folder; all that can be decoded is in the cache."""
-
-    def tell(verb):
-        begin = time.monotonic()
-        said = [begin]
-
-        def progress(done: int, total: int) -> None:
-            stop()
-            now = time.monotonic()
-            if now - said[0] > _SAY_EVERY or (done == total and said[0] > begin):
-                said[0] = now
-                say(f"{verb} {done:,} of {total:,} images")
-
-        return progress
-
-    found = inventory.scan(
-        root, known, index_file, config.folder.max_pixels, say, tell("read"), key
-    )
-    return found.without(cache(config).add(found.readable, tell("decoded")), known, say)
-
-
-def _tests(config, found, workdir, judge, say, stop) -> Consensus:
-    """What is known of a fixed test set; with no test set, nothing but the classes known so far."""
-    options, known = config.folder, tuple(config.folder.classes) or workdir.classes()
-    if not options.test:
-        return Consensus({}, (), known)
-    path, images = pathlib.Path(options.test).expanduser(), found.images
-    if path.is_file():  # Rows of it name images of the pool.
-        said, _ = answers.read(None, (path,))
-    else:
-        there = workdir.folder / ".scanned_tests"
-        quiet = (lambda text: None) if there.exists() else say
-        images = _scanned(config, path, (), there, quiet, stop, "--config.folder.test").images
-        said = answers.of_class_folders(images, (), True, "folder.test")
-    settled = judge(images, said, classes=known)
-    _refuse(settled.refused, True, say)
-    if not settled.entries:
-        raise UserError(
-            f"folder.test is {options.test}: give a folder with a sub-folder of images per class,"
-            " or a csv with file and label of images of the pool"
-        )
-    return settled
-
-
-def paths(config: ConfigDict, workdir: LabellingWorkdir, say: Say) -> dict[str, pathlib.Path]:
-    """Where the images lie now, those of a fixed test set too, by id. Writes nothing."""
+def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict[str, pathlib.Path]:
+    """Present paths of the images, and of a fixed test set's, by id; writes no file for people."""
     options = config.folder
     found: dict[str, pathlib.Path] = {}
     for root, known, index in (
@@ -199,26 +144,117 @@ def paths(config: ConfigDict, workdir: LabellingWorkdir, say: Say) -> dict[str, 
     ):  # fmt: skip
         if root and pathlib.Path(root).expanduser().is_dir():
             place = workdir.folder / index
-            there = inventory.scan(root, known, place, options.max_pixels, lambda text: None)
-            found.update(there.readable)
+            scan = inventory.scan(root, known, place, options.max_pixels, lambda text: None)
+            found.update(scan.readable)
     if not found:
-        say(f"no image is left in {options.images}")
+        log(f"no image is left in {options.images}")
     return found
 
 
-def _more(config, workdir):
-    """Further label files: those that the config names, and lists of requests, filled in."""
-    named = [pathlib.Path(text).expanduser() for text in config.folder.labels]
-    return [*named, *sorted(workdir.folder.glob("to_label/*/to_label*.csv"))]
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads images and answers for a snapshot."""
 
+    config: ConfigDict
+    workdir: LabellingWorkdir
+    log: Log
+    check_stop: Callable[[], None]
 
-def _refuse(refused: Sequence[str], strict: bool, say: Say) -> None:
-    if refused and strict:
-        more = f" (and {len(refused) - 1} more rows)" if len(refused) > 1 else ""
-        raise UserError(
-            f"{refused[0]}{more}; or leave such rows out by --config.folder.labels_strict=False"
+    def snapshot(self) -> Snapshot:
+        config, options = self.config, self.config.folder
+        index = self.workdir.folder / ".scanned"
+        scan = self._scan(options.images, self.workdir.images(), index, self.log)
+        self.workdir.write_images(scan.images)
+        tests = self._fixed_tests(scan.images)
+        test_labels = {n: v.label for n, v in tests.verdicts.items() if v.kind == "label"}
+        found = answers.read(
+            self.workdir.answers, self._label_files(), keep_annotators=options.keep_annotators
         )
-    for line in refused[:5]:
-        say(f"warning: {line}; left out")
-    if len(refused) > 5:
-        say(f"warning: {len(refused) - 5} more rows are left out")
+        found += answers.from_class_folders(
+            scan.images, tuple(options.classes), options.class_folders, "folder.images"
+        )
+        result = self._aggregate(scan.images, found, tests.classes)
+        self._report_unmatched(result.unmatched, options.labels_strict)
+        fraction = 0.0 if options.test else options.test_fraction
+        names = [name for name in scan.ids if name not in test_labels]
+        reserved = selection.reserved(names, config.seed, fraction)
+        return Snapshot(scan.images, result, test_labels, frozenset(reserved), scan.folder)
+
+    def _scan(
+        self,
+        root: str | pathlib.Path,
+        known: Sequence[Image],
+        index_file: pathlib.Path,
+        log: Log,
+        key: str = "--config.folder.images",
+    ) -> Scan:
+        """Scans a folder of images and decodes them all into the cache."""
+        max_pixels = self.config.folder.max_pixels
+        read, decoded = self._progress("read", log), self._progress("decoded", log)
+        scan = inventory.scan(root, known, index_file, max_pixels, log, read, key)
+        faults = decoded_cache(self.config).add(scan.readable, decoded)
+        return scan.with_faults(faults, known, log)
+
+    def _progress(self, verb: str, log: Log) -> Progress:
+        """A callback that logs every few seconds what was read or decoded."""
+        begin = last = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            self.check_stop()
+            now = time.monotonic()
+            if now - last > _LOG_EVERY or (done == total and last > begin):
+                last = now
+                log(f"{verb} {done:,} of {total:,} images")
+
+        return progress
+
+    def _aggregate(
+        self, images: Sequence[Image], found: Sequence[Answer], classes: Sequence[str]
+    ) -> Consensus:
+        options = self.config.folder
+        return consensus.aggregate(
+            images, found, classes=classes, fixed=bool(options.classes),
+            unsure=tuple(options.unsure), bad=tuple(options.exclude_answers),
+        )  # fmt: skip
+
+    def _fixed_tests(self, pool: Sequence[Image]) -> Consensus:
+        """Labels of a fixed test set; without one, only the classes known so far."""
+        options = self.config.folder
+        known = tuple(options.classes) or self.workdir.classes()
+        if not options.test:
+            return Consensus({}, (), known)
+        path, images = pathlib.Path(options.test).expanduser(), pool
+        if path.is_file():  # Its rows name images of the pool.
+            found = answers.read(None, (path,))
+        else:
+            index = self.workdir.folder / ".scanned_tests"
+            log: Log = (lambda text: None) if index.exists() else self.log
+            images = self._scan(path, (), index, log, "--config.folder.test").images
+            found = answers.from_class_folders(images, (), True, "folder.test")
+        result = self._aggregate(images, found, known)
+        self._report_unmatched(result.unmatched, True)
+        if not result.verdicts:
+            raise UserError(
+                f"folder.test is {options.test}: give a folder with a sub-folder of images per"
+                " class, or a csv with file and label of images of the pool"
+            )
+        return result
+
+    def _label_files(self) -> list[pathlib.Path]:
+        """Label files outside labels/: those that the config names, and lists of requests."""
+        named = [pathlib.Path(text).expanduser() for text in self.config.folder.labels]
+        return [*named, *sorted(self.workdir.folder.glob("to_label/*/to_label*.csv"))]
+
+    def _report_unmatched(self, unmatched: Sequence[str], strict: bool) -> None:
+        """Raises UserError for rows that name no image, or, unless `strict`, logs them."""
+        if unmatched and strict:
+            more = f" (and {len(unmatched) - 1} more rows)" if len(unmatched) > 1 else ""
+            raise UserError(
+                f"{unmatched[0]}{more}; or leave such rows out by"
+                " --config.folder.labels_strict=False"
+            )
+        for line in unmatched[:_SHOWN]:
+            self.log(f"warning: {line}; left out")
+        if len(unmatched) > _SHOWN:
+            self.log(f"warning: {len(unmatched) - _SHOWN} more rows are left out")

@@ -1,7 +1,7 @@
-"""The files of a workdir where people label, beside those of a study.
+"""Files that the labelling loop keeps in its workdir, beside those of a study.
 
-`images.csv` and `classes.txt` only grow. `cycles/cycle_<c>/` holds what a cycle asked for and what
-it is trained on; nobody but the program reads it, so that people may edit everything else.
+`images.csv` and `classes.txt` only grow. `cycles/cycle_<c>/` holds what a cycle asked for and is
+trained on; only the program reads it, so that people may edit all other files.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 from ml_collections import ConfigDict
 
@@ -22,30 +22,56 @@ from tavaal_jax.labelling.images.inventory import Image
 from tavaal_jax.labelling.requests import escape_formula
 from tavaal_jax.report import files
 
+_ASKED = ("rank", "id", "role", "score", "said")
 _LABELS = ("id", "file", "label", "split", "annotator", "source", "cycle", "file_name")
 
 
+class TestScore(TypedDict):
+    """Accuracy on the test set of `n` images with its 95 % interval; None without a test set."""
+
+    n: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+
+
+class TrainedRecord(TypedDict, total=False):
+    """trained.json of a finished cycle: what was trained, or why it was skipped."""
+
+    skipped: str
+    method: str
+    labelled: int
+    test: TestScore
+
+
+class FrozenCycle(NamedTuple):
+    """What a cycle is trained on, and its config.json."""
+
+    frozen: Frozen
+    config: dict[str, Any]
+
+
 def unescape_formula(text: str) -> str:
-    """A cell as it was before it was guarded."""
+    """A cell without the apostrophe that `escape_formula` put before it."""
     return text[1:] if text[:1] == "'" and escape_formula(text[1:]) == text else text
 
 
 class LabellingWorkdir:
-    """A workdir where people label."""
+    """Reads and writes the files of a labelling loop."""
 
     def __init__(self, folder: pathlib.Path):
-        """`folder` is there already."""
+        """`folder` exists already."""
         self.folder = folder
         self.answers = folder / "labels"
-        """Where people drop what they have labelled."""
+        """Where people put their files of labels."""
         self.model = folder / "model"
 
     def begin(self) -> None:
-        """Makes the folders that people look for."""
+        """Makes the folder for people's labels."""
         with files.named(self.answers):
             self.answers.mkdir(exist_ok=True)
 
-    # What there is
+    # Images and classes
 
     def images(self) -> tuple[Image, ...]:
         """Rows of images.csv."""
@@ -62,8 +88,12 @@ class LabellingWorkdir:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
 
+    def usable_files(self) -> dict[str, str]:
+        """File of each image that is ok, by id."""
+        return {i.id: i.file for i in self.images() if i.id and i.status == "ok"}
+
     def write_images(self, images: Sequence[Image]) -> None:
-        """images.csv, where it has changed."""
+        """Writes images.csv, if it has changed."""
         rows = [
             {"index": index, **image._asdict(), "file": escape_formula(image.file)}
             for index, image in enumerate(images)
@@ -71,7 +101,7 @@ class LabellingWorkdir:
         self._write(self.folder / "images.csv", files.as_csv(("index", *Image._fields), rows))
 
     def classes(self) -> tuple[str, ...]:
-        """Names in classes.txt, in the order of their numbers."""
+        """Class names in classes.txt, in the order of their numbers."""
         path = self.folder / "classes.txt"
         try:
             text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
@@ -80,26 +110,26 @@ class LabellingWorkdir:
             raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
 
     def write_classes(self, classes: Sequence[str]) -> None:
-        """classes.txt"""
+        """Writes classes.txt."""
         self._write(self.folder / "classes.txt", "".join(f"{name}\n" for name in classes))
 
     # Cycles
 
-    def last(self) -> int:
-        """The last cycle that something was asked for; -1 before the first."""
+    def last_cycle(self) -> int:
+        """Number of the last cycle with a request; -1 before the first."""
         numbers = [
             int(path.parent.name.removeprefix("cycle_"))
             for path in self.folder.glob("cycles/cycle_*/asked.csv")
         ]
         return max(numbers, default=-1)
 
-    def cycle(self, number: int) -> pathlib.Path:
-        """Folder of what a cycle asked for and is trained on."""
+    def cycle_folder(self, number: int) -> pathlib.Path:
+        """Folder of a cycle's request and frozen labels."""
         return self.folder / "cycles" / f"cycle_{number:03d}"
 
-    def asked(self, number: int) -> list[RequestRow]:
-        """What a cycle has asked for, in the order of the request."""
-        path = self.cycle(number) / "asked.csv"
+    def read_request(self, number: int) -> list[RequestRow]:
+        """Images that a cycle asks for, in the order of the request."""
+        path = self.cycle_folder(number) / "asked.csv"
         rows = files.read_csv(path)
         try:
             return [
@@ -111,29 +141,35 @@ class LabellingWorkdir:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
 
-    def write_asked(self, number: int, asked: Sequence[RequestRow]) -> None:
-        """asked.csv: from here on the cycle before is done."""
+    def write_request(self, number: int, request: Sequence[RequestRow]) -> None:
+        """Writes asked.csv, which ends the cycle before."""
         rows = [
-            {"rank": rank, **wish._asdict(), "score": _score(wish.score)}
-            for rank, wish in enumerate(asked)
+            {
+                "rank": rank,
+                "id": row.id,
+                "role": row.role,
+                "score": _score(row.score),
+                "said": row.verdict_digest,
+            }
+            for rank, row in enumerate(request)
         ]
-        path = self.cycle(number) / "asked.csv"
+        path = self.cycle_folder(number) / "asked.csv"
         with files.named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, files.as_csv(("rank", *RequestRow._fields), rows))
+        files.write(path, files.as_csv(_ASKED, rows))
 
     def freeze(self, number: int, frozen: Frozen, config: ConfigDict) -> None:
-        """Keeps what a cycle is trained on; config.json comes last and says that it is there."""
-        path = self.cycle(number)
+        """Stores what a cycle is trained on; config.json is written last and completes it."""
+        path = self.cycle_folder(number)
         rows = [{**row._asdict(), "label": escape_formula(row.label)} for row in frozen.rows]
         files.write(path / "labels.csv", files.as_csv(LabelRow._fields, rows))
         files.write(path / "images.txt", "".join(f"{name}\n" for name in frozen.images))
         record = {**files.running(config), "classes": list(frozen.classes)}
         files.write(path / "config.json", json.dumps(record, indent=2) + "\n")
 
-    def frozen(self, number: int) -> tuple[Frozen, dict[str, Any]] | None:
-        """What a cycle is trained on, and its config; None where people are still answering."""
-        path = self.cycle(number)
+    def frozen(self, number: int) -> FrozenCycle | None:
+        """What a cycle is trained on, and its config; None before that is frozen."""
+        path = self.cycle_folder(number)
         record = files.read_config(path)
         if record is None:
             return None
@@ -143,37 +179,37 @@ class LabellingWorkdir:
                 LabelRow(**{**row, "label": unescape_formula(row["label"])}) for row in written
             )
             images = tuple((path / "images.txt").read_text().splitlines())
-            return Frozen(images, tuple(record["classes"]), rows), record
+            return FrozenCycle(Frozen(images, tuple(record["classes"]), rows), record)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
 
     def thaw(self, number: int) -> None:
-        """Takes `freeze` back: the cycle begins anew, with what is known and given then."""
-        path = self.cycle(number) / "config.json"
+        """Undoes `freeze`: the cycle begins anew with the labels and config of that time."""
+        path = self.cycle_folder(number) / "config.json"
         with files.named(path):
             path.unlink(missing_ok=True)
 
     def is_trained(self, number: int) -> bool:
-        """Whether a cycle has been through, the request that follows aside."""
-        return (self.cycle(number) / "trained.json").exists()
+        """Whether a cycle was trained or skipped: its trained.json is there."""
+        return (self.cycle_folder(number) / "trained.json").exists()
 
-    def trained(self, number: int) -> dict[str, Any]:
-        """What was said of a cycle that is through."""
-        path = self.cycle(number) / "trained.json"
+    def trained(self, number: int) -> TrainedRecord:
+        """Reads trained.json of a finished cycle."""
+        path = self.cycle_folder(number) / "trained.json"
         try:
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: TrainedRecord = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
         return record
 
-    def write_trained(self, number: int, record: Mapping[str, Any]) -> None:
-        """Says that a cycle is through."""
-        files.write(self.cycle(number) / "trained.json", json.dumps(record, indent=2) + "\n")
+    def write_trained(self, number: int, record: TrainedRecord) -> None:
+        """Writes trained.json, which ends the training of a cycle."""
+        files.write(self.cycle_folder(number) / "trained.json", json.dumps(record, indent=2) + "\n")
 
-    # What people keep
+    # Files for people
 
     def write_labels(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
-        """labels.csv: what cycle `number` has adopted; `names` are files by id."""
+        """Writes labels.csv, the labels of cycle `number`; `names` are the images' files by id."""
         needed = ("id", "label", "split", "cycle")
         before = {row["id"]: row for row in self.table("labels.csv", needed)}
         rows = []
@@ -201,26 +237,26 @@ class LabellingWorkdir:
         self._write(self.folder / "labels.csv", files.as_csv(_LABELS, rows))
 
     def table(self, name: str, needed: Sequence[str]) -> list[dict[str, str]]:
-        """Rows of a table that people may have opened and saved; none where it cannot be read."""
+        """Rows of a csv that people may have edited; none where it lacks a `needed` column."""
         with contextlib.suppress(UserError):
             rows = files.read_csv(self.folder / name)
             if all(row.get(column) is not None for row in rows for column in needed):
                 return rows
         return []
 
-    def write_status(self, **record: Any) -> None:
-        """status.json"""
+    def write_status(self, **record: object) -> None:
+        """Writes status.json."""
         self._write(self.folder / "status.json", json.dumps(record, indent=2) + "\n")
 
-    def status(self) -> dict[str, Any]:
-        """What status.json says; nothing where it cannot be read."""
+    def status(self) -> dict[str, object]:
+        """Reads status.json; empty where it cannot be read."""
         with contextlib.suppress(OSError, ValueError):
-            record: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+            record: dict[str, object] = json.loads((self.folder / "status.json").read_text())
             return record
         return {}
 
     def replace_model(self, new: pathlib.Path) -> None:
-        """Puts the folder `new` in the place of model/."""
+        """Replaces model/ by the folder `new`."""
         old = self.folder / ".model.old"
         with files.named(self.model):
             shutil.rmtree(old, ignore_errors=True)
@@ -230,7 +266,7 @@ class LabellingWorkdir:
             shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, path: pathlib.Path, text: str) -> None:
-        """A file that people may be reading: left alone where nothing has changed."""
+        """Writes a file that people may be reading, unless it is unchanged."""
         if not path.exists() or path.read_text() != text:
             files.write(path, text)
 
@@ -239,11 +275,7 @@ def _score(score: float) -> str:
     return "" if math.isnan(score) else f"{score:.9g}"
 
 
-def differences(
-    before: dict[str, Any], config: ConfigDict, keys: Sequence[str] | None = None
-) -> list[str]:
-    """Keys that differ from a cycle's config: those that change results, or `keys` alone."""
-    if keys is None:
-        return files.differences(before, config)
-    old, new = configs.flat(before["config"]), configs.flat(configs.plain(config))
+def changed_keys(record: dict[str, Any], config: ConfigDict, keys: Sequence[str]) -> list[str]:
+    """Those of `keys`, with both values, in which a config differs from that of a config.json."""
+    old, new = configs.flat(record["config"]), configs.flat(configs.plain(config))
     return [f"{k} ({old.get(k)} -> {new.get(k)})" for k in keys if old.get(k) != new.get(k)]

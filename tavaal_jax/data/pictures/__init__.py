@@ -1,1 +1,1 @@
-"""Photos: the one decoder and its cache by content."""
+"""Pictures in files: the decoder, its cache by content, and arrays decoded on demand."""

@@ -1,11 +1,11 @@
-"""People's photographs as a network sees them: turned, on white, 8 bits, resized."""
+"""Decoding of people's photos for a network: EXIF turn, white behind alpha, 8 bits, resized."""
 
 import contextlib
 import hashlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -24,11 +24,11 @@ from PIL import (
 File = pathlib.Path | BinaryIO
 
 RESIZE = ("stretch", "crop", "pad")
-"""All of it, out of shape; the square in its middle; all of it in shape, on black."""
+"""Squeezed out of shape; the square in its middle; in shape on black."""
 
 GONE = "it is no longer there"
 CHANGED = "it has changed since it was looked at"
-"""Reasons why there is nothing to decode, beside what is wrong with a file."""
+"""Reasons of a photo that cannot be decoded although no file is damaged."""
 
 _JPEG, _PNG, _PPM = (
     JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile,
@@ -36,7 +36,7 @@ _JPEG, _PNG, _PPM = (
 _GIF, _TIFF = GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile
 # Image.open would warn of, or refuse, sizes that `max_pixels` allows, by a limit that is the whole
 # process's; and it would make a stereo picture of some telephones' JPEG.
-_READERS: dict[bytes, Callable[[Any], ImageFile.ImageFile]] = {
+_READERS: dict[bytes, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": _JPEG,
     b"\x89PNG\r\n\x1a\n": _PNG,
     b"GIF87a": _GIF, b"GIF89a": _GIF,
@@ -56,49 +56,51 @@ _TURNS = {
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _COLOUR = ("P", "RGB", "RGBX", "CMYK", "YCbCr")
 _BAND = 2**20  # values that are scaled at a time
+_WHITE = 255
+_MOST_16_BITS = 2**16 - 1
 
 
 class Corrupt(Exception):
-    """No picture can be made of a file; the text is the reason."""
+    """A file cannot be decoded; the text is the reason."""
 
     def __init__(self, reason: str, lasting: bool = True):
         super().__init__(reason)
         self.lasting = lasting
-        """Whether it is the bytes' fault, not that of a disk or of too little memory."""
+        """Whether the bytes are at fault, not a disk or too little memory."""
 
 
 class Unsupported(Corrupt):
-    """The file may be whole, but is of a format that is not read."""
+    """The file may be undamaged, but its format is not read."""
 
 
 class TooLarge(Corrupt):
-    """It has more pixels than are to be decoded."""
+    """The picture has more pixels than `max_pixels`."""
 
     @classmethod
-    def of(cls, width: int, height: int, max_pixels: int) -> "TooLarge":
-        """With the reason."""
+    def from_size(cls, width: int, height: int, max_pixels: int) -> "TooLarge":
+        """The exception for a picture of this size, with its reason."""
         return cls(f"{width}x{height} pixels, more than max_pixels ({max_pixels})")
 
 
 class Header(NamedTuple):
-    """What the head of a file says, sides as they are after the turn that EXIF asks for."""
+    """Size and mode of a picture in a file; sides are those after the turn that EXIF asks for."""
 
     width: int
     height: int
     mode: str
-    """Pillow's."""
+    """Pillow's mode."""
 
 
 def content_id(file: BinaryIO) -> str:
-    """What an image is known by, from the bytes of its file: "i" and 16 hex digits."""
+    """The id of an image, a digest of its file's bytes: "i" and 16 hex digits."""
     # The letter keeps spreadsheets from reading 12345e10 as a number.
     digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
     return "i" + digest.hexdigest()[:16]
 
 
 def header(file: File) -> Header:
-    """Size and mode, without decoding. Raises Corrupt."""
-    with _faults(), _opened(file) as picture:
+    """Size and mode of a picture, without decoding it. Raises Corrupt."""
+    with _corrupt_errors(), _opened(file) as picture:
         sides = picture.size if _orientation(picture) < 5 else picture.size[::-1]
         return Header(sides[0], sides[1], picture.mode)
 
@@ -106,16 +108,17 @@ def header(file: File) -> Header:
 def decode(
     file: File, size: int, channels: int, resize: str = "stretch", low_high: Sequence[float] = ()
 ) -> np.ndarray:
-    """The picture as uint8 `[size, size, channels]`, channels 3 or 1: grey. Raises Corrupt.
+    """Pixels of a picture in a file, uint8 `[size, size, channels]`. Raises Corrupt.
 
-    Decoded in full, turned as EXIF asks, transparent parts on white; bilinear, antialiased. Of an
-    animation or of several pages the first. `low_high` are the values that become 0 and 255 where
-    it has 16 bits or floats: without it 0 and 65535, or 0.0 and 1.0.
+    `channels` is 3, or 1 for grey. The picture is decoded in full, turned as EXIF asks, put on
+    white where transparent, and resized bilinearly with antialiasing; an animation or a file of
+    several pages gives the first. In a picture of 16 bits or floats the values `low_high` become 0
+    and 255; the default is 0 and 65535, or 0.0 and 1.0.
     """
     if resize not in RESIZE:
         raise ValueError(f"resize {resize!r} is none of {', '.join(RESIZE)}")
-    picture = _picture(file, low_high, None)
-    with _faults():
+    picture = _decoded(file, low_high, None)
+    with _corrupt_errors():
         fitted = _fitted(_converted(picture, "RGB" if channels == 3 else "L"), size, resize)
         return np.asarray(fitted).reshape(size, size, channels)
 
@@ -123,15 +126,15 @@ def decode(
 def preview(
     file: File, pixels: int, low_high: Sequence[float] = (), max_pixels: int | None = None
 ) -> bytes:
-    """A JPEG in the picture's shape, its longer side at most `pixels`, else as `decode` sees it.
+    """A JPEG without metadata of a picture in its own shape, as `decode` decodes it.
 
-    It has none of the file's metadata. Raises Corrupt, also where it is larger than `max_pixels`.
+    Its longer side has at most `pixels`. Raises Corrupt, and TooLarge above `max_pixels`.
     """
-    picture = _picture(file, low_high, max_pixels)
-    with _faults():
+    picture = _decoded(file, low_high, max_pixels)
+    with _corrupt_errors():
         longer = max(picture.size)
         if longer > pixels:
-            picture = _resized(picture, tuple(_part(side, pixels, longer) for side in picture.size))
+            picture = _resized(picture, _shrunk(picture.size, pixels))
         out = io.BytesIO()
         Image.fromarray(np.asarray(picture)).save(out, "JPEG", quality=85)
         return out.getvalue()
@@ -141,8 +144,8 @@ def preview(
 
 
 @contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    """Turns what damaged bytes raise, almost anything, into Corrupt."""
+def _corrupt_errors() -> Iterator[None]:
+    """Turns any exception that damaged bytes raise into Corrupt."""
     try:
         yield
     except Corrupt:
@@ -159,14 +162,14 @@ def _faults() -> Iterator[None]:
         raise Corrupt(_reason(error)) from error
 
 
-def _reason(error):
-    """One line of what Pillow says; some of its decoders only have a number."""
+def _reason(error: BaseException) -> str:
+    """The first line of Pillow's message; some of its decoders only give a number."""
     line = (str(error).splitlines() or [""])[0][:200]
     return line if line.strip("-0123456789. ") else f"damaged ({line or type(error).__name__})"
 
 
 @contextlib.contextmanager
-def _opened(file):
+def _opened(file: File) -> Iterator[ImageFile.ImageFile]:
     if isinstance(file, pathlib.Path):
         with file.open("rb") as opened, _opened(opened) as picture:
             yield picture
@@ -177,7 +180,7 @@ def _opened(file):
     yield _reader(head)(file)
 
 
-def _reader(head):
+def _reader(head: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile]:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile
     for start, reader in _READERS.items():
@@ -189,26 +192,26 @@ def _reader(head):
     raise Corrupt("no JPEG, PNG, WEBP, BMP, GIF, TIFF or PPM" if head else "empty")
 
 
-def _orientation(picture):
-    """EXIF's 1 to 8. Pillow turns a TIFF itself; XMP and such do not count, as in browsers."""
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8. Pillow turns a TIFF itself; XMP is ignored, as in browsers."""
     if picture.format == "TIFF" or "exif" not in picture.info:
         return 1
     # A picture whose metadata are damaged is whole all the same.
     with contextlib.suppress(Exception):
         exif = Image.Exif()
         exif.load(picture.info["exif"])
-        found = exif.get(ExifTags.Base.Orientation, 1)
+        found: int = exif.get(ExifTags.Base.Orientation, 1)
         return found if found in range(1, 9) else 1
     return 1
 
 
-def _picture(file, low_high, max_pixels):
+def _decoded(file: File, low_high: Sequence[float], max_pixels: int | None) -> Image.Image:
     """The picture in mode L or RGB, decoded and turned."""
     if low_high and low_high[0] == low_high[1]:
         raise ValueError(f"low_high needs two different values, not {tuple(low_high)}")
-    with _faults(), _opened(file) as picture:
+    with _corrupt_errors(), _opened(file) as picture:
         if max_pixels is not None and picture.width * picture.height > max_pixels:
-            raise TooLarge.of(picture.width, picture.height, max_pixels)
+            raise TooLarge.from_size(picture.width, picture.height, max_pixels)
         picture.load()
         turn = _TURNS.get(_orientation(picture))
         whole = _eight_bits(picture, low_high)
@@ -218,8 +221,8 @@ def _picture(file, low_high, max_pixels):
 # Values
 
 
-def _eight_bits(picture, low_high):
-    """Mode L or RGB, as the picture looks on white paper."""
+def _eight_bits(picture: Image.Image, low_high: Sequence[float]) -> Image.Image:
+    """The picture in mode L or RGB, transparent parts on white."""
     if picture.mode in _DEEP:
         return Image.fromarray(_scaled(picture, low_high))
     if picture.mode == "La":
@@ -237,49 +240,58 @@ def _eight_bits(picture, low_high):
     raise Unsupported(f"colours of mode {picture.mode}: convert to JPEG")
 
 
-def _converted(picture, mode):
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
     # Pillow would copy what has that mode already.
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _scaled(picture, low_high):
-    """Deep grey, uint8 `[H, W]`. Pillow would cut at 255, so that nearly all of it is white."""
+def _scaled(picture: Image.Image, low_high: Sequence[float]) -> np.ndarray:
+    """Grey of 16 bits or floats as uint8 `[H, W]`; Pillow would clip at 255, mostly to white."""
     values = np.asarray(picture)
-    low, high = low_high or ((0, 1) if values.dtype.kind == "f" else (0, 65535))
+    low, high = low_high or ((0, 1) if values.dtype.kind == "f" else (0, _MOST_16_BITS))
     scaled = np.empty(values.shape, np.uint8)
     height = max(1, _BAND // max(1, values.shape[1]))
     for top in range(0, len(values), height):
-        band = (values[top : top + height].astype(np.float64) - low) * (255 / (high - low))
-        np.clip(np.nan_to_num(band, copy=False, nan=0), 0, 255, out=band)
+        band = (values[top : top + height].astype(np.float64) - low) * (_WHITE / (high - low))
+        np.clip(np.nan_to_num(band, copy=False, nan=0), 0, _WHITE, out=band)
         scaled[top : top + height] = np.rint(band, out=band)
-    is_tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
-    if is_tiff and picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        np.subtract(255, scaled, out=scaled)  # WhiteIsZero, which Pillow heeds for 8 bits alone
+    if (
+        isinstance(picture, TiffImagePlugin.TiffImageFile)
+        and picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    ):
+        np.subtract(_WHITE, scaled, out=scaled)  # WhiteIsZero: Pillow heeds it for 8 bits only.
     if isinstance(picture.info.get("transparency"), int):
-        scaled[values == picture.info["transparency"]] = 255
+        scaled[values == picture.info["transparency"]] = _WHITE
     return scaled
 
 
 # Sizes
 
 
-def _fitted(picture, size, resize):
+def _fitted(picture: Image.Image, size: int, resize: str) -> Image.Image:
+    """The picture as a square of side `size`; `resize` as in RESIZE."""
     if resize == "stretch":
         return _resized(picture, (size, size))
     if resize == "crop":
         shorter = min(picture.size)
         left, top = ((side - shorter) // 2 for side in picture.size)
         return _resized(picture, (size, size), (left, top, left + shorter, top + shorter))
-    small = _resized(picture, tuple(_part(s, size, max(picture.size)) for s in picture.size))
+    small = _resized(picture, _shrunk(picture.size, size))
     square = Image.new(picture.mode, (size, size))
-    square.paste(small, tuple((size - side) // 2 for side in small.size))
+    square.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
     return square
 
 
-def _part(side, pixels, longer):
-    return max(1, round(side * pixels / longer))
+def _shrunk(sides: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Width and height in the same shape, the longer one `longest`."""
+    width, height = (max(1, round(side * longest / max(sides))) for side in sides)
+    return width, height
 
 
-def _resized(picture, sides, box=None):
+def _resized(
+    picture: Image.Image,
+    sides: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
     # Pillow's filters grow with the scale, so that shrinking averages.
     return picture.resize(sides, Image.Resampling.BILINEAR, box)

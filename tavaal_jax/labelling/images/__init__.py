@@ -1,1 +1,1 @@
-"""Files of a user's folder of images, and what is known of them."""
+"""Files in a folder of images, and the inventory of images in them."""

@@ -1,20 +1,22 @@
-"""Files of images in a folder, and what is remembered of them, so that each is read only once."""
+"""Image files in a folder, and a cache of what they contain, so that each is read only once."""
 
 import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Collection, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Collection
+from typing import BinaryIO, NamedTuple
 
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.reading import Stamp
 from tavaal_jax.errors import UserError
+from tavaal_jax.report.files import named
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".pfm",
 )  # fmt: skip
-"""Of files that are opened, in small or large letters."""
+"""File name extensions of images that are opened, in any case."""
 _RAW = "a raw photograph"
 _OTHERS = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
@@ -24,29 +26,15 @@ _OTHERS = {
         (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"), _RAW
     ),
 }  # fmt: skip
-"""Of images that are listed with the advice to convert them."""
+"""Formats of images that cannot be opened; they are listed with the advice to convert them."""
 _HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # beside names with a dot
 _ATTEMPTS = 3
-_VERSION = 1  # of what is remembered; lines of others are not read
-_FRESH = 2 * 10**9  # ns: a file may change again without another time
-
-
-class Stamp(NamedTuple):
-    """By what a file is taken for unchanged."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    """It tells files of one size and time apart that have changed names."""
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> "Stamp":
-        """What the file system says."""
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+_VERSION = 1  # of the cache's lines; lines of other versions are ignored
+_FRESH = 2 * 10**9  # ns within which a file may change again without another time
 
 
 class FileFacts(NamedTuple):
-    """What the bytes of a file say."""
+    """Content id, size and status of an image file."""
 
     id: str
     width: int
@@ -59,27 +47,30 @@ class FileFacts(NamedTuple):
 
     @classmethod
     def unread(cls, status: str, reason: str) -> "FileFacts":
-        """Of a file that is known by its name alone."""
+        """The facts of a file whose content could not be read."""
         return cls("", 0, 0, "", status, reason)
 
 
 class Listing(NamedTuple):
-    """Files below a folder, by path with `/`."""
+    """Image files below a folder, and what was left out; paths have `/`."""
 
     files: dict[str, Stamp]
     undecodable: list[str]
-    """Names of images that are no UTF-8, escaped."""
+    """Names of images that are not UTF-8, escaped."""
     outside: list[str]
     """Links that lead out of the folder; they are not followed."""
-    closed: list[str]
-    """Folders that cannot be read, with the reason."""
+    unreadable: list[str]
+    """Folders and files that cannot be read, with the reason."""
 
 
 # Listing
 
 
 def list_files(folder: pathlib.Path, key: str) -> Listing:
-    """What lies in a folder and below. UserError, which names `key`, where it cannot be read."""
+    """Lists the image files in a folder and below.
+
+    Raises UserError, which names the config's `key`, where the folder cannot be read.
+    """
     real = os.path.realpath(folder)
     found = Listing({}, [], [], [])
     below = [""]
@@ -89,29 +80,29 @@ def list_files(folder: pathlib.Path, key: str) -> Listing:
             with os.scandir(folder / place) as entries:
                 for entry in entries:
                     name = f"{place}/{entry.name}" if place else entry.name
-                    if not _is_hidden(entry.name) and _take(entry, name, real, found):
+                    if not _is_hidden(entry.name) and _classify(entry, name, real, found):
                         below.append(name)
         except OSError as error:
             reason = error.strerror or str(error)
             if not place:
-                raise UserError(_no_folder(folder, error, reason, key)) from error
-            found.closed.append(f"{_escaped(place)} ({reason})")
+                reason = {
+                    FileNotFoundError: "it does not exist", NotADirectoryError: "it is no folder"
+                }.get(type(error), reason)  # fmt: skip
+                raise UserError(
+                    f"cannot read the images in {folder} ({reason}): see to {key}"
+                ) from error
+            found.unreadable.append(f"{_escaped(place)} ({reason})")
     return found
 
 
-def _no_folder(folder, error, reason, key):
-    reasons = {FileNotFoundError: "it does not exist", NotADirectoryError: "it is no folder"}
-    return f"cannot read the images in {folder} ({reasons.get(type(error), reason)}): see to {key}"
-
-
-def _is_hidden(name):
+def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _HIDDEN
 
 
-def _take(entry, name, real, found):
-    """Puts an entry where it belongs; whether it is a folder to look into."""
+def _classify(entry: os.DirEntry[str], name: str, real: str, found: Listing) -> bool:
+    """Adds an entry to a listing; returns whether it is a folder to be searched."""
     is_image = _extension(name) in EXTENSIONS or _extension(name) in _OTHERS
-    # One that vanishes meanwhile, or links in a circle, is as good as not there.
+    # An entry that vanishes meanwhile, or a link in a circle, counts as not there.
     with contextlib.suppress(OSError):
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
@@ -120,20 +111,20 @@ def _take(entry, name, real, found):
                     found.outside.append(_escaped(name))
                 return False
         if entry.is_dir():
-            return not entry.is_symlink()  # What a link leads to is met where it lies.
+            return not entry.is_symlink()  # A link's target is listed at its own place.
         if is_image and entry.is_file():
             if _escaped(name) == name:
-                found.files[name] = Stamp.of(entry.stat())
+                found.files[name] = Stamp.from_stat(entry.stat())
             else:
                 found.undecodable.append(_escaped(name))
     return False
 
 
-def _extension(name):
+def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _escaped(name):
+def _escaped(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -141,13 +132,13 @@ def _escaped(name):
 
 
 def read_head(path: pathlib.Path) -> tuple[Stamp | None, FileFacts | None]:
-    """Reads a file and its head; no facts where it is gone, or is being written all the time."""
+    """Stamp and facts of a file; facts are None where it is gone, or keeps being written."""
     try:
         for _ in range(_ATTEMPTS):
             with path.open("rb") as file:
-                before = Stamp.of(os.fstat(file.fileno()))
+                before = Stamp.from_file(file)
                 facts = _facts(file, _extension(path.name))
-                if Stamp.of(os.fstat(file.fileno())) == before:
+                if Stamp.from_file(file) == before:
                     return before, facts
     except (FileNotFoundError, NotADirectoryError):
         return None, None
@@ -161,7 +152,7 @@ def _facts(file: BinaryIO, extension: str) -> FileFacts:
     file.seek(0)
     advice = f"{kind}: convert to JPEG"
     try:
-        if kind == _RAW:  # Some are TIFF, with a small picture in front.
+        if kind == _RAW:  # Some are TIFF with a small preview first.
             raise decode.Unsupported(advice)
         return FileFacts(name, *decode.header(file), "ok", "")
     except decode.Corrupt as error:
@@ -176,87 +167,86 @@ def _facts(file: BinaryIO, extension: str) -> FileFacts:
         return FileFacts(name, 0, 0, "", status, reason)
 
 
-# Remembering
+# The cache
 
 
-class Memory:
-    """Facts of files by path, size and time, in a file of JSON lines; a context that ends it.
+class _Entry(NamedTuple):
+    """Facts of a file, its stamp, and when it was read."""
+
+    stamp: Stamp
+    when_ns: int
+    facts: FileFacts
+
+
+class FactsCache:
+    """Facts of files by path and stamp, kept in a file of JSON lines; a context that closes it.
 
     What a killed process has found is there for the next one.
     """
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self._known: dict[str, tuple[Stamp, int, FileFacts]] = {}
+        self._known: dict[str, _Entry] = {}
         self._lines = 0
-        with _named(path):
+        with named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
             self._file.seek(0)
             for line in self._file:
                 self._lines += 1
-                # One that was cut short, or is another version's, is read anew from its file.
+                # Where a line was cut short, or is another version's, the image is read again.
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    file, known = _parsed(json.loads(line))
+                    file, known = _parsed(line)
                     self._known[file] = known
             if self._file.tell():
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
                     self._file.write(b"\n")
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "FactsCache":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        with _named(self._path):
+    def __exit__(self, *_: object) -> None:
+        with named(self._path):
             self._file.close()
 
     def get(self, file: str, stamp: Stamp) -> FileFacts | None:
-        """What is known of a file; None where it has changed, or may have."""
+        """The cached facts of a file; None where it has changed since, or may have."""
         known = self._known.get(file)
-        if known is None or known[0] != stamp:
+        if known is None or known.stamp != stamp:
             return None
-        is_old = max(stamp.mtime_ns, stamp.ctime_ns) + _FRESH < known[1]
-        return known[2] if is_old else None
+        is_old = max(stamp.mtime_ns, stamp.ctime_ns) + _FRESH < known.when_ns
+        return known.facts if is_old else None
 
     def put(self, file: str, stamp: Stamp, when_ns: int, facts: FileFacts) -> None:
-        """Keeps what was found at `when_ns`, the time before it was read."""
-        self._known[file] = stamp, when_ns, facts
+        """Stores a file's facts; `when_ns` is the time before it was read."""
+        self._known[file] = _Entry(stamp, when_ns, facts)
         self._lines += 1
-        with _named(self._path):
+        with named(self._path):
             self._file.write(_line(file, self._known[file]))
             self._file.flush()
 
-    def tidy(self, files: Collection[str]) -> None:
-        """Forgets what is no file any more, where that is most of what is remembered."""
+    def compact(self, files: Collection[str]) -> None:
+        """Drops all but the present `files`, if most lines are of others or outdated."""
         if self._lines <= 2 * len(files) + 100:
             return
-        kept = {file: known for file, known in self._known.items() if file in files}
+        present = {file: known for file, known in self._known.items() if file in files}
         temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with _named(self._path):
-            temporary.write_bytes(b"".join(_line(file, known) for file, known in kept.items()))
+        with named(self._path):
+            temporary.write_bytes(b"".join(_line(file, known) for file, known in present.items()))
             os.replace(temporary, self._path)
 
 
-def _line(file, known):
-    stamp, when_ns, facts = known
-    record = {"version": _VERSION, "file": file, "stamp": stamp, "when_ns": when_ns, "facts": facts}
+def _line(file: str, known: _Entry) -> bytes:
+    record = {"version": _VERSION, "file": file, **known._asdict()}
     return f"{json.dumps(record)}\n".encode()
 
 
-def _parsed(record: Mapping[str, Any]) -> tuple[str, tuple[Stamp, int, FileFacts]]:
+def _parsed(line: bytes) -> tuple[str, _Entry]:
+    record = json.loads(line)
     if record["version"] != _VERSION:
         raise ValueError
     when_ns = int(record["when_ns"])
-    return str(record["file"]), (Stamp(*record["stamp"]), when_ns, FileFacts(*record["facts"]))
-
-
-@contextlib.contextmanager
-def _named(path):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): free some space, or give another"
-            " --workdir"
-        ) from error
+    return str(record["file"]), _Entry(
+        Stamp(*record["stamp"]), when_ns, FileFacts(*record["facts"])
+    )

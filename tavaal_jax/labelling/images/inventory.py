@@ -1,7 +1,7 @@
-"""What lies in a folder of images: names, contents and heads of files; nothing is decoded.
+"""Inventory of a folder of images: names, content ids and sizes; nothing is decoded.
 
-An image is known by what is in it: a file that is renamed or moved stays the image it was, one
-whose content is replaced is another. Nothing is ever written into the folder.
+An image is identified by its content: a file that is renamed or moved stays the same image, one
+whose content is replaced becomes another. Nothing is ever written into the folder.
 """
 
 import pathlib
@@ -14,9 +14,9 @@ from tavaal_jax.data.pictures import decode
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.images.files import (
     EXTENSIONS,
+    FactsCache,
     FileFacts,
     Listing,
-    Memory,
     list_files,
     read_head,
 )
@@ -27,29 +27,30 @@ _IMAGES = ("image", "images")
 _UNUSABLE = ("file", "files", "that cannot be used")
 _COPY = "duplicate_of:"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
+"""Called with how many of how many files are done."""
 
 
 class Image(NamedTuple):
-    """A row of images.csv; its index is its place there and never changes."""
+    """A row of images.csv; its index there never changes."""
 
     id: str
-    """What `photos.content_id` says; "" where the file could not be read. The first row with an id
-    is that image's, the others are copies."""
+    """Content id, see `decode.content_id`; "" where the file could not be read. The first row with
+    an id is the image, later ones are copies."""
     file: str
-    """Path below the folder with `/`, as found; bytes that are no UTF-8 are escaped."""
+    """Path below the folder with `/`, as found; bytes that are not UTF-8 are escaped."""
     status: str
     """ok, corrupt, too_large, missing, unsupported, duplicate_of:<id>."""
     width: int
     height: int
     """After the turn that EXIF asks for; 0 where unknown."""
     mode: str
-    """Pillow's, "" where unknown."""
+    """Pillow's mode, "" where unknown."""
 
 
 class Scan(NamedTuple):
-    """What a folder holds, known images first."""
+    """All images of a folder, those known before first."""
 
     images: tuple[Image, ...]
     folder: pathlib.Path
@@ -58,7 +59,7 @@ class Scan(NamedTuple):
 
     @property
     def ids(self) -> dict[str, int]:
-        """Index of each image that has an id; a copy counts as the image."""
+        """Index of each image that has an id; copies have the index of their image."""
         found: dict[str, int] = {}
         for index, image in enumerate(self.images):
             if image.id:
@@ -67,15 +68,16 @@ class Scan(NamedTuple):
 
     @property
     def readable(self) -> list[tuple[str, pathlib.Path]]:
-        """Id and path of every image that can be decoded, each content once."""
+        """Id and path of every image that is ok, each content once."""
         return [(i.id, self.folder / i.file) for i in self.images if i.status == "ok"]
 
-    def without(
-        self, faults: Mapping[str, str], known: Sequence[Image] = (), say: Say | None = None
+    def with_faults(
+        self, faults: Mapping[str, str], known: Sequence[Image] = (), log: Log | None = None
     ) -> "Scan":
-        """The same where decoding has found `faults`, reasons by id. UserError if none is left.
+        """A copy in which the images that could not be decoded, reasons by id, are not ok.
 
-        `say` is told of those whose status was another in the rows `known` so far.
+        `log` gets those whose status was another in the rows `known` before. Raises UserError if
+        no image is left.
         """
         lost = lambda image: image.status == "ok" and image.id in faults
         status = lambda reason: "missing" if reason in (decode.GONE, decode.CHANGED) else "corrupt"
@@ -87,19 +89,19 @@ class Scan(NamedTuple):
         scan = self._replace(images=images, reasons={**self.reasons, **reasons})
         _check_some_ok(scan, _KEY)
         before = [image.status for image in known] + ["ok"] * len(images)
-        told = [
+        new_faults = [
             f"{old.file} ({faults[old.id]})"
             for old, now, status in zip(self.images, images, before, strict=False)
             if now is not old and now.status != status
         ]
-        if say is not None:
-            for line in _line(told, *_UNUSABLE):
-                say(line)
+        if log is not None:
+            for line in _summary(new_faults, *_UNUSABLE):
+                log(line)
         return scan
 
 
 def printable(name: str) -> str:
-    """A name for a terminal, where control characters could do harm."""
+    """A name with control characters escaped, safe to print on a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
@@ -108,62 +110,63 @@ def scan(
     known: Sequence[Image],
     index_file: pathlib.Path,
     max_pixels: int,
-    say: Say = print,
+    log: Log = print,
     progress: Progress | None = None,
     key: str = _KEY,
 ) -> Scan:
-    """What there is in `folder` now, `known` being the rows of images.csv so far.
+    """Scans a folder of images, of which `known` are the rows of images.csv so far.
 
-    New images come behind them, sorted by path. `index_file` keeps what was found of each file, so
-    that only new and changed ones are read. `say` is told what is new, in lines; `progress(done,
-    total)` counts files. UserError, which names `key`, where there is no image that can be read.
+    New images follow these, sorted by path. `index_file` caches the facts of each file, so that
+    only new and changed ones are read. `log` gets what has changed, in lines. Raises UserError,
+    which names the config's `key`, where no image can be read.
     """
     if not str(folder):
         raise UserError(f"no folder of images is given: give {key}")
     folder = pathlib.Path(folder).expanduser().absolute()
-    there = list_files(folder, key)
-    with Memory(index_file) as memory:
-        facts = _facts(folder, there, memory, progress)
-        memory.tidy(there.files)
+    listing = list_files(folder, key)
+    with FactsCache(index_file) as cache:
+        facts = _facts(folder, listing, cache, progress)
+        cache.compact(listing.files)
     unnamed = FileFacts.unread("unsupported", "its name is no UTF-8: rename it")
-    facts |= dict.fromkeys(there.undecodable, unnamed)
-    facts = {file: _sized(seen, max_pixels) for file, seen in facts.items()}
-    reasons = {file: seen.reason for file, seen in facts.items() if seen.reason}
+    facts |= dict.fromkeys(listing.undecodable, unnamed)
+    facts = {file: _limited(one, max_pixels) for file, one in facts.items()}
+    reasons = {file: one.reason for file, one in facts.items() if one.reason}
     found = Scan(_matched(known, facts), folder, reasons)
-    notes = list(_notes(there))
-    _check_some_ok(found, key, notes)
-    news = list(_news(known, found))
-    if news or not known:
-        for line in [*news, *notes]:
-            say(line)
+    left_out = list(_left_out(listing))
+    _check_some_ok(found, key, left_out)
+    changes = list(_changes(known, found))
+    if changes or not known:
+        for line in [*changes, *left_out]:
+            log(line)
     return found
 
 
 def _facts(
-    folder: pathlib.Path, there: Listing, memory: Memory, progress: Progress | None
+    folder: pathlib.Path, listing: Listing, cache: FactsCache, progress: Progress | None
 ) -> dict[str, FileFacts]:
-    """What the files say, by path; those that have vanished meanwhile are not among them."""
+    """Facts of the listed files by path, without those that have vanished meanwhile."""
     found = {}
-    for number, file in enumerate(sorted(there.files)):
-        facts = memory.get(file, there.files[file])
+    for number, file in enumerate(sorted(listing.files)):
+        facts = cache.get(file, listing.files[file])
         if facts is None:
             when_ns, path = time.time_ns(), folder / file
             stamp, facts = read_head(path)
             if stamp is not None and facts is not None and facts.id:
-                memory.put(file, stamp, when_ns, facts)
+                cache.put(file, stamp, when_ns, facts)
             elif facts is None and path.exists():
-                there.closed.append(f"{file} (it is being written)")
+                listing.unreadable.append(f"{file} (it is being written)")
         if facts is not None:
             found[file] = facts
         if progress is not None:
-            progress(number + 1, len(there.files))
+            progress(number + 1, len(listing.files))
     return found
 
 
-def _sized(facts: FileFacts, max_pixels: int) -> FileFacts:
+def _limited(facts: FileFacts, max_pixels: int) -> FileFacts:
+    """The same facts, with the status too_large above `max_pixels`."""
     if facts.status != "ok" or facts.width * facts.height <= max_pixels:
         return facts
-    reason = str(decode.TooLarge.of(facts.width, facts.height, max_pixels))
+    reason = str(decode.TooLarge.from_size(facts.width, facts.height, max_pixels))
     return facts._replace(status="too_large", reason=reason)
 
 
@@ -171,7 +174,7 @@ def _sized(facts: FileFacts, max_pixels: int) -> FileFacts:
 
 
 def _matched(known: Sequence[Image], facts: Mapping[str, FileFacts]) -> tuple[Image, ...]:
-    """All rows: the known ones, each with the file that has its content, and new ones."""
+    """All rows of images.csv: known ones, each with the file of its content, then new ones."""
     files: dict[str, list[str]] = defaultdict(list)
     for file in sorted(facts):
         files[facts[file].id].append(file)
@@ -179,9 +182,9 @@ def _matched(known: Sequence[Image], facts: Mapping[str, FileFacts]) -> tuple[Im
     for index, image in enumerate(known):
         rows[image.id][index] = image.file
     places: dict[int, str] = {}
-    for name, mine in rows.items():
-        places |= _placed(mine, files[name], moves=bool(name))
-    firsts = {min(mine) for name, mine in rows.items() if name}
+    for name, same in rows.items():
+        places |= _placed(same, files[name], moves=bool(name))
+    firsts = {min(same) for name, same in rows.items() if name}
 
     found = []
     for index, image in enumerate(known):
@@ -190,15 +193,15 @@ def _matched(known: Sequence[Image], facts: Mapping[str, FileFacts]) -> tuple[Im
             found.append(image._replace(status="missing"))
         else:
             found.append(_image(place, facts[place], bool(image.id) and index not in firsts))
-    seen = {image.id for image in known if image.id}
+    ids = {image.id for image in known if image.id}
     for file in sorted(facts.keys() - set(places.values())):
-        found.append(_image(file, facts[file], facts[file].id in seen))
-        seen |= {facts[file].id} - {""}
+        found.append(_image(file, facts[file], facts[file].id in ids))
+        ids |= {facts[file].id} - {""}
     return tuple(found)
 
 
 def _placed(rows: Mapping[int, str], files: Sequence[str], moves: bool) -> dict[int, str]:
-    """The file of each row of one content, where there is one; `rows` are their files so far."""
+    """The present file, if any, of each row with one content; `rows` are their files so far."""
     places: dict[int, str] = {}
     free = list(files)
     for index, file in rows.items():
@@ -208,24 +211,24 @@ def _placed(rows: Mapping[int, str], files: Sequence[str], moves: bool) -> dict[
     if moves:
         places |= zip([index for index in rows if index not in places], free, strict=False)
         first = min(rows)
-        if places and first not in places:  # A copy is left, which becomes the image.
+        if places and first not in places:  # Only a copy is left: it becomes the image.
             places[first] = places.pop(min(places))
     return places
 
 
-def _image(file, facts, is_copy):
+def _image(file: str, facts: FileFacts, is_copy: bool) -> Image:
     status = _COPY + facts.id if is_copy else facts.status
     return Image(facts.id, file, status, facts.width, facts.height, facts.mode)
 
 
-# What is said of it
+# Messages
 
 
-def _check_some_ok(scan: Scan, key: str, notes: Sequence[str] = ()) -> None:
-    """UserError where no image can be used."""
+def _check_some_ok(scan: Scan, key: str, left_out: Sequence[str] = ()) -> None:
+    """Raises UserError where no image can be used."""
     if any(image.status == "ok" for image in scan.images):
         return
-    also = "".join(f"; {note}" for note in notes)
+    also = "".join(f"; {line}" for line in left_out)
     left = [image for image in scan.images if image.status != "missing"]
     if left:
         first = printable(f"{left[0].file}: {scan.reasons.get(left[0].file, left[0].status)}")
@@ -241,14 +244,15 @@ def _check_some_ok(scan: Scan, key: str, notes: Sequence[str] = ()) -> None:
     raise UserError(f"{scan.folder} holds no images ({' '.join(EXTENSIONS)}){also}: see to {key}")
 
 
-def _notes(there: Listing) -> Iterator[str]:
-    """What was left out."""
-    yield from _line(there.outside, "link leads", "links lead", "out of the folder, not followed")
-    yield from _line(there.closed, "place", "places", "that cannot be read")
+def _left_out(listing: Listing) -> Iterator[str]:
+    """Lines about links and folders that are left out."""
+    outside = "out of the folder, not followed"
+    yield from _summary(listing.outside, "link leads", "links lead", outside)
+    yield from _summary(listing.unreadable, "place", "places", "that cannot be read")
 
 
-def _news(known: Sequence[Image], scan: Scan) -> Iterator[str]:
-    """How a folder differs from what was known of it."""
+def _changes(known: Sequence[Image], scan: Scan) -> Iterator[str]:
+    """Lines about what has changed in a folder since the rows `known`."""
     pairs = list(zip(known, scan.images, strict=False))
     new = scan.images[len(known) :]
     is_copy = lambda image: image.status.startswith(_COPY)
@@ -272,16 +276,16 @@ def _news(known: Sequence[Image], scan: Scan) -> Iterator[str]:
     added = [image.file for image in new if image.status == "ok" and image.file not in replaced]
     back = [now.file for old, now in pairs if lost(old) and not lost(now)]
     copies = [image.file for image in differing if is_copy(image)]
-    yield from _line(added, *_IMAGES, "added" if known else "found")
-    yield from _line(copies, "copy", "copies", "of them, left out")
-    yield from _line(moved, *_IMAGES, "renamed or moved")
-    yield from _line(sorted(replaced), *_IMAGES, "with other content: new, without label")
-    yield from _line([f for f in left if f not in there], *_IMAGES, "gone; labels are kept")
-    yield from _line(back, *_IMAGES, "back")
-    yield from _line(unusable, *_UNUSABLE)
+    yield from _summary(added, *_IMAGES, "added" if known else "found")
+    yield from _summary(copies, "copy", "copies", "of them, left out")
+    yield from _summary(moved, *_IMAGES, "renamed or moved")
+    yield from _summary(sorted(replaced), *_IMAGES, "with other content: new, without label")
+    yield from _summary([f for f in left if f not in there], *_IMAGES, "gone; labels are kept")
+    yield from _summary(back, *_IMAGES, "back")
+    yield from _summary(unusable, *_UNUSABLE)
 
 
-def _line(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
+def _summary(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
     """`3 images gone: a.jpg, b.jpg, c.jpg`; nothing where there are no names."""
     if names:
         shown = ", ".join(printable(name) for name in names[:_SHOWN])

@@ -1,1 +1,1 @@
-"""From files of labels to one verdict per image."""
+"""Answers in files of labels, and their consensus: one verdict per image."""

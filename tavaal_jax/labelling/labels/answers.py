@@ -1,13 +1,12 @@
-"""What people have answered: all that lies in a folder of labels, read once and in full."""
+"""Reads the answers in a folder of label files, and in folders named like classes."""
 
 import errno
-import hashlib
 import io
 import os
 import pathlib
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.data.pictures import decode
@@ -19,15 +18,15 @@ from tavaal_jax.labelling.labels.rows import Answer
 __all__ = ["Answer", "content_id", "read"]
 
 MOST_BYTES = 100 * 2**20
-"""Of a file."""
+"""Limit for one file."""
 MOST_FILES = 1000
-"""Of more rows than one: Label Studio's target storage has a file for each annotation."""
+"""Limit for files of several rows; Label Studio's target storage has a file per annotation."""
 NO_CLASS = ("_unsorted", "unlabelled", "unlabeled", "no_label")
-"""Folders of images that nobody has sorted; the last is CVAT's."""
+"""Folders of images without a class; the last is CVAT's."""
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _LEFTOVERS = ("~", ".swp", ".swo", ".tmp", ".part", ".crdownload")
-_NOT_OURS = ("thumbs.db", "desktop.ini", "__macosx")
+_FROM_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
 _ENCODINGS = (  # The longer ones first: UTF-32 begins as UTF-16 does.
     (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"),
     (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"),
@@ -40,26 +39,21 @@ def read(
     further: Sequence[pathlib.Path] = (),
     *,
     keep_annotators: bool = False,
-    identify: Callable[[pathlib.Path], str] | None = None,
-) -> tuple[list[Answer], str]:
-    """All answers below a folder and in further files and folders, and a digest of what was read.
+) -> list[Answer]:
+    """All answers below a folder and in further files and folders.
 
-    `folder` may be missing, the others may not. `keep_annotators`: addresses of people instead of
-    Label Studio's numbers, where it gives both. `identify` tells the id of an image in a class
-    folder, for those who remember it. Raises UserError: nothing is half-read.
+    `folder` may be missing, the others may not. `keep_annotators`: annotators are called by their
+    mail addresses instead of Label Studio's numbers, where it gives both. Raises UserError at the
+    first fault: nothing is half-read.
     """
     found: list[Answer] = []
-    digests: list[str] = []
     rows = files = 0
     for file in sorted(_files(folder, further)):
         source, path, _ = file
         if _is_image(path.name):
-            answers, count = _sorted_image(file, identify or content_id), 1
-            digests.append(f"{source} {answers[0].id if answers else ''}")
+            answers, count = _from_class_folder(file), 1
         else:
-            data = _bytes(path, source)
-            digests.append(f"{source} {hashlib.sha256(data).hexdigest()}")
-            answers, count = parse(_text(data, source), source, keep_annotators)
+            answers, count = parse(_text(_bytes(path, source), source), source, keep_annotators)
             files += count != 1
         found += answers
         rows += count
@@ -69,11 +63,11 @@ def read(
             raise UserError(
                 f"{source}: more than {MOST_FILES:,} files of labels: join some, or take them away"
             )
-    return found, hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return found
 
 
 def content_id(path: pathlib.Path) -> str:
-    """The id of an image in a file."""
+    """The content id of an image file, see `decode.content_id`."""
     with _opened(path) as file:
         return decode.content_id(file)
 
@@ -83,15 +77,15 @@ def content_id(path: pathlib.Path) -> str:
 
 class _File(NamedTuple):
     source: str
-    """What messages call it: its path in the folder that the folder of labels lies in."""
+    """Its name in messages: its path below the folder that holds the folder of labels."""
     path: pathlib.Path
     root: pathlib.Path
-    """The folder that was given, or in which the file lies that was given."""
+    """The given folder, or the folder of the given file."""
 
 
 def _files(folder: pathlib.Path | None, further: Sequence[pathlib.Path]) -> Iterator[_File]:
     """Every file to be read, once."""
-    seen: set[pathlib.Path] = set()
+    done: set[pathlib.Path] = set()
     for given in (folder, *further):
         if given is None:
             continue
@@ -103,26 +97,28 @@ def _files(folder: pathlib.Path | None, further: Sequence[pathlib.Path]) -> Iter
             raise UserError(f"{given} does not exist: mend folder.labels") from error
         except (OSError, RuntimeError) as error:
             raise _unreadable(str(given), error) from error
-        name, is_folder = _called(given, root, folder), root.is_dir()
+        name, is_folder = _source(given, root, folder), root.is_dir()
         for path in _below(root, name) if is_folder else (root,):
-            if path not in seen:
-                seen.add(path)
+            if path not in done:
+                done.add(path)
                 rest = f"/{path.relative_to(root).as_posix()}" if is_folder else ""
                 yield _File(printable(name + rest), path, root if is_folder else root.parent)
 
 
-def _called(given, root, folder):
-    """A place as messages call it; `root` is what is really there."""
-    if folder is None or given is folder:
-        return given.as_posix() if folder is None else folder.name
+def _source(given: pathlib.Path, root: pathlib.Path, folder: pathlib.Path | None) -> str:
+    """The name in messages of a given file or folder, which resolves to `root`."""
+    if folder is None:
+        return given.as_posix()
+    if given is folder:
+        return folder.name
     base = folder.parent.resolve()
     return (root.relative_to(base) if root.is_relative_to(base) else given).as_posix()
 
 
 def _below(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """Files below a folder but for what programs leave behind."""
+    """Files below a folder, without those that programs leave behind."""
 
-    def stop(error):
+    def stop(error: OSError) -> None:
         raise _unreadable(name, error) from error
 
     described: set[str] = set()
@@ -131,8 +127,8 @@ def _below(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         for folder in folders:
             if os.path.islink(os.path.join(here, folder)):
                 raise _linked(printable(os.path.join(name, os.path.relpath(here, root), folder)))
-        # Metadata say what the images beside and below them are, and the folders' names do not;
-        # but people drop them among their class folders, too.
+        # A file of metadata labels the images beside and below it, so that these folders' names
+        # are no classes; but people also drop such a file among their class folders.
         described_here = here in described or any(file in _METADATA for file in files)
         if described_here and pathlib.Path(here) != root:
             described.update(os.path.join(here, folder) for folder in folders)
@@ -141,22 +137,22 @@ def _below(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
                 yield pathlib.Path(here, file)
 
 
-def _is_left_behind(name):
+def _is_left_behind(name: str) -> bool:
     small = name.casefold()
     return (
         small.startswith((".", "~$"))
         or small.endswith(_LEFTOVERS)
         or (small.startswith("#") and small.endswith("#"))
-        or small in _NOT_OURS
+        or small in _FROM_SYSTEM
     )
 
 
-def _is_image(name):
+def _is_image(name: str) -> bool:
     return name.casefold().endswith(EXTENSIONS)
 
 
-def _sorted_image(file: _File, identify: Callable[[pathlib.Path], str]) -> list[Answer]:
-    """The answer that an image's folder is: none where that is no class."""
+def _from_class_folder(file: _File) -> list[Answer]:
+    """The answer given by an image's folder; none where that is no class."""
     source, path, root = file
     if path.parent == root:
         raise UserError(
@@ -166,7 +162,7 @@ def _sorted_image(file: _File, identify: Callable[[pathlib.Path], str]) -> list[
     if label.casefold() in NO_CLASS:
         return []
     try:
-        found = identify(path)
+        found = content_id(path)
     except OSError as error:
         raise _unreadable(source, error) from error
     name = path.relative_to(root).as_posix()
@@ -177,7 +173,7 @@ def _sorted_image(file: _File, identify: Callable[[pathlib.Path], str]) -> list[
 
 
 def _bytes(path: pathlib.Path, source: str) -> bytes:
-    """A file as it was at one moment: read in one go, and once more where it changed meanwhile."""
+    """Content of a file, read again where it changed meanwhile."""
     for _ in range(3):
         try:
             with _opened(path, os.O_NOFOLLOW) as file:
@@ -192,15 +188,15 @@ def _bytes(path: pathlib.Path, source: str) -> bytes:
             raise UserError(
                 f"{source} has more than {MOST_BYTES // 2**20} MB: divide it, or save labels only"
             )
-        state = [(which.st_size, which.st_mtime_ns) for which in (before, after)]
-        if state[0] == state[1] and len(data) == after.st_size:
+        is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+        if is_same and len(data) == after.st_size:
             return data
         time.sleep(0.1)
     raise UserError(f"{source} is being written: start again when it is whole")
 
 
 def _opened(path: pathlib.Path, flags: int = 0) -> io.BufferedReader:
-    """A regular file; whatever waits for a writer raises OSError instead."""
+    """A regular file, opened; raises OSError for pipes and such, which would block."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
@@ -209,6 +205,7 @@ def _opened(path: pathlib.Path, flags: int = 0) -> io.BufferedReader:
 
 
 def _text(data: bytes, source: str) -> str:
+    """Decodes UTF-8. Raises UserError for other encodings, workbooks and damaged text."""
     for mark, name in _ENCODINGS:
         if data.startswith(mark):
             raise UserError(f"{source} is {name}: {_AS_UTF_8}")
@@ -226,7 +223,7 @@ def _text(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The byte-order mark is not counted by that codec.
+        # That codec does not count the byte-order mark.
         first = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
         line = data.count(b"\n", 0, first) + 1
         raise UserError(
@@ -234,13 +231,13 @@ def _text(data: bytes, source: str) -> str:
         ) from error
 
 
-def _linked(source):
+def _linked(source: str) -> UserError:
     return UserError(
         f"{source} is a link: copy what it leads to, or name that in folder.labels instead"
     )
 
 
-def _unreadable(source, error):
+def _unreadable(source: str, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or error
     return UserError(f"{source} cannot be read ({reason}): mend it, or take it away")
 
@@ -248,16 +245,17 @@ def _unreadable(source, error):
 # Folders that are classes
 
 
-def of_class_folders(
+def from_class_folders(
     images: Sequence[Image], classes: Sequence[str], class_folders: bool | None, key: str
 ) -> list[Answer]:
-    """What the sub-folders of the images say, where they are classes.
+    """Answers given by the sub-folders of the images, where these are classes.
 
-    `key` is the config's key of the folder, for errors. UserError where that is not known.
+    `class_folders`: whether they are; None: where a class known so far is among them. Raises
+    UserError, which names the config's `key` of the folder, where that is unclear.
     """
     images = [i for i in images if i.status == "ok" or i.status.startswith("duplicate_of:")]
-    tops = {image.file: pathlib.PurePosixPath(image.file).parts for image in images}
-    named = sorted({parts[0] for parts in tops.values() if len(parts) > 1})
+    top_folder = {image.file: image.file.partition("/")[0] for image in images if "/" in image.file}
+    named = sorted(set(top_folder.values()))
     if class_folders is None and named and not set(named) & set(classes):
         shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
         raise UserError(
@@ -269,7 +267,7 @@ def of_class_folders(
     wanted = set(named) if class_folders else set(named) & set(classes)
     wanted = {name for name in wanted if name.casefold() not in NO_CLASS}
     return [
-        Answer(key, 0, image.id, image.file, tops[image.file][0], False, "", "")
+        Answer(key, 0, image.id, image.file, top_folder[image.file], False, "", "")
         for image in images
-        if len(tops[image.file]) > 1 and tops[image.file][0] in wanted
+        if top_folder.get(image.file) in wanted
     ]

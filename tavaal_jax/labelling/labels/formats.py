@@ -1,50 +1,51 @@
-"""What one file of labels says: a table, Label Studio's JSON, or an object per line."""
+"""Formats of label files: tables, Label Studio's JSON, and an object per line."""
 
 import csv
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Set
+from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.labels import rows
 from tavaal_jax.labelling.labels.rows import KINDS, LABELS, NAMES, TIMES, Answer, place, shown
 
 MOST_ROWS = 10**6
-"""Of all files together; an image in a class folder is a row."""
+"""Limit for all files together; an image in a class folder is a row."""
 
 
-class Content(NamedTuple):
-    """What stands in one file."""
+class ParsedFile(NamedTuple):
+    """Answers in one file, and how many rows it has."""
 
     answers: list[Answer]
     rows: int
-    """Those without an answer are counted, too; reading ends behind MOST_ROWS."""
+    """All rows, also those without an answer; reading ends behind MOST_ROWS."""
 
 
 _NEEDED = (
     "a column of images (id or file, filename, file_name, image, image_path, path, filepath) and"
     " one of labels (label, class or category)"
 )
-# Embedded images are long, nothing is read from them, and csv limits the length of a cell.
+# Embedded images are not read, and csv limits the length of a cell.
 _EMBEDDED = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*")
 _FORMULA = ("'=", "'+", "'-", "'@", "'\t", "'\r")
 
 
-def parse(text: str, source: str, keep_addresses: bool = False) -> Content:
-    """What the text of a file says; `source` is the file's name. Raises UserError.
+def parse(text: str, source: str, keep_addresses: bool = False) -> ParsedFile:
+    """The answers in the text of a file, which messages call `source`. Raises UserError.
 
-    `keep_addresses`: addresses of people instead of Label Studio's numbers, where it gives both.
+    `keep_addresses`: annotators are called by their mail addresses instead of Label Studio's
+    numbers, where it gives both.
     """
     start = text.lstrip()[:1]
     if not start:
         raise UserError(f"{source} is empty: delete it, or save it once more")
     is_json = start in "[{"
     found = _records(text, source, keep_addresses) if is_json else _table(text, source)
-    rows = list(itertools.islice(found, MOST_ROWS + 1))
-    return Content([answer for row in rows for answer in row], len(rows))
+    per_row = list(itertools.islice(found, MOST_ROWS + 1))
+    return ParsedFile([answer for answers in per_row for answer in answers], len(per_row))
 
 
 # Tables
@@ -75,18 +76,18 @@ def _table(text: str, source: str) -> Iterator[list[Answer]]:
                     " that holds the character between cells"
                 )
             fields = dict(zip(header, cells, strict=False))
-            yield rows.of_fields(fields, source, number)
+            yield rows.parse_row(fields, source, number)
     except csv.Error as error:
         raise UserError(
             f"{place(source, line)}: {error}: close its quotes, or save the file once more"
         ) from error
 
 
-def _delimiter(text, source):
-    """The one with which the first row names what is needed."""
+def _delimiter(text: str, source: str) -> str:
+    """The delimiter by which the first row is a header. Raises UserError where none is."""
     lines = (line for line in io.StringIO(text, newline="") if line.strip())
     first = next(lines)
-    if _is_separator([first]):  # What Excel reads as a hint, and some programs write.
+    if _is_separator([first]):  # A line sep=; tells Excel the delimiter; some programs write it.
         first = next(lines, "")
     for delimiter in ",;\t":
         try:
@@ -101,15 +102,15 @@ def _delimiter(text, source):
     )
 
 
-def _is_separator(row):
+def _is_separator(row: list[str]) -> bool:
     return row[0].strip().casefold().startswith("sep=")
 
 
-def _is_header(keys):
+def _is_header(keys: Set[str]) -> bool:
     return not keys.isdisjoint(("id", "tavaal_id", *NAMES)) and not keys.isdisjoint(LABELS)
 
 
-def _header(cells, here):
+def _header(cells: list[str], here: str) -> list[str]:
     keys = [_key(cell) for cell in cells]
     while not keys[-1]:
         keys.pop()
@@ -119,12 +120,12 @@ def _header(cells, here):
     return keys
 
 
-def _key(text):
+def _key(text: str) -> str:
     return text.strip().casefold()
 
 
-def _unquoted(cell):
-    """Without what keeps spreadsheets from reading a cell as a formula."""
+def _unquoted(cell: str) -> str:
+    """A cell without the apostrophe that keeps spreadsheets from reading it as a formula."""
     cell = cell.strip()
     return cell[1:].strip() if cell.startswith(_FORMULA) else cell
 
@@ -146,13 +147,13 @@ def _records(text: str, source: str, keep_addresses: bool) -> Iterator[list[Answ
         if task:
             yield _annotated(record, source, number, keep_addresses)
         else:
-            yield rows.of_fields(
+            yield rows.parse_row(
                 {_key(key): value for key, value in record.items()}, source, number
             )
 
 
-def _objects(text: str, source: str) -> list[tuple[int, dict[str, Any]]]:
-    """Objects and their numbers: of a list, of a file that is one, or of one per line."""
+def _objects(text: str, source: str) -> list[tuple[int, dict[str, object]]]:
+    """Numbered objects of a file that is a list, one object, or an object per line."""
     try:
         found = json.loads(text)
         records = list(enumerate(found if isinstance(found, list) else [found], 1))
@@ -172,7 +173,7 @@ def _objects(text: str, source: str) -> list[tuple[int, dict[str, Any]]]:
     return records
 
 
-def _line(line, source, number):
+def _line(line: str, source: str, number: int) -> object:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -181,23 +182,23 @@ def _line(line, source, number):
         raise _broken(source, number, _reason(error)) from error
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too big"
 
 
-def _broken(source, line, reason):
+def _broken(source: str, line: int, reason: str) -> UserError:
     where = f"{source} line {line}" if line else source
-    return UserError(f"{where}: no whole JSON ({reason}): save or export it once more")
+    return UserError(f"{where}: damaged JSON ({reason}): save or export it once more")
 
 
-def _is_task(record):
+def _is_task(record: Mapping[str, object]) -> bool:
     return "result" in record if "task" in record else isinstance(record.get("data"), dict)
 
 
 def _annotated(
-    record: dict[str, Any], source: str, number: int, keep_addresses: bool
+    record: dict[str, object], source: str, number: int, keep_addresses: bool
 ) -> list[Answer]:
-    """The answers of a task of Label Studio, or of an annotation that holds its task."""
+    """The answers in a task of Label Studio, or in an annotation that holds its task."""
     here = place(source, number)
     is_task = "task" not in record
     task = record if is_task else record["task"]
@@ -216,24 +217,24 @@ def _annotated(
             found.append(
                 Answer(
                     source, number, *rows.image(fields, here), label, skipped,
-                    rows.person(annotation.get("completed_by"), here, keep_addresses),
+                    rows.annotator(annotation.get("completed_by"), here, keep_addresses),
                     rows.time(annotation, here),
                 )
             )  # fmt: skip
     return found
 
 
-def _not_label_studio(here):
+def _not_label_studio(here: str) -> UserError:
     return UserError(f"{here} is no task or annotation of Label Studio: export it once more")
 
 
-def _choice(result: Any, here: str) -> str:
-    """The one choice of an annotation; "" where it has none."""
-    parts = [] if result is None else result
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+def _choice(result: object, here: str) -> str:
+    """The one choice of an annotation's result; "" where it has none."""
+    items = [] if result is None else result
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise _not_label_studio(here)
-    values = [part.get("value") for part in parts if part.get("type") == "choices"]
-    if parts and not values:
+    values = [item.get("value") for item in items if item.get("type") == "choices"]
+    if items and not values:
         raise UserError(
             f"{here} has a result where none of them is a choice: set Label Studio up with the"
             " request's label_studio.xml"

@@ -1,21 +1,21 @@
-"""One answer of a file of labels: what its cells, or an object's values, mean."""
+"""One row of a label file: its cells, or an object's values, as an answer."""
 
 import datetime
 import re
 import unicodedata
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.images.inventory import printable
 
 
 class Answer(NamedTuple):
-    """What one row of a file of labels says."""
+    """One answer: the label that one annotator gave one image."""
 
     source: str
-    """The file it stands in, for messages."""
+    """The file it is in, for messages."""
     line: int
     """From 1; of a JSON list the position in it; 0 for an image in a class folder."""
     id: str
@@ -23,13 +23,13 @@ class Answer(NamedTuple):
     name: str
     """Path or file name as written; "" where none is given."""
     label: str
-    """As written, without blanks around it; "" is no answer."""
+    """As written, stripped; "" is no answer."""
     skipped: bool
-    """Label Studio's was_cancelled: nobody can say."""
+    """Label Studio's was_cancelled: the annotator cannot tell."""
     annotator: str
-    """"" where that is unknown."""
+    """"" where unknown."""
     updated: str
-    """When it was given, ISO 8601, or ""."""
+    """Time of the answer in ISO 8601, or ""."""
 
 
 NAMES = ("file", "filename", "file_name", "image", "image_path", "path", "filepath")
@@ -46,13 +46,13 @@ _LONGEST = 100  # characters of an annotator's name
 
 
 def shown(text: str, most: int = 80) -> str:
-    """A text of a file as a message shows it: one line, printable, not long."""
+    """A text from a file for a message: one line, printable, cut at `most` characters."""
     cut = text[:most]
     return printable(cut) + "..." * (len(text) > most)
 
 
 def place(source: str, line: int) -> str:
-    """Where an answer stands, for a message."""
+    """File and line of an answer, for a message."""
     if not line:
         return source
     ending = source.rpartition(".")[2].casefold()
@@ -61,54 +61,54 @@ def place(source: str, line: int) -> str:
 
 
 def moment(text: str) -> datetime.datetime:
-    """The time that `text` is in ISO 8601, UTC where it names no zone. Raises ValueError."""
+    """Parses a time in ISO 8601, UTC where it names no zone. Raises ValueError."""
     found = datetime.datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
-def of_fields(fields: Mapping[str, Any], source: str, number: int) -> list[Answer]:
-    """The answer of a row, by the names of its cells: one or none."""
+def parse_row(fields: Mapping[str, object], source: str, number: int) -> list[Answer]:
+    """The answer in a row, whose values are given by column: a list of one, or empty."""
     here = place(source, number)
     key = next((key for key in LABELS if key in fields), "")
-    said = label(fields.get(key), here)
-    if not said:
+    text = label(fields.get(key), here)
+    if not text:
         return []
-    who = person(fields.get("annotator"), here, keep_address=True)
+    who = annotator(fields.get("annotator"), here, keep_address=True)
     when = time(fields, here)
-    return [Answer(source, number, *image(fields, here), said, False, who, when)]
+    return [Answer(source, number, *image(fields, here), text, False, who, when)]
 
 
 def single(labels: Sequence[str], here: str) -> str:
-    """The only label that is not empty; "" where there is none."""
+    """The one label that is not empty; "" where there is none. Raises UserError for several."""
     labels = [label for label in labels if label]
     if len(labels) > 1:
         raise UserError(f"{here} has {len(labels)} labels where one is expected: choose one")
     return labels[0] if labels else ""
 
 
-def label(value: Any, here: str) -> str:
-    """A cell, or what Label Studio has in its place: choices, or an object of them."""
+def label(value: object, here: str) -> str:
+    """The label in a cell, or in Label Studio's choices, a list or an object with one."""
     if isinstance(value, Mapping):
         value = value.get("choices")
     if isinstance(value, list):
-        return single([_text(label, here) for label in value], here)
+        return single([_text(one, here) for one in value], here)
     return _text(value, here)
 
 
-def image(fields: Mapping[str, Any], here: str) -> tuple[str, str]:
-    """Id and name that a row gives."""
+def image(fields: Mapping[str, object], here: str) -> tuple[str, str]:
+    """Id and file name of a row's image. Raises UserError where it has neither."""
     own = _text(fields.get("tavaal_id"), here)
-    # What Label Studio calls id in its flat exports and tasks is the task's number.
-    of_task = "annotation_id" in fields
+    # In Label Studio's flat exports and tasks "id" is the task's number.
+    has_task_number = "annotation_id" in fields
     name = next((name for key in NAMES if (name := _name(_text(fields.get(key), here)))), "")
-    found = own or ("" if of_task else _text(fields.get("id"), here))
+    found = own or ("" if has_task_number else _text(fields.get("id"), here))
     if not found and not name:
         raise UserError(f"{here} names no image: give its id or file, or empty its label")
     return found, name
 
 
 def _name(text: str) -> str:
-    """The path or file name in what may be an address of Label Studio."""
+    """The path or file name in a text, which may be a URL of Label Studio."""
     if text.startswith("data:"):
         return ""
     if "://" not in text and not _SERVED.search(text):
@@ -116,7 +116,7 @@ def _name(text: str) -> str:
     try:
         address = urllib.parse.urlsplit(text)
         named = urllib.parse.parse_qs(address.query).get("d")
-    except ValueError:  # No address at all.
+    except ValueError:  # Not a URL.
         return text
     if named and address.path.endswith("/local-files/"):
         return named[0]
@@ -124,11 +124,11 @@ def _name(text: str) -> str:
     return _UPLOAD.sub("", path.rpartition("/")[2]) if "/data/upload/" in path else path
 
 
-def person(value: Any, here: str, keep_address: bool) -> str:
-    """Who answered: a name, a number, or an object that has a number and an address."""
+def annotator(value: object, here: str, keep_address: bool) -> str:
+    """The annotator's name from a name, a number, or an object with a number and an address."""
     if isinstance(value, Mapping):
-        names: Sequence[str] = ("email", "id") if keep_address else ("id",)
-        value = next((value[name] for name in names if value.get(name)), None)
+        keys = ("email", "id") if keep_address else ("id",)
+        value = next((value[key] for key in keys if value.get(key)), None)
     name = unicodedata.normalize("NFC", _text(value, here))
     if len(name) > _LONGEST or not name.isprintable():
         raise UserError(
@@ -138,8 +138,8 @@ def person(value: Any, here: str, keep_address: bool) -> str:
     return name
 
 
-def time(fields: Mapping[str, Any], here: str) -> str:
-    """When it was answered; "" where nothing says so."""
+def time(fields: Mapping[str, object], here: str) -> str:
+    """Time of an answer in ISO 8601; "" where none is given."""
     text = next((text for key in TIMES if (text := _text(fields.get(key), here))), "")
     try:
         return text and moment(text).isoformat()
@@ -150,7 +150,8 @@ def time(fields: Mapping[str, Any], here: str) -> str:
         ) from error
 
 
-def _text(value: Any, here: str) -> str:
+def _text(value: object, here: str) -> str:
+    """A text or number, stripped; "" for None. Raises UserError for anything else."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -1,7 +1,7 @@
-"""The page on which people label a request: one file that needs no network.
+"""The labelling page of a request: one HTML file that needs no network.
 
-Its frame is page.html, with page.css; its program answers.js and page.js. Whatever comes
-from files is escaped here, or is JSON that the program shows as text.
+It is page.html with the style page.css and the script, answers.js then page.js. File names and
+classes are escaped here, or passed as JSON that the script shows as text.
 """
 
 import base64
@@ -15,91 +15,92 @@ from typing import NamedTuple
 
 
 class RequestItem(NamedTuple):
-    """One image of a request, in the order in which it is to be labelled."""
+    """An image of a request, as people see it."""
 
     id: str
     file: str
     """Below the folder of images."""
     path: pathlib.Path
     guess: str
-    """The model's, where it is to be shown; else empty."""
+    """The model's prediction, where it is to be shown; else empty."""
 
 
-def name(number: int) -> str:
-    """What a request is called in folders and files."""
+def request_name(number: int) -> str:
+    """Name of a cycle's request in folders and files."""
     return f"cycle_{number:03d}"
 
 
-def word(words: Sequence[str]) -> str:
-    """The one that people see of several words for an answer: the longest says most."""
+def shown_word(words: Sequence[str]) -> str:
+    """The longest of several words for an answer, as the clearest one; "" if there are none."""
     return max(words, key=len, default="")
 
 
-def images(count: int) -> str:
-    """How many, in words."""
+def image_count(count: int) -> str:
+    """A number of images in words, as in "1 image"."""
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
-def side(count: int) -> int:
-    """Pixels of the longer side of each of `count` pictures: a page of many stays some 20 MB."""
+def thumbnail_pixels(count: int) -> int:
+    """Longer side of each of `count` pictures in pixels, for a page of about 20 MB at most."""
     return 512 if count <= 300 else 256 if count <= 1500 else 128
 
 
-def uri(jpeg: bytes) -> str:
-    """A JPEG that is its own address."""
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def html(
+def page_html(
     number: int,
-    asked: Sequence[RequestItem],
+    items: Sequence[RequestItem],
     thumbnails: Sequence[bytes],
     classes: Sequence[str],
     *,
     fixed: bool = False,
     unsure: Sequence[str] = ("unsure",),
     bad: Sequence[str] = ("bad image",),
-    parts: int = 1,
+    part_count: int = 1,
 ) -> str:
-    """The page. `thumbnails` are JPEGs, b"" for a picture that cannot be shown.
+    """The labelling page of a request as HTML.
 
-    Not `fixed`: people may add classes. Of `parts`, everybody may choose one to label.
+    `thumbnails` are JPEGs, b"" for a picture that cannot be shown. Unless `fixed`, people may add
+    classes. With `part_count` above 1 each annotator may choose one part of the request.
     """
-    ids = "\n".join(one.id for one in asked)
+    ids = "\n".join(item.id for item in items)
     request = {
-        "name": name(number),
-        # What is kept of another request, or of another run's, must not come up here.
+        "name": request_name(number),
+        # The browser stores answers by this digest: those of another request must not show here.
         "digest": hashlib.sha256(ids.encode()).hexdigest()[:16],
-        "images": [{"id": one.id, "file": one.file, "guess": one.guess} for one in asked],
+        "images": [{"id": item.id, "file": item.file, "guess": item.guess} for item in items],
         "classes": list(classes),
         "fixed": fixed,
-        "unsure": {"shown": word(unsure), "also": list(unsure)},
-        "bad": {"shown": word(bad), "also": list(bad)},
-        "parts": parts,
+        "unsure": {"shown": shown_word(unsure), "also": list(unsure)},
+        "bad": {"shown": shown_word(bad), "also": list(bad)},
+        "parts": part_count,
     }
-    return string.Template(_part("page.html")).substitute(
-        title=f"Cycle {number}: {images(len(asked))} to label",
-        style=_part("page.css"),
-        program=_part("answers.js") + _part("page.js"),
-        tiles="\n".join(map(_tile, range(len(asked)), asked, thumbnails)),
+    return string.Template(_read("page.html")).substitute(
+        title=f"Cycle {number}: {image_count(len(items))} to label",
+        style=_read("page.css"),
+        program=_read("answers.js") + _read("page.js"),
+        tiles="\n".join(map(_tile, range(len(items)), items, thumbnails)),
         # Within a script element only "<" could end it.
         request=json.dumps(request).replace("<", "\\u003c"),
     )
 
 
-def _part(file):
+def _read(file: str) -> str:
     return pathlib.Path(__file__).with_name(file).read_text("utf-8")
 
 
-def _tile(place, one, jpeg):
+def _tile(place: int, item: RequestItem, jpeg: bytes) -> str:
     picture = (
-        f'<img alt="" decoding="async" src="{uri(jpeg)}">'
+        f'<img alt="" decoding="async" src="{data_uri(jpeg)}">'
         if jpeg
         else '<span class="none">cannot be shown</span>'
     )
-    about = escape(f"Image {place + 1}: {one.file}")
+    about = escape(f"Image {place + 1}: {item.file}")
     return (
-        f'<li><button type="button" class="tile" aria-label="{about}" title="{escape(one.file)}">'
+        f'<li><button type="button" class="tile" aria-label="{about}" title="{escape(item.file)}">'
         f'{picture}<span class="number">{place + 1}</span><span class="answer"></span>'
         "</button></li>"
     )

@@ -1,0 +1,113 @@
+"""Chooses the images of the next request from a snapshot, and writes the request."""
+
+import functools
+
+import jax
+import numpy as np
+
+from tavaal_jax.algorithm.state import Stream, derive
+from tavaal_jax.data import plans
+from tavaal_jax.labelling import requests, selection, snapshot
+from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
+from tavaal_jax.labelling.frozen import RequestRow
+from tavaal_jax.labelling.snapshot import Snapshot
+from tavaal_jax.labelling.workdir import unescape_formula
+from tavaal_jax.report import files, records
+
+
+class Requester:
+    """Makes the requests of a labelling loop."""
+
+    def __init__(self, context: LabellingContext):
+        self._context, self._config, self._workdir = context, context.config, context.workdir
+        self._key = derive(jax.random.key(context.config.seed), TRIAL)
+
+    def random_rows(self, now: Snapshot, least: int = 0) -> list[RequestRow]:
+        """As many random images as `initial` lacks, or `least`, in a simulation's initial order."""
+        wanted = max(least, self._config.initial - len(now.labelled))
+        wanted -= self._test_share(wanted, now)
+        order = plans.initial(derive(self._key, Stream.INITIAL), len(now.images), len(now.images))
+        names = [now.images[i].id for i in order if now.candidates[i]]
+        return [RequestRow(name, "pick", float("nan")) for name in names[:wanted]]
+
+    def picked_rows(self, number: int, now: Snapshot) -> list[RequestRow]:
+        """A cycle's picks in order, without those labelled or removed since."""
+        method = self._workdir.trained(number).get("method", self._context.method.name)
+        picks = records.read_picks(files.trial_folder(self._workdir.folder, method, TRIAL))
+        of_cycle = np.flatnonzero(picks["cycle"] == number)
+        order = of_cycle[np.argsort(picks["rank"][of_cycle])]
+        rows = [RequestRow(str(picks["id"][i]), "pick", float(picks["score"][i])) for i in order]
+        free = {now.images[i].id for i in np.flatnonzero(now.candidates)}
+        return [row for row in rows if row.id in free]
+
+    def request(self, number: int, now: Snapshot, picks: list[RequestRow]) -> None:
+        """Makes the request of cycle `number` of picks, conflicts and images of the test set."""
+        config = self._config
+        conflicts = self.conflicts(now)
+        if conflicts:
+            self._context.log(f"{len(conflicts)} images with conflicting answers: asked again")
+        rows = [*conflicts, *picks]
+        if not now.candidates.any():
+            rows += self.unsure(now)
+        wanted = int(config.budget) if number else max(0, config.initial - len(now.labelled))
+        count = self._test_share(wanted, now)
+        if not now.candidates.any():
+            count = min(wanted, len(now.reserved_left))
+        tests = selection.next_tests(now.reserved_left, count, config.seed)
+        request = selection.interleaved(rows, tests, config.seed, number)
+        is_all = not now.reserved_left - {row.id for row in request}
+        if is_all and 0 < len(request) < wanted:
+            key = "budget" if number else "initial"
+            self._context.log(
+                f"{key} is {config[key]}: only {len(request)} images are left to ask for"
+            )
+        # This ends the cycle before; should the request's folder be missing, the loop writes it.
+        self._workdir.write_request(number, request)
+        if request:
+            self.write(number, now, request)
+
+    def write(self, number: int, now: Snapshot, request: list[RequestRow]) -> None:
+        """Writes a request's folder, unless it is there."""
+        options = self._config.folder
+        guesses = self._predictions() if options.suggest else {}
+        requests.write(
+            self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
+            classes=now.consensus.classes, unsure=tuple(options.unsure),
+            bad=tuple(options.exclude_answers),
+            preview=functools.partial(snapshot.preview, config=self._config),
+            part_count=options.request_parts,
+            label_studio_images=options.label_studio_images,
+            label_studio_root=options.label_studio_root,
+            images_folder=now.folder, fixed=bool(options.classes),
+        )  # fmt: skip
+
+    def conflicts(self, now: Snapshot) -> list[RequestRow]:
+        """Images with conflicting answers that are to be asked for again."""
+        rows = selection.conflicts(now.verdicts, self._all_rows(), now.reserved)
+        return [row for row in rows if now.is_answerable(row.id)]
+
+    def unsure(self, now: Snapshot) -> list[RequestRow]:
+        """Images of which nobody was sure that are to be asked for again."""
+        if not self._config.folder.ask_again:
+            return []
+        rows = selection.unsure(now.verdicts, self._all_rows(), now.reserved)
+        return [row for row in rows if now.is_answerable(row.id)]
+
+    def test_ids(self) -> set[str]:
+        """Images asked for as tests; the last request for an image decides."""
+        roles = {row.id: row.role for row in self._all_rows()}
+        return {name for name, role in roles.items() if role == "test"}
+
+    def _all_rows(self) -> list[RequestRow]:
+        """Rows of all requests so far."""
+        numbers = range(self._workdir.last_cycle() + 1)
+        return [row for number in numbers for row in self._workdir.read_request(number)]
+
+    def _test_share(self, wanted: int, now: Snapshot) -> int:
+        fraction = self._config.folder.test_fraction
+        return selection.test_share(wanted, fraction, len(now.reserved_left))
+
+    def _predictions(self) -> dict[str, str]:
+        """The model's predicted class of each image; empty where predictions.csv is unreadable."""
+        rows = self._workdir.table("predictions.csv", ("id", "predicted"))
+        return {row["id"]: unescape_formula(row["predicted"]) for row in rows}
