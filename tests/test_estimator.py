@@ -1,4 +1,4 @@
-"""The learner in scikit-activeml's shape."""
+"""The learner in the shape of scikit-learn and scikit-activeml."""
 
 import pickle
 
@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import people
 import pytest
+import scipy.sparse
 from conftest import read_csv
 from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import tavaal_jax
 from tavaal_jax import Learner
@@ -116,13 +118,19 @@ def test_a_model_is_exported(points, tmp_path):
         (lambda x, y: Learner().predict_proba(x), "has not been fitted"),
         (lambda x, y: Learner("coreste").query(x, y), "did you mean coreset"),
         (lambda x, y: Learner("coreste").query(x, y * np.nan), "did you mean coreset"),
-        (lambda x, y: Learner().query(x[:3], y * np.nan), "labels are int32"),
+        (lambda x, y: Learner().query(x[:3], y * np.nan), "y has 80 labels and X 3 examples"),
         (lambda x, y: Learner(random_state=-1).query(x, y * np.nan), "seed is -1"),
         (lambda x, y: Learner().query(x, y, batch_size=57), "give 1 to 56"),
         (lambda x, y: Learner().query(x, y, candidates=[99]), "candidates are int"),
         (lambda x, y: Learner().query(x, np.where(y == 1, np.nan, y)), "two classes"),
-        (lambda x, y: Learner().fit(x, y[:, None]), r"y has shape \(80, 1\)"),
-        (lambda x, y: Learner().fit(x[:9], y), "labels are int32"),
+        (lambda x, y: Learner().fit(x, np.stack([y, y], 1)), r"y has shape \(80, 2\)"),
+        (lambda x, y: Learner().fit(x, None), "requires y to be passed.*give a label for each"),
+        (lambda x, y: Learner().fit(x, y + 0.5), "y has the continuous value 0.5: give whole"),
+        (lambda x, y: Learner().fit(x[:, 0], y), r"X has shape \(80,\): give features .N, F."),
+        (lambda x, y: Learner().fit(x + 1j, y), "X is complex"),
+        (lambda x, y: Learner().fit(x * 1e300, y), "X holds NaN, infinity or what float32 cannot"),
+        (lambda x, y: Learner().fit(x[:, :0], y), r"0 feature\(s\)"),
+        (lambda x, y: Learner().fit(x[:9], y), "y has 80 labels and X 9 examples"),
         (lambda x, y: Learner().predict(x), "has not been fitted"),
         (lambda x, y: Learner().query(x, y, batch_size=2.0), "batch_size is 2.0: give 1 to 56"),
         (lambda x, y: Learner().query(x, y, batch_size=None), "batch_size is None: give 1 to 56"),
@@ -140,6 +148,45 @@ def test_what_does_not_fit_is_one_line(call, says, points):
     with pytest.raises(UserError, match=says) as error:
         call(x, y)
     assert "\n" not in str(error.value)
+
+
+def test_the_number_of_features_is_kept_and_compared(points):
+    x, y, _ = points
+    learner = Learner("entropy", quick()).fit(x, y)
+    assert learner.n_features_in_ == 2
+    with pytest.raises(UserError, match="X has 3 features, but Learner is expecting 2") as error:
+        learner.predict(np.ones((4, 3)))
+    assert "\n" not in str(error.value)
+    with pytest.raises(TypeError, match="Sparse data"):
+        learner.predict(scipy.sparse.csr_array(x))
+
+
+def test_images_have_no_number_of_features(points):
+    _, y, truth = points
+    images = (200 * truth[:, None, None] + np.zeros((80, 8, 8))).astype(np.uint8)
+    learner = Learner("entropy", quick()).fit(images.reshape(80, 64), y)
+    assert learner.n_features_in_ == 64
+    config = quick(**{"task.network": "resnet", "task.blocks": (1,), "vae.network": "conv"})
+    learner.set_params(config=config).fit(images, y)
+    assert not hasattr(learner, "n_features_in_")
+    assert learner.predict(images[:3]).shape == (3,)
+    assert 0 <= learner.score(images[:24], truth[:24]) <= 1
+    with pytest.raises(UserError, match="images have shape"):
+        learner.predict(images[:, :4])
+
+
+def test_a_column_of_labels_is_taken_with_a_warning(points):
+    x, y, _ = points
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        columns = Learner("entropy", quick()).fit(x, y[:, None])
+    plain = Learner("entropy", quick()).fit(x, y)
+    np.testing.assert_array_equal(columns.predict_proba(x), plain.predict_proba(x))
+
+
+def test_without_fit_the_error_is_scikit_learns_and_ours(points):
+    for kind in (NotFittedError, UserError, ValueError):
+        with pytest.raises(kind, match="call fit, or query, first"):
+            Learner().score(*points[::2])
 
 
 @pytest.mark.parametrize("count", [8, 10, 30, 33])
@@ -182,21 +229,6 @@ def test_a_fit_that_fails_leaves_what_was_there(points):
     np.testing.assert_array_equal(learner.predict_proba(x), probabilities)
     learner.config = quick()
     assert set(learner.fit(x, others).classes_) == {5, 7}  # Other names of the same numbers.
-
-
-class Active:
-    """As much of modAL's ActiveLearner as a strategy sees."""
-
-    def __init__(self, x, y):
-        self.X_training, self.y_training = x, y
-
-
-def test_a_strategy_for_modal(points):
-    x, _, truth = points
-    strategy = tavaal_jax.modal_strategy("entropy", quick())
-    indices = strategy(Active(x[:24], truth[:24]), x[24:], n_instances=3)
-    assert len(set(indices)) == 3
-    assert all(0 <= i < 56 for i in indices)
 
 
 @pytest.mark.slow

@@ -1,17 +1,20 @@
-"""A learner in scikit-activeml's shape: arrays in, indices and probabilities out.
+"""A learner in scikit-learn's shape, with scikit-activeml's `query`: arrays in, indices out.
 
 Labels that nobody has given are `missing_label` in `y`. Nothing is written but by `export`.
 """
 
 import pathlib
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.validation import validate_data
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import picks as picking
@@ -20,25 +23,31 @@ from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks, export
+from tavaal_jax.study import checks, estimator_inputs, export
 from tavaal_jax.study import query as queries
-from tavaal_jax.study.model import About, Model, from_state
+from tavaal_jax.study.model import DatasetInfo, Model, from_state
+
+
+class NotFitted(UserError, NotFittedError):
+    """A Learner is asked for what only `fit` or `query` gives it; scikit-learn's error, too."""
 
 
 class Learner(ClassifierMixin, BaseEstimator):
     """Task learner, method and all that it needs, behind `fit`, `query` and `predict_proba`.
 
-    `X` are images uint8 `[N, H, W, C]` or `[N, H, W]`, or features `[N, F]`; `y [N]` are labels of
-    any kind that sorts, `missing_label` where unknown. Raises UserError for what does not fit. It
-    can be pickled, with its model; the next `query` then trains anew.
+    A classifier that passes scikit-learn's `check_estimator`. `X` are images uint8 `[N, H, W, C]`
+    or `[N, H, W]`, or features `[N, F]`; `y [N]` are whole numbers or texts, `missing_label` where
+    unknown. Raises UserError, a ValueError, for what does not fit. It can be pickled, with its
+    model; the next `query` then trains anew. Fitted, it has `classes_ [K]` and, on features,
+    `n_features_in_` and, where they have names, `feature_names_in_`.
     """
 
     def __init__(
         self,
         method: str = "coreset",
-        config: ConfigDict = None,
+        config: ConfigDict | None = None,
         random_state: int = 0,
-        missing_label: Any = np.nan,
+        missing_label: object = np.nan,
         cycle: int = 0,
     ):
         """`method` is a name in METHODS; `config`, None: small networks, see `settings`.
@@ -49,22 +58,19 @@ class Learner(ClassifierMixin, BaseEstimator):
         self.method, self.config, self.random_state = method, config, random_state
         self.missing_label, self.cycle = missing_label, cycle
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None) -> Self:
         """Trains T, and what the method has beside it, on what is labelled."""
-        known, codes, classes = self._coded(y)
-        if len(classes) < 2:
-            raise UserError(
-                f"y has {int(known.sum())} labels of {len(classes)} classes: label images of two"
-                " classes or more"
-            )
-        self._fit(_dataset(X, codes, classes), classes)
+        images = estimator_inputs.examples(X, self, is_training=True)
+        labels = estimator_inputs.labels(y, len(images), self.missing_label)
+        estimator_inputs.require_two_classes(labels)
+        self._fit(X, _dataset(images, labels), labels.classes)
         return self
 
     def query(
         self,
-        X: Any,
-        y: Any,
-        candidates: Any = None,
+        X: ArrayLike,
+        y: ArrayLike | None,
+        candidates: ArrayLike | None = None,
         batch_size: int = 1,
         return_utilities: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -75,33 +81,32 @@ class Learner(ClassifierMixin, BaseEstimator):
         chosen by, the larger the better, nan where an image could not be picked. It trains on `y`
         first, unless `fit` has been given the same. Without any label it draws at random.
         """
-        known, codes, classes = self._coded(y)
-        free = self._free(known, candidates)
-        if not (_is_whole(batch_size) and 1 <= batch_size <= int(free.sum())):
+        images = estimator_inputs.examples(X, self, is_training=True)
+        labels = estimator_inputs.labels(y, len(images), self.missing_label)
+        free = estimator_inputs.candidates(candidates, labels.known)
+        if not (estimator_inputs.is_whole(batch_size) and 1 <= batch_size <= int(free.sum())):
             raise UserError(
                 f"batch_size is {batch_size!r}: give 1 to {int(free.sum())}, the images that can be"
                 " picked"
             )
-        dataset = _dataset(X, codes, classes, known | free)
-        if not known.any():
-            # What is wrong is said now, not after the first labels.
+        dataset = _dataset(images, labels).only(labels.known | free)
+        if not labels.known.any():
+            # A wrong config fails now, not after the first labels.
             configs.check(self._settings(dataset))
             return self._drawn(free, batch_size, return_utilities)
-        if len(classes) < 2:
-            raise UserError(
-                f"y has labels of {len(classes)} class: label images of two classes or more"
-            )
-        self._fit(dataset, classes)
+        estimator_inputs.require_two_classes(labels)
+        self._fit(X, dataset, labels.classes)
         found = queries.pick(self._trained, batch_size, 0 if candidates is not None else None)
         if not return_utilities:
             return found.indices
         return found.indices, self._utilities(found, len(free))
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probability of each of `classes_`: `[n, ...] -> [n, K]`."""
-        return self._model().predict_proba(X)
+        model = self._model()
+        return model.predict_proba(estimator_inputs.examples(X, self))
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The likeliest of `classes_`: `[n, ...] -> [n]`."""
         likeliest = self.predict_proba(X).argmax(1)
         return self.classes_[likeliest]
@@ -113,75 +118,37 @@ class Learner(ClassifierMixin, BaseEstimator):
         export.add_export(path)
         return path
 
-    # What is behind it
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
 
-    def _coded(self, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which labels are known, bool `[N]`; their numbers, -1 for none; the classes."""
-        labels = np.asarray(y, dtype=object)
-        if labels.ndim != 1:
-            raise UserError(f"y has shape {labels.shape}: give a label for each image, [N]")
-        known = np.array([not self._is_missing(label) for label in labels], bool)
-        texts = [isinstance(label, str) for label in labels[known]]
-        if any(texts) and (
-            not all(texts) or (self._is_missing(np.nan) and "nan" in labels.tolist())
-        ):
-            raise UserError(
-                "y mixes texts with other labels, or with nan, which is a text among them: give"
-                " one kind, and missing labels as None in an array of dtype=object"
-            )
-        try:
-            classes, numbers = np.unique(np.array(labels[known].tolist()), return_inverse=True)
-        except TypeError as error:
-            raise UserError(f"y mixes labels that do not sort ({error}): give one kind") from error
-        if classes.dtype.kind == "f" and not np.isfinite(classes).all():
-            raise UserError(f"y has the label {classes[-1]}: give finite numbers, or texts")
-        if classes.dtype.kind == "f" and (classes == np.round(classes)).all():
-            classes = classes.astype(np.int64)  # Numbers, among which nan is a float.
-        codes = np.full(len(labels), -1, np.int32)
-        codes[known] = numbers
-        return known, codes, classes
+    def __getstate__(self) -> dict[str, object]:
+        """The state of a pickle: with the model, without programs and the pool."""
+        state = dict(super().__getstate__())
+        for name in ("_trained", "_place"):
+            state.pop(name, None)
+        return state
 
-    def _is_missing(self, label: Any) -> bool:
-        missing = self.missing_label
-        if missing is None:
-            return label is None
-        is_nan = isinstance(missing, float) and np.isnan(missing)
-        if is_nan:
-            return label is None or (isinstance(label, float | np.floating) and np.isnan(label))
-        return bool(label == missing)
-
-    def _free(self, known: np.ndarray, candidates: Any) -> np.ndarray:
-        """Which images may be picked, bool `[N]`."""
-        if candidates is None:
-            return ~known
-        given = np.asarray(candidates)
-        free = np.zeros(len(known), bool)
-        try:
-            if given.ndim != 1 or (given.size and given.dtype.kind not in "biu"):
-                raise TypeError("these are none")
-            free[given.astype(bool if given.dtype.kind == "b" else np.int64)] = True
-        except (IndexError, ValueError, TypeError) as error:
-            raise UserError(
-                f"candidates are {given.dtype} {given.shape} ({error}): give indices of images, or"
-                " a mask [N]"
-            ) from error
-        return free & ~known
-
-    def _fit(self, dataset: Dataset, classes: np.ndarray) -> None:
+    def _fit(self, X: ArrayLike, dataset: Dataset, classes: np.ndarray) -> None:
         """Trains, unless that is what was trained last; where it cannot, what was there stays."""
         config = self._settings(dataset)
         available = None if dataset.available is None else dataset.available.tobytes()
         fingerprint, names = dataset.fingerprint(), classes.tolist()
         place = (configs.plain(config), self.method, self.cycle, fingerprint, names, available)
-        if getattr(self, "_place", None) == place:
-            return
-        self._trained = queries.train(config, dataset, self.method, self.cycle)
-        self.classes_ = classes
-        about = About(
-            dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
-        )
-        self._fitted = from_state(self._trained.setup, self._trained.state, about)
-        self._place = place
+        if getattr(self, "_place", None) != place:
+            trained = queries.train(config, dataset, self.method, self.cycle)
+            about = DatasetInfo(
+                dataset.train_ids, dataset.class_names, dataset.shape,
+                str(dataset.train_images.dtype),
+            )  # fmt: skip
+            self._trained, self.classes_ = trained, classes
+            self._fitted = from_state(trained.setup, trained.state, about)
+            self._place = place
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        if len(dataset.shape) == 1:
+            validate_data(self, X, y="no_validation", skip_check_array=True)
 
     def _settings(self, dataset: Dataset) -> ConfigDict:
         checks.check_name("method", self.method, tuple(METHODS))
@@ -191,15 +158,12 @@ class Learner(ClassifierMixin, BaseEstimator):
                 f"config is a {type(config).__name__}: give one of tavaal_jax.default_config() or"
                 " load_config(), or None"
             )
-        if not (_is_whole(self.cycle) and self.cycle >= 0):
+        if not (estimator_inputs.is_whole(self.cycle) and self.cycle >= 0):
             raise UserError(f"cycle is {self.cycle!r}: give 0, or how many requests there were")
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.seed = self._seed()
-        return config
+        return configs.changed(config, seed=self._seed())
 
     def _seed(self) -> int:
-        if not _is_whole(self.random_state):
+        if not estimator_inputs.is_whole(self.random_state):
             raise UserError(
                 f"random_state is {self.random_state!r}: give a whole number, the seed of all"
             )
@@ -207,17 +171,12 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def _model(self) -> Model:
         if not hasattr(self, "_fitted"):
-            raise UserError("this Learner has not been fitted: call fit, or query, first")
+            raise NotFitted("this Learner has not been fitted: call fit, or query, first")
         return self._fitted
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A pickle keeps the model; programs and the pool it leaves out."""
-        state = dict(super().__getstate__())
-        for name in ("_trained", "_place"):
-            state.pop(name, None)
-        return state
-
-    def _drawn(self, free, count, return_utilities):
+    def _drawn(
+        self, free: np.ndarray, count: int, return_utilities: bool
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The cold start: random images, in the order of the command line's first request."""
         key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
         order = plans.initial(key, len(free), len(free))
@@ -229,13 +188,16 @@ class Learner(ClassifierMixin, BaseEstimator):
         return indices, _rows(np.tile(value, (count, 1)), free, indices)
 
     def _utilities(self, found: queries.Query, size: int) -> np.ndarray:
-        subset, value, labelled = queries.values(self._trained)
-        pick, count = METHODS[self.method].pick, len(found.indices)
+        """What each pick was chosen by, larger is better: `[count, size]`."""
+        values = queries.values(self._trained)
+        subset, pick, count = values.candidates, METHODS[self.method].pick, len(found.indices)
         every = np.full((count, size), np.nan)
         if pick in (picking.smallest, picking.largest):
+            value = np.asarray(values.value)
             every[:, subset] = -value if pick is picking.smallest else value
         elif pick is picking.core_set:
-            nearest = cdist(value, labelled).min(1)
+            value = np.asarray(values.value)
+            nearest = cdist(value, np.asarray(values.labelled)).min(1)
             place = {int(index): position for position, index in enumerate(subset)}
             for number, index in enumerate(found.indices):
                 every[number, subset] = nearest
@@ -248,16 +210,10 @@ class Learner(ClassifierMixin, BaseEstimator):
         return _rows(every, free, found.indices)
 
 
-def _dataset(
-    X: Any, codes: np.ndarray, classes: np.ndarray, available: np.ndarray | None = None
-) -> Dataset:
-    names = [str(label) for label in classes]
-    dataset = Dataset.from_arrays(X, codes, class_names=[*names, *[""] * (2 - len(names))])
-    return dataset if available is None else dataset.only(available)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _dataset(images: np.ndarray, labels: estimator_inputs.Labels) -> Dataset:
+    names = [str(label) for label in labels.classes]
+    names += [""] * (2 - len(names))
+    return Dataset.from_arrays(images, labels.codes, class_names=names)
 
 
 def _rows(every: np.ndarray, free: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -269,7 +225,7 @@ def _rows(every: np.ndarray, free: np.ndarray, indices: np.ndarray) -> np.ndarra
 
 
 def settings(dataset: Dataset) -> ConfigDict:
-    """For a few hundred labels on a CPU: an MLP for features, a small ResNet for images."""
+    """Config for a few hundred labels on a CPU: an MLP for features, else a small ResNet."""
     config = configs.default()
     least = 2 * devices.device_count()
     most = min(32, int(dataset.known.sum()))
@@ -289,22 +245,3 @@ def settings(dataset: Dataset) -> ConfigDict:
     config.vae.update(latent=32, widths=(32, 64, 128, 128), learning_rate=1e-3)
     config.discriminator.update(hidden=(128, 128), learning_rate=1e-3)
     return config
-
-
-def modal_strategy(
-    method: str = "coreset", config: ConfigDict = None, random_state: int = 0
-) -> Callable[..., np.ndarray]:
-    """A query strategy for modAL: `(classifier, X_pool, n_instances) -> indices` in the pool.
-
-    `classifier` is modAL's ActiveLearner, whose `X_training` and `y_training` are what is labelled.
-    """
-
-    def strategy(classifier: Any, X_pool: Any, n_instances: int = 1) -> np.ndarray:
-        known, labels = np.asarray(classifier.X_training), np.asarray(classifier.y_training)
-        pool = np.asarray(X_pool)
-        learner = Learner(method, config, random_state, missing_label=None)
-        y = np.concatenate([labels.astype(object), np.full(len(pool), None)])
-        indices = learner.query(np.concatenate([known, pool]), y, batch_size=n_instances)
-        return np.asarray(indices) - len(known)
-
-    return strategy

@@ -1,35 +1,38 @@
-"""One question, no files: which of these images are worth labelling next?"""
+"""Active learning on arrays, without files: which images are worth labelling next?"""
 
 import operator
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.algorithm.state import LoopState, derive
+from tavaal_jax.algorithm.state import ArrayTree, LoopState, derive
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import checks, cycle, setup, stages
-from tavaal_jax.study.context import Cycle, ValueFault
+from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
 
 
 class Query(NamedTuple):
-    """The answer, best first."""
+    """The picked images, best first."""
 
     indices: np.ndarray
-    """Of the picked images `[budget]`."""
+    """Indices of the images in the data set, `[budget]`."""
     scores: np.ndarray
-    """With which they were picked `[budget]`."""
+    """Score by which each image was picked, `[budget]`."""
 
 
 class _Silent(HumanOracle):
-    """The oracle of a query, which does not wait for people's answers."""
+    """Oracle of a query: it never answers, and nobody waits for it."""
 
     def answer(self, indices: np.ndarray) -> np.ndarray:
+        """No label for any of the images: `[n] -> [n]`, all -1."""
         return np.full(len(indices), -1, np.int32)
 
 
@@ -38,8 +41,8 @@ def query(
 ) -> Query:
     """Trains on the labels that are not -1 and picks `budget` of the other images.
 
-    `method` is a name in METHODS; `config` says how to train and, unless given here, the budget.
-    No file is read or written. Raises UserError for a fault the user can mend.
+    `method` is a name in METHODS; `config` holds the settings of the training and the budget,
+    which `budget` overrides. No file is read or written. Raises UserError for what does not fit.
     """
     try:
         count = config.budget if budget is None else operator.index(budget)
@@ -54,24 +57,27 @@ def query(
 
 
 class FittedMethod(NamedTuple):
-    """Networks that have learned all that is labelled."""
+    """A method whose networks are trained on all labels, before it picks."""
 
     setup: setup.Setup
     key: jax.Array
+    """Key of the trial."""
     state: LoopState
-    """Before the choice."""
+    """State before stage `select`."""
 
 
 def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) -> FittedMethod:
-    """Trains as cycle `number` of a trial does; see `query`."""
+    """Trains a method on the labels of `dataset` as cycle `number` of a trial does.
+
+    Raises UserError for no labels, or fewer than a batch, and for a config that does not fit.
+    """
     checks.check_name("method", method, tuple(METHODS))
     labelled = dataset.known
     count = int(labelled.sum())
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.dataset, config.methods, config.diagnostics = dataset.name, method, False
-        config.cycles, config.initial, config.budget = 1, max(1, count), 1
-        config.trials, config.first_trial = 1, 0
+    config = configs.changed(
+        config, dataset=dataset.name, methods=method, diagnostics=False, cycles=1,
+        initial=max(1, count), budget=1, trials=1, first_trial=0,
+    )  # fmt: skip
     if not count:
         raise UserError(
             f"none of the {len(labelled)} images has a label: label some at random first, as many"
@@ -91,62 +97,73 @@ def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) ->
     labels = known_from if dataset.has_maps else dataset.train_labels
     stages_before = cycle.stage_names(config, METHODS[method], number)
     state = cycle.with_labels(made, labels, known_from)
-    with memory.named(f"training {method}", memory.smaller(config)):
+    with memory.explain_full(f"training {method}", memory.advice(config)):
         state = cycle.fresh(made, key, state.replace(cycle=number, stage=stages_before[0]))
         now = Cycle(made, key, state, lambda stage: config.steps_per_call)
         for name in stages_before[: stages_before.index("select")]:
             if name != "evaluate":
-                state = _end(stages.run(now, name, state))[0].replace(step=0)
+                state = _end(stages.run(now, name, state)).state.replace(step=0)
     return FittedMethod(made, key, state)
 
 
 def pick(trained: FittedMethod, count: int, subset: int | None = None) -> Query:
-    """The `count` images that the method picks next, of `subset` random ones (0: of all)."""
+    """Picks `count` images, of `subset` random unlabelled ones (0: of all; None: as the config)."""
     state = trained.state
     with _scoring(trained):
-        state = _end(stages.run(_choosing(trained, count, subset), "select", state))[0]
+        state = _end(stages.run(_choosing(trained, count, subset), "select", state)).state
     picks = np.flatnonzero(state.picked_in == state.cycle)
     picks = picks[np.argsort(state.pick_rank[picks])]
     return Query(picks, state.pick_score[picks])
 
 
-def values(trained: FittedMethod) -> tuple[np.ndarray, Any, Any]:
-    """What the method picks by: the candidates' indices `[M]`, their values, and those of L.
+class Values(NamedTuple):
+    """What a method picks by."""
 
-    The last are None for a method that does not compare.
-    """
+    candidates: np.ndarray
+    """Indices of the images that may be picked, `[M]`."""
+    value: ArrayTree
+    """The method's value of each candidate, `[M, ...]`."""
+    labelled: ArrayTree | None
+    """The same of each labelled image, `[L, ...]`; None for a method that does not compare."""
+
+
+def values(trained: FittedMethod) -> Values:
+    """Computes the values of all candidates, and of L for a method that compares with it."""
     choosing, state = _choosing(trained, 1, None), trained.state
     with _scoring(trained):
-        valued = _end(choosing.values(state, "select", choosing.subset)).value
+        value = _end(choosing.values(state, "select", choosing.subset)).value
         if not trained.setup.method.compares:
-            return choosing.subset, valued, None
-        labelled = np.flatnonzero(choosing.labelled)
-        return choosing.subset, valued, _end(choosing.values(state, "select", labelled)).value
+            return Values(choosing.subset, value, None)
+        known = np.flatnonzero(choosing.labelled)
+        labelled = _end(choosing.values(state, "select", known)).value
+        return Values(choosing.subset, value, labelled)
 
 
-def _scoring(trained):
-    mend = memory.smaller(trained.setup.config)
-    return memory.named(f"scoring by {trained.setup.method.name}", mend)
+def _scoring(trained: FittedMethod) -> AbstractContextManager[None]:
+    mend = memory.advice(trained.setup.config)
+    return memory.explain_full(f"scoring by {trained.setup.method.name}", mend)
 
 
-def _choosing(trained, count, subset):
-    """The cycle under way, with another budget."""
-    config = trained.setup.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.budget = count
-        size = config.subset if subset is None else subset
-        config.subset = max(size, count) if size else 0
+def _choosing(trained: FittedMethod, count: int, subset: int | None) -> Cycle:
+    """The cycle that `trained` stands in, with a budget of `count`."""
+    config = trained.setup.config
+    size = config.subset if subset is None else subset
+    config = configs.changed(config, budget=count, subset=max(size, count) if size else 0)
     made = trained.setup._replace(config=config)
     return Cycle(made, trained.key, trained.state, lambda stage: config.steps_per_call)
 
 
-def _end(generator):
-    """What a generator returns; every training call's losses must be finite on the way."""
+def _end(calls: Calls[Result]) -> Result:
+    """Runs a generator to its end and returns its result.
+
+    Raises UserError where a loss on the way, or a value, is not finite.
+    """
     while True:
         try:
-            _, report = next(generator)
+            _, report = next(calls)
         except StopIteration as stop:
-            return stop.value
+            result: Result = stop.value
+            return result
         except ValueFault as error:
             raise UserError(
                 f"{error}: mend the method's value or pick, or lower the learning rates if the"
