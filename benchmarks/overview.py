@@ -1,0 +1,54 @@
+"""Claim: README's first figure shows what the committed results say each method gains over random.
+
+    python benchmarks/overview.py
+
+writes studies/overview.png: per method and data set the mean test accuracy under the labelling
+curve less that of `random`, paired by trial, in percentage points, with its 95 % interval.
+"""
+
+import pathlib
+
+from tavaal_jax.report import records, statistics
+from tavaal_jax.report.plots import style
+
+STUDIES = pathlib.Path(__file__).parent / "studies"
+SETS = {
+    "digits": "digits, 64 to 224 labels",
+    "moons": "two moons, 20 to 70 labels",
+    "fashion_mnist_small": "Fashion-MNIST, 1,000 to 5,000 labels",
+}
+
+
+def gains(name: str) -> dict[str, dict[str, float]]:
+    """Per method the mean gain over `random`, its 95 % interval and n, as fractions."""
+    curves = statistics.curves(records.read_results(STUDIES / name), "accuracy")
+    found = {}
+    for method in curves.keys() - {"random"}:
+        mine, random = statistics.in_common(curves[method], curves["random"])
+        found[method] = statistics.paired(statistics.area(mine), statistics.area(random))
+        found[method]["n"] = len(statistics.area(mine))
+    return found
+
+
+def draw(path: pathlib.Path) -> None:
+    """Writes the figure."""
+    by_set = {name: gains(name) for name in SETS}
+    order = sorted(by_set["digits"], key=lambda method: by_set["digits"][method]["difference"])
+    figure, panels = style.axes(1, len(SETS), 3.9, 3.6)
+    for axis, (name, found) in zip(panels[0], by_set.items(), strict=True):
+        for place, method in enumerate(order):
+            low, mean, high = (100 * found[method][k] for k in ("low", "difference", "high"))
+            is_ours = method == "tavaal"
+            axis.plot([low, high], [place, place], color=style.colour(method), lw=2 + is_ours)
+            axis.plot(mean, place, style.marker(method), color=style.colour(method), ms=7)
+        axis.axvline(0, color="black", lw=1)
+        axis.set_title(f"{SETS[name]} (n = {found['tavaal']['n']})", fontsize=9)
+        axis.set_xlabel("points of accuracy gained over random picks", fontsize=9)
+        axis.set_yticks(range(len(order)), order if axis is panels[0][0] else [""] * len(order))
+        for label, method in zip(axis.get_yticklabels(), order, strict=True):
+            label.set_fontweight("bold" if method == "tavaal" else "normal")
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    draw(STUDIES / "overview.png")
