@@ -41,8 +41,7 @@ def save(folder, config, shape=None, classes=CLASSES):
     last = jax.tree.map(lambda x: 3 * x, params["learner"]["Dense_0"])
     params = {**params, "learner": {**params["learner"], "Dense_0": last}}
     state = state.replace(learner=state.learner.replace(params=params, stats=stats))
-    about = fitted.About(data.train_ids, data.class_names, data.shape, "uint8")
-    fitted.from_state(made, state, about).save(folder)
+    fitted.from_state(made, state, fitted.DatasetInfo.from_dataset(data)).save(folder)
     return folder
 
 

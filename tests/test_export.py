@@ -15,7 +15,6 @@ import numpy as np
 import photo_models
 import pytest
 from jax import export as jax_export
-from test_model import about
 from trials import KEY, dataset, prepared
 
 from configs import moons
@@ -49,7 +48,8 @@ def deserialised(folder):
 
 def of_moons(folder):
     made = prepared("random")
-    fitted.from_state(made, cycle.start(made, KEY), about(dataset())).save(folder)
+    info = fitted.DatasetInfo.from_dataset(dataset())
+    fitted.from_state(made, cycle.start(made, KEY), info).save(folder)
     return folder
 
 
@@ -214,7 +214,7 @@ def test_the_readme_with_the_package(folder, tmp_path):
     assert found == f"{photo_models.CLASSES} {expected}\n"
     mine = copied(folder, tmp_path / "model")
     (mine / export.NAME).unlink()
-    (anew,) = (lines for lines in blocks(mine) if "handout" in lines)
+    (anew,) = (lines for lines in blocks(mine) if "add_export" in lines)
     assert run(anew, mine) == ""
     assert deserialised(mine).platforms == export.PLATFORMS
 

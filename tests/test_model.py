@@ -20,18 +20,14 @@ from tavaal_jax.study import cycle, export, setup
 from tavaal_jax.study import model as fitted
 
 
-def about(dataset):
-    return fitted.About(
-        dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
-    )
-
-
 @pytest.fixture(scope="module")
 def moons(tmp_path_factory):
     """Set-up, state and folder of a trial of `tavaal` on points."""
     made, folder = prepared("tavaal"), tmp_path_factory.mktemp("moons")
     state = cycle.start(made, KEY)
-    fitted.from_state(made, state, about(dataset())).save(folder / "model")
+    fitted.from_state(made, state, fitted.DatasetInfo.from_dataset(dataset())).save(
+        folder / "model"
+    )
     return made, state, folder
 
 
@@ -48,7 +44,7 @@ def digits(tmp_path_factory):
     state = cycle.start(made, KEY)
     stats = jax.tree.map(lambda x: 0.1 * x + 0.01, state.learner.stats)
     state = state.replace(learner=state.learner.replace(stats=stats))
-    fitted.from_state(made, state, about(images)).save(folder)
+    fitted.from_state(made, state, fitted.DatasetInfo.from_dataset(images)).save(folder)
     return made, state, folder
 
 
@@ -168,7 +164,8 @@ def test_arrays_of_ones_own_come_back_with_their_classes(tmp_path):
     made = setup.prepare(
         config, METHODS["random"], mine, placed, SimulatedOracle(mine.train_labels)
     )
-    fitted.from_state(made, cycle.start(made, KEY), about(mine)).save(tmp_path)
+    info = fitted.DatasetInfo.from_dataset(mine)
+    fitted.from_state(made, cycle.start(made, KEY), info).save(tmp_path)
     assert load_model(tmp_path).class_names == ("cat", "dog")
 
 

@@ -9,7 +9,6 @@ import photo_models
 import pytest
 from conftest import ROOT, read_csv
 from PIL import Image
-from test_model import about
 from trials import KEY, dataset, prepared
 
 from tavaal_jax import load_model, predict
@@ -156,7 +155,8 @@ def test_no_model(wrong, tmp_path):
 
 def test_a_model_of_points(wrong, tmp_path):
     made, model = prepared("random"), tmp_path / "model"
-    fitted.from_state(made, cycle.start(made, KEY), about(dataset())).save(model)
+    info = fitted.DatasetInfo.from_dataset(dataset())
+    fitted.from_state(made, cycle.start(made, KEY), info).save(model)
     assert wrong(model=model) == (
         f"--model is {model}, a model of features (2): give one of square photos with a class each,"
         " or use tavaal_jax.load_model"

@@ -1,4 +1,4 @@
-"""What a trial's recorder keeps of a log, and counts as done."""
+"""A trial's recorder: the lines of a log that it keeps, the cost of what is done."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trials import config_of, trial
 
-from tavaal_jax.study import cycle
-from tavaal_jax.study.recorder import UNITS, is_before
+from tavaal_jax.study import cycle, training
+from tavaal_jax.study.recorder import is_before
 
 
 def test_what_is_before_a_state():
@@ -37,7 +37,7 @@ def test_everything_is_before_the_end_of_a_trial():
 def test_units_of_an_earlier_process_are_counted(tmp_path, place, units):
     mine = trial(tmp_path, config_of())
     recorder = mine._open(lambda stage, seconds: None)
-    assert UNITS["task"] == 1
+    assert training.STEP_COST["task"] == 1
     number, stage, step = place
     counts = np.array([20 if number or stage != "task" else -1, -1])
     state = cycle.template(mine._setup).replace(cycle=number, stage=stage, step=step, counts=counts)

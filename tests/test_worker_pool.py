@@ -46,16 +46,16 @@ def test_workers_begin_with_methods_of_their_own_and_then_take_what_is_left(
     methods, workers, first
 ):
     some = worker_pool.WorkerPool.__new__(worker_pool.WorkerPool)
-    some._names = list(methods)
-    some._members = [Member() for _ in range(workers)]
-    left = [worker.Order(method, trial) for trial in range(4) for method in methods]
+    some._methods = list(methods)
+    some._workers = [Member() for _ in range(workers)]
+    left = [worker.TrialOrder(method, trial) for trial in range(4) for method in methods]
     some.give(left)
-    given = [member.order for member in some._members]
+    given = [member.order for member in some._workers]
     assert "".join(order.method for order in given) == first
     while left:
-        some._members[0].order = None
+        some._workers[0].order = None
         some.give(left)
-        given.append(some._members[0].order)
+        given.append(some._workers[0].order)
     assert len(set(given)) == 4 * len(methods)
     mine = [order for order in given if order.method == methods[0]]
     assert mine == sorted(mine, key=lambda order: order.trial)
@@ -218,7 +218,7 @@ def test_a_second_command_helps_and_each_trial_is_run_once(command, whole, tmp_p
     said, _ = run.communicate(timeout=300)
     assert (run.returncode, helper.returncode) == (0, 0)
     assert_same(tmp_path, whole)
-    assert "Nothing is left that nobody is at." in help_said
+    assert "All trials that are left are run by another process." in help_said
     ends = [
         [line.split(" cycle")[0] for line in text.splitlines() if "cycle 2: 40" in line]
         for text in (said, help_said)

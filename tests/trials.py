@@ -129,7 +129,7 @@ def trial(folder, config, method=METHODS["random"], stop=lambda: None, callback=
     """A trial of moons in `folder`, as a study makes it."""
     data = dataset()
     made = setup.prepare(config, method, data, _placed(), SimulatedOracle(data.train_labels))
-    about = fitted.About(data.train_ids, data.class_names, data.shape, "float32")
+    info = fitted.DatasetInfo.from_dataset(data)
     tracker = progress.Tracker(callback, 100)
-    recorder = functools.partial(Recorder, made, 0, folder, about, tracker, lambda: None)
+    recorder = functools.partial(Recorder, made, 0, folder, info, tracker, lambda: None)
     return Trial(made, 0, recorder, stop)

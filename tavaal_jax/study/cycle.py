@@ -1,9 +1,9 @@
-"""One trial's cycles of train, evaluate, select, label, diagnose: Algorithm 1's outer loop.
+"""Algorithm 1's outer loop: a trial's cycles of train, evaluate, select, label, diagnose.
 
-A generator over LoopState: what it yields is written, shown and saved by `trial`.
+A generator over LoopState, without I/O: `trial` has its states recorded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -14,12 +14,12 @@ from tavaal_jax.algorithm.state import LoopState, Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.study import stages
-from tavaal_jax.study.context import Cycle, StageReport
+from tavaal_jax.study.context import Calls, Cycle
 from tavaal_jax.study.setup import Setup
 
 
 def stage_names(config: ConfigDict, method: Method, cycle: int) -> tuple[str, ...]:
-    """Names of a cycle's stages. The last cycle picks nothing and so trains no adversary."""
+    """Names of a cycle's stages; the last cycle picks nothing and so trains no adversary."""
     if cycle == config.cycles - 1:
         return ("task", "evaluate")
     last = ("select", "label", "diagnose") if config.diagnostics else ("select", "label")
@@ -31,7 +31,7 @@ def stage_names(config: ConfigDict, method: Method, cycle: int) -> tuple[str, ..
 
 
 def expected_labelled(config: ConfigDict, cycle: int) -> int:
-    """Size of L in a cycle if every pick is answered at once, for estimates alone."""
+    """Size of L in a cycle if every pick is labelled at once, for estimates of time."""
     return config.initial + cycle * config.budget
 
 
@@ -39,12 +39,12 @@ def expected_labelled(config: ConfigDict, cycle: int) -> int:
 
 
 def start(setup: Setup, key: jax.Array) -> LoopState:
-    """The state before the first step of a trial, whose key is `key`."""
+    """State before the first step of a trial with the key `key`."""
     return fresh(setup, key, blank(setup, key))
 
 
 def blank(setup: Setup, key: jax.Array) -> LoopState:
-    """The same without weights: the first images are labelled."""
+    """State before the first step, without weights: the first images are labelled."""
     config, size = setup.config, setup.size
     first = plans.initial(derive(key, Stream.INITIAL), size, config.initial)
     answers = setup.oracle.answer(first)
@@ -55,7 +55,10 @@ def blank(setup: Setup, key: jax.Array) -> LoopState:
 
 
 def with_labels(setup: Setup, labels: np.ndarray, labelled_in: np.ndarray) -> LoopState:
-    """Before any pick, without weights: labels, int32 `[N]`, and the cycle each is known from."""
+    """State before any pick, without weights; `labelled_in` is the cycle each label is known from.
+
+    Both are int32 `[N]`, -1 where there is no label.
+    """
     config, size = setup.config, setup.size
     return LoopState(
         cycle=0,
@@ -74,7 +77,7 @@ def with_labels(setup: Setup, labels: np.ndarray, labelled_in: np.ndarray) -> Lo
 
 
 def template(setup: Setup) -> LoopState:
-    """A state's structure, shapes and shardings, to restore one to; computes nothing."""
+    """Structure, shapes and shardings of a state, to restore one to; computes nothing."""
     config, size = setup.config, setup.size
     pool = jax.ShapeDtypeStruct((size,), np.int32)
     learner, adversary = devices.replicated_shapes(setup.programs.shapes())
@@ -93,27 +96,27 @@ def is_finished(setup: Setup, state: LoopState) -> bool:
 
 def advance(
     setup: Setup, key: jax.Array, state: LoopState, steps_per_call: Callable[[str], int]
-) -> Iterator[tuple[LoopState, StageReport]]:
+) -> Calls[None]:
     """Continues from `state` to the end of the trial; yields after every call to the devices.
 
-    `key` is the trial's. `steps_per_call(stage)` says how many training steps the next call may
-    run; it changes when there is something to yield, and nothing else. A yielded state's arrays are
-    given up (donated) when the generator goes on.
+    `key` is the trial's. `steps_per_call(stage)` is the most training steps of the next call; it
+    changes how often something is yielded, and nothing else. A yielded state's arrays are donated
+    to the devices, and so deleted, when the generator goes on.
     """
     while not is_finished(setup, state):
         cycle = Cycle(setup, key, state, steps_per_call)
         order = stage_names(setup.config, setup.method, cycle.number)
         for stage in order[order.index(state.stage) :]:
-            state, metrics, details = yield from stages.run(cycle, stage, state)
+            end = yield from stages.run(cycle, stage, state)
             if stage == order[-1]:
-                state = _next_cycle(setup, key, state)
+                state = _next_cycle(setup, key, end.state)
             else:
-                state = state.replace(stage=order[order.index(stage) + 1], step=0)
-            yield state, cycle.report(stage, metrics, details)
+                state = end.state.replace(stage=order[order.index(stage) + 1], step=0)
+            yield state, cycle.end_report(stage, end)
 
 
-def _next_cycle(setup, key, state):
-    """Every cycle starts from fresh weights; the last one's stay."""
+def _next_cycle(setup: Setup, key: jax.Array, state: LoopState) -> LoopState:
+    """State at the start of the next cycle, with fresh weights; the last cycle's stay."""
     state = state.replace(cycle=state.cycle + 1, step=0)
     if is_finished(setup, state):
         return state.replace(stage="")
@@ -122,6 +125,6 @@ def _next_cycle(setup, key, state):
 
 
 def fresh(setup: Setup, key: jax.Array, state: LoopState) -> LoopState:
-    """A state with the weights that its cycle starts from."""
+    """State with the weights that its cycle starts from."""
     learner, adversary = devices.place(setup.programs.init(key, state.cycle))
     return state.replace(learner=learner, adversary=adversary)

@@ -1,4 +1,4 @@
-"""What the true labels say of a cycle's choice; the only room where the subset meets them."""
+"""Diagnosis of a cycle's picks from the true labels, which no other stage sees."""
 
 import numpy as np
 
@@ -6,20 +6,22 @@ from tavaal_jax.algorithm import values
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.data.pool import take_rows
+from tavaal_jax.engine.programs import TaskVariables
 from tavaal_jax.report import diagnostics
-from tavaal_jax.study.context import Cycle, Stage
+from tavaal_jax.study.context import Calls, Cycle, Stage, StageEnd
+from tavaal_jax.study.setup import Setup
 
 STAGE = "diagnose"
 
 
 def diagnose(cycle: Cycle, state: LoopState) -> Stage:
-    """A stage: figures of the picks of this cycle, and the arrays behind them."""
+    """Computes figures of this cycle's picks, and keeps the arrays behind them."""
     setup, subset = cycle.setup, cycle.subset
     picked, labelled = state.picked_in[subset] == cycle.number, np.flatnonzero(cycle.labelled)
     true = setup.oracle.reveal(subset)
     if true is None:
-        return state, {}, None
-    # After an interruption nothing of what was asked for picking is at hand.
+        return StageEnd(state, {}, None)
+    # After an interruption the inference for picking is gone.
     yield from cycle.infer(state, STAGE, cycle.mask(subset))
     losses = yield from _losses(cycle, state, true)
     arrays = {
@@ -31,6 +33,7 @@ def diagnose(cycle: Cycle, state: LoopState) -> Stage:
     if setup.method.adversary is not None:
         both = np.concatenate([labelled, subset])
         logits = (yield from cycle.values(state, STAGE, both)).score
+        assert logits is not None
         labelled_logits, arrays["logit"] = np.split(logits, [len(labelled)])
     if cycle.inferred.predicted is not None:
         arrays["predicted"] = np.asarray(cycle.inferred.predicted)[subset]
@@ -39,7 +42,7 @@ def diagnose(cycle: Cycle, state: LoopState) -> Stage:
         subset, picked, losses, arrays.get("predicted"), arrays.get("logit"), labelled_logits,
         np.asarray(values.uniform_pool(key, setup.size))[subset],
     )  # fmt: skip
-    metrics = diagnostics.of_choice(
+    metrics = diagnostics.choice_figures(
         choice, setup.oracle.class_counts(subset), setup.oracle.class_counts(labelled)
     )
     metrics |= {"labelled": len(labelled), "picks": int(picked.sum())}
@@ -48,41 +51,45 @@ def diagnose(cycle: Cycle, state: LoopState) -> Stage:
         order = np.argsort(state.pick_rank[subset[picked]])
         details["prediction"] = yield from _maps(cycle, state, subset[picked][order][:_MOST_MAPS])
     if setup.plane is not None:
-        plane, figures = _plane(setup, state, subset[picked])
+        plane, figures = _plane(setup, setup.plane, state, subset[picked])
         metrics, details = metrics | figures, {**details, **plane._asdict()}
-    return state, metrics, details
+    return StageEnd(state, metrics, details)
 
 
-def _losses(cycle, state, true):
+def _losses(cycle: Cycle, state: LoopState, true: np.ndarray) -> Calls[np.ndarray]:
     """True losses of the subset, `[M]`, from its labels `true [M]`."""
     setup = cycle.setup
     labels = np.full(setup.size, -1, np.int32)
     labels[cycle.subset] = true
     examples = Example(setup.train.images, setup.with_labels(labels).labels)
-    variables, parts = (state.learner, setup.train.normalise), []
+    assert state.learner is not None
+    variables, parts = TaskVariables(state.learner, setup.train.normalise), []
     for part in setup.programs.losses(variables, examples, cycle.subset):
         parts.append(part)
-        yield state, cycle.passed(STAGE)
+        yield state, cycle.call_report(STAGE)
     return np.concatenate(parts)
 
 
 _MOST_MAPS = 6  # picks whose predictions are kept for a figure
 
 
-def _maps(cycle, state, indices):
-    """Classes that T chooses of the pixels of images `[n]`, uint8 `[n, H, W]`, one at a time."""
+def _maps(cycle: Cycle, state: LoopState, indices: np.ndarray) -> Calls[np.ndarray]:
+    """T's predicted maps of the images `indices [n]`, one at a time: uint8 `[n, H, W]`."""
     setup, found = cycle.setup, []
+    assert state.learner is not None
     for index in indices:
         image = take_rows(setup.train.images, np.array([index]))
         chosen = setup.programs.classify(state.learner, setup.train.normalise, image)
         found.append(np.asarray(chosen, np.uint8))
-        yield state, cycle.passed(STAGE)
+        yield state, cycle.call_report(STAGE)
     return np.concatenate(found)
 
 
-def _plane(setup, state, picks):
-    """T's decision on the grid, and what Figure 1 says of the picks."""
-    plane = setup.plane
+def _plane(
+    setup: Setup, plane: diagnostics.Plane, state: LoopState, picks: np.ndarray
+) -> tuple[diagnostics.Plane, dict[str, float]]:
+    """T's decisions on the grid, and Figure 1's distances of the picks `[n]`."""
+    assert state.learner is not None
     found = setup.programs.classify(state.learner, setup.train.normalise, plane.points)
     plane = plane._replace(classes=np.asarray(found, np.int32).reshape(plane.classes.shape))
-    return plane, diagnostics.of_plane(plane, np.asarray(setup.train.images)[picks])
+    return plane, diagnostics.plane_figures(plane, np.asarray(setup.train.images)[picks])

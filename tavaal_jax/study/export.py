@@ -1,4 +1,4 @@
-"""What is added to a model that people take away: a program for JAX alone, and a README."""
+"""Export of a model for other people: a program that needs JAX alone, and a README."""
 
 import contextlib
 import datetime
@@ -16,18 +16,18 @@ from jax import export
 
 from tavaal_jax import models
 from tavaal_jax.report import files
-from tavaal_jax.study.model import HANDOUT, Decoding, Model, load_model
+from tavaal_jax.study.model import EXPORTED, Decoding, Model, load_model
 
-NAME, README = HANDOUT
+NAME, README = EXPORTED
 PLATFORMS = ("cpu", "cuda", "tpu")
-_SHOWN = 10  # classes in README.txt
+_SHOWN = 10  # classes named in README.txt
 
 
 def add_export(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> None:
-    """Adds `predict.jaxexport` and `README.txt` to what `Model.save` has written to a folder.
+    """Adds `predict.jaxexport` and `README.txt` to a folder written by `Model.save`.
 
-    `model.json` gets what is to be known of both, and `test`: how good the model is. Where the
-    program cannot be made the README says why; only a disk raises UserError.
+    `model.json` gets facts on both, and `test`, the model's measured quality. Where the program
+    cannot be made the README gives the reason; UserError is raised for disk errors only.
     """
     model = load_model(folder)
     record = json.loads((folder / "model.json").read_text())
@@ -53,10 +53,10 @@ def add_export(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> N
 
 
 def program(model: Model) -> bytes:
-    """A model as `jax.export` writes it, for all `PLATFORMS` and any number of images.
+    """Exports `predict_proba` by `jax.export`, for all `PLATFORMS` and any number of images.
 
-    It takes stored images `[b, ...]` and gives what `predict_proba` does, float32 `[b, K]`, or of
-    label maps `[b, H, W, K]`.
+    The program takes stored images `[b, ...]` and returns float32 `[b, K]`, or for label maps
+    `[b, H, W, K]`.
     """
 
     def predict(images: jax.Array) -> jax.Array:
@@ -74,7 +74,7 @@ def _program_or_why(model: Model) -> tuple[bytes | None, str]:
         return None, "flatbuffers is not installed: run pip install 'tavaal_jax[export]'"
     try:
         return program(model), ""
-    except Exception as error:  # Of a network of one's own, say; the model is good without it.
+    except Exception as error:  # The network may be a user's own; the model is good without it.
         text = " ".join(str(error).split())[:200]
         return None, f"jax.export cannot write this network ({type(error).__name__}: {text})"
 
@@ -192,8 +192,8 @@ In Python, with JAX alone (pip install jax flatbuffers), on {platforms}:
 With tavaal_jax it can be written anew:
 
     import pathlib
-    from tavaal_jax.study import handout
-    handout.complete(pathlib.Path("."))
+    from tavaal_jax.study import export
+    export.add_export(pathlib.Path("."))
 """
 
 _WITHOUT = """\
@@ -201,6 +201,6 @@ There is no predict.jaxexport: {why}.
 Then it can be written with
 
     import pathlib
-    from tavaal_jax.study import handout
-    handout.complete(pathlib.Path("."))
+    from tavaal_jax.study import export
+    export.add_export(pathlib.Path("."))
 """

@@ -1,4 +1,4 @@
-"""A trial's last model: T, and R where there is one, without optimisers or devices."""
+"""Trained models, as people use them: T, and R where there is one, without optimisers."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from tavaal_jax import config as configs
 from tavaal_jax import models
@@ -28,90 +29,91 @@ from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import files
 from tavaal_jax.study.setup import Setup
 
-HANDOUT = ("predict.jaxexport", "README.txt")
-"""What `handout` adds to a model's folder."""
+EXPORTED = ("predict.jaxexport", "README.txt")
+"""Files that `export` adds to a model's folder."""
 
 
-class About(NamedTuple):
-    """What a model's user must know of the data it was trained on."""
+class DatasetInfo(NamedTuple):
+    """Facts on a training set that a model and its records keep."""
 
     ids: np.ndarray
-    """str `[N]`"""
+    """Ids of the images, str `[N]`."""
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
-    """Of an image, `(H, W, C)`, or of features, `(F,)`."""
+    """Shape of an image, `(H, W, C)`, or of features, `(F,)`."""
     dtype: str
-    """Of stored images."""
+    """Type of stored images."""
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset) -> "About":
-        """The record for models that are trained on a data set."""
+    def from_dataset(cls, dataset: Dataset) -> "DatasetInfo":
+        """Facts on `dataset`."""
         dtype = str(dataset.train_images.dtype)
         return cls(dataset.train_ids, dataset.class_names, dataset.shape, dtype)
 
 
 class Decoding(NamedTuple):
-    """How photographs become a model's images, see `data.photos.decode`."""
+    """How photos become a model's images, see `data.pictures.decode`."""
 
     size: int
     channels: int
     resize: str
     low_high: tuple[float, ...]
     max_pixels: int
-    """Larger ones are not decoded."""
+    """Limit of a photo's pixels; larger ones are not decoded."""
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Decoding | None":
-        """That of a config; None where its images are no photographs of people's own."""
+        """The decoding that a config sets; None where its data set is not people's own photos."""
         if config.dataset != configs.PEOPLE:
             return None
-        its = config.folder
-        return cls(its.image_size, its.channels, its.resize, tuple(its.low_high), its.max_pixels)
+        keys = config.folder
+        low_high = tuple(keys.low_high)
+        return cls(keys.image_size, keys.channels, keys.resize, low_high, keys.max_pixels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained task learner."""
+    """Trained task learner T, with the Ranker R where its method has one."""
 
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
-    """Of an image, `(H, W, C)` in the training images' units, or of features, `(F,)`."""
+    """Shape of an image, `(H, W, C)` in the training images' units, or of features, `(F,)`."""
     method: str
     labelled: int
-    """How many labels it was trained with."""
+    """Number of labels that it was trained with."""
     learner: Learner
     state: LearnerState
     normalise: Normaliser
     batch_size: int
     dtype: str
-    """Of the images it was trained on: "uint8", or "float32" for features."""
+    """Type of the training images: "uint8", or "float32" for features."""
     config: dict[str, Any]
-    """Of its training, plain; without what says on whose machine that was."""
+    """The training's config, plain, without the keys that name folders of a machine."""
     photos: Decoding | None = None
-    """Where the images were photographs."""
+    """How its images are decoded, where they were photos."""
 
-    def predict_proba(self, images: Any) -> np.ndarray:
+    def predict_proba(self, images: ArrayLike) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
-        return self._over(images, lambda said: jax.nn.softmax(said.logits))
+        return self._over(images, lambda output: jax.nn.softmax(output.logits))
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, images: ArrayLike) -> np.ndarray:
         """The likeliest class of each image: `[n, ...] -> [n]`, of each pixel `[n, H, W]`."""
-        return self._over(images, lambda said: np.argmax(said.logits, axis=-1))
+        return self._over(images, lambda output: np.argmax(output.logits, axis=-1))
 
-    def predicted_loss(self, images: Any) -> np.ndarray:
+    def predicted_loss(self, images: ArrayLike) -> np.ndarray:
         """R(x), larger where T is likelier wrong: `[n, ...] -> [n]`; UserError without a Ranker."""
         if self.learner.ranker is None:
             raise UserError(f"a model of {self.method} has no Ranker: take one that has")
-        return self._over(images, lambda said: said.predicted)
+        return self._over(images, lambda output: output.predicted)
 
-    def embed(self, images: Any) -> np.ndarray:
+    def embed(self, images: ArrayLike) -> np.ndarray:
         """T's penultimate features: `[n, ...] -> [n, E]`."""
-        return self._over(images, lambda said: said.embedding)
+        return self._over(images, lambda output: output.embedding)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Writes `weights.npz` and then `model.json`, whose presence says that both are whole."""
+        """Writes `weights.npz` and then `model.json`: where that is, both are complete."""
         folder = pathlib.Path(folder).expanduser()
-        for name in ("model.json", *HANDOUT):  # Of a model that was here before.
+        for name in ("model.json", *EXPORTED):  # Files of an earlier model.
             with files.named(folder / name):
                 (folder / name).unlink(missing_ok=True)
         tree = {
@@ -137,17 +139,31 @@ class Model:
 
     @property
     def at_once(self) -> int:
-        """Images of a call, always as many: in batches of another size sums are rounded otherwise.
+        """Images per call, a constant: in batches of another size sums are rounded differently.
 
-        On a CPU more would gain nothing, and one image alone takes as long as all of them.
+        On a CPU larger batches gain nothing, and a single image costs a whole batch.
         """
         is_slow = len(self.shape) > 1 and jax.default_backend() == "cpu"
         return min(self.batch_size, 8) if is_slow else self.batch_size
 
-    def _over(self, images: Any, part: Callable[[LearnerOutput], Any]) -> np.ndarray:
-        """A part of what T and R say of images `[n, ...]`, some at a time."""
+    def _over(
+        self, given: ArrayLike, part: Callable[[LearnerOutput], jax.Array | None]
+    ) -> np.ndarray:
+        """Runs T and R on images `[n, ...]`, some at a time, `->` one part of their output."""
+        images = self._checked(given)
+        size = self.at_once
+        parts = []
+        for start in range(0, len(images), size):
+            some = images[start : start + size]
+            padded = np.resize(some, (size, *self.shape))
+            output = jax.block_until_ready(_infer(self.learner, self.state, self.normalise, padded))
+            parts.append(np.asarray(part(output)))
+        return np.concatenate(parts)[: len(images)]
+
+    def _checked(self, given: ArrayLike) -> np.ndarray:
+        """Images as an array of the training images' shape and type; else raises UserError."""
         try:
-            images = np.asarray(images)
+            images = np.asarray(given)
         except ValueError as error:
             raise UserError(f"images make no array ({error}): give all the same shape") from error
         if self.shape[-1] == 1 and images.ndim == len(self.shape):
@@ -164,50 +180,43 @@ class Model:
                 images = images.astype(np.float32)
         if not np.isfinite(images).all():
             raise UserError("images hold nan, infinity or what float32 cannot: give finite numbers")
-        size = self.at_once
-        parts = []
-        for start in range(0, len(images), size):
-            some = images[start : start + size]
-            padded = np.resize(some, (size, *self.shape))
-            said = jax.block_until_ready(_say(self.learner, self.state, self.normalise, padded))
-            parts.append(np.asarray(part(said)))
-        return np.concatenate(parts)[: len(images)]
+        return images
 
 
 @jax.jit(static_argnums=0)
-def _say(
-    learner: Learner, state: LearnerState, normalise: Normaliser, images: jax.Array
+def _infer(
+    learner: Learner, state: LearnerState, normalise: Normaliser, images: ArrayLike
 ) -> LearnerOutput:
     return learner.infer(state, jax.vmap(normalise)(jnp.asarray(images)))
 
 
-def from_state(setup: Setup, state: LoopState, about: About) -> Model:
-    """The model of a trial's state."""
+def from_state(setup: Setup, state: LoopState, info: DatasetInfo) -> Model:
+    """Makes a model of a trial's state."""
     config, plain = setup.config, configs.plain(setup.config)
     for name in ("data_dir", "folder"):
         del plain[name]
     ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
-    network = models.build_learner(config, setup.problem.classes, about.shape)
+    network = models.build_learner(config, setup.problem.classes, info.shape)
     settings = learners.Settings.of(config)
     learner = Learner(network, ranker, None, setup.problem, settings)
     assert state.learner is not None
     return Model(
-        about.class_names,
-        about.shape,
+        info.class_names,
+        info.shape,
         setup.method.name,
         int((state.labelled_in >= 0).sum()),
         learner,
         LearnerState(state.learner.params, state.learner.stats, None),
         setup.train.normalise,
         config.score_batch_size,
-        about.dtype,
+        info.dtype,
         plain,
         Decoding.of(config),
     )
 
 
 def load_model(folder: str | pathlib.Path) -> Model:
-    """The model of a finished trial: `<workdir>/<method>/trial_<t>/model` or the trial's folder.
+    """Loads a trial's model from `<workdir>/<method>/trial_<t>/model` or the trial's folder.
 
     Raises UserError where there is none that can be read.
     """
@@ -231,7 +240,7 @@ def load_model(folder: str | pathlib.Path) -> Model:
 
 
 def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
-    # What an older version's config lacks has its default: that is what was done then.
+    # Keys that an older version's config lacks have their defaults, which it behaved like.
     config = ConfigDict(configs.plain(configs.default()))
     config.update(record["config"])
     has_maps, photos = record.get("maps", False), record.get("photos")
@@ -256,7 +265,7 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
 def _network(
     config: ConfigDict, classes: int, shape: tuple[int, ...], params: dict[str, Any]
 ) -> nn.Module:
-    """The network of a stored model; UserError where its row is missing or has become another."""
+    """Builds a stored model's network; UserError where its row is missing or has changed."""
     name = config.task.network
     if name not in NETWORKS:
         raise UserError(

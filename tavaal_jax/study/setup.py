@@ -1,6 +1,6 @@
 """What stays the same through all trials of a method: its programs, and the data on the devices."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +20,8 @@ from tavaal_jax.engine.programs import Programs
 from tavaal_jax.models import vae
 from tavaal_jax.report import diagnostics
 
+Tree = TypeVar("Tree")
+
 
 class Setup(NamedTuple):
     """What stays the same through all trials of a method."""
@@ -29,7 +31,7 @@ class Setup(NamedTuple):
     problem: Problem
     programs: Programs
     train: Resident | Streamed
-    """Without labels: they are in the state."""
+    """Training images without labels, which are in the state."""
     test: Resident | Streamed
     oracle: Oracle
     plane: diagnostics.Plane | None = None
@@ -39,26 +41,28 @@ class Setup(NamedTuple):
 
     @property
     def size(self) -> int:
-        """N"""
+        """Number N of training images."""
         return len(self.train.images)
 
     @property
     def available_size(self) -> int:
-        """How many images may be picked or learned from."""
+        """Number of images that may be picked or learned from."""
         return self.size if self.available is None else int(self.available.sum())
 
     def unlabelled(self, labelled: np.ndarray) -> np.ndarray:
-        """U, where `labelled` is the mask of L: bool `[N]`."""
+        """Mask of U, bool `[N]`, from that of L."""
         return ~labelled if self.available is None else ~labelled & self.available
 
-    def hold(self, tree: Any) -> Any:
-        """Puts arrays `[N, ...]` where the training images are."""
-        streamed = isinstance(self.train, Streamed)
-        return jax.tree.map(np.asarray, tree) if streamed else devices.place(tree)
+    def place_beside_images(self, tree: Tree) -> Tree:
+        """Puts arrays `[N, ...]` where the training images are: on the devices or on the host."""
+        if not isinstance(self.train, Streamed):
+            return devices.place(tree)
+        on_host: Tree = jax.tree.map(np.asarray, tree)
+        return on_host
 
     def with_labels(self, labels: np.ndarray) -> Resident | Streamed:
-        """The training set with what has been said of its images, int32 `[N]`, -1 for nothing."""
-        return pool.with_labels(self.train, self.hold(labels))
+        """The training set with labels int32 `[N]`, -1 where an image has none."""
+        return pool.with_labels(self.train, self.place_beside_images(labels))
 
 
 Placed = tuple[Resident | Streamed, Resident | Streamed]
@@ -66,7 +70,7 @@ Placed = tuple[Resident | Streamed, Resident | Streamed]
 
 
 def thumbnail_size(config: ConfigDict, shape: tuple[int, ...]) -> int:
-    """Side of what a VAE sees of images of `shape`, where that is smaller; else 0."""
+    """Side of the thumbnails that a VAE sees of images of `shape`; 0: it sees the images."""
     if len(shape) == 1:
         return 0
     size: int = config.vae.image_size or vae.image_size(*shape[:2])
@@ -74,10 +78,10 @@ def thumbnail_size(config: ConfigDict, shape: tuple[int, ...]) -> int:
 
 
 def place(config: ConfigDict, dataset: Dataset) -> Placed:
-    """Training and test set, normalised as the config says; no label of the pool.
+    """Puts training and test set on the devices, or leaves them on the host, as the config says.
 
-    They lie on the devices where the config says so, or, left to itself, where they take less than
-    half of a device's memory and need not be decoded first; else they stay where they are.
+    With `data_placement="auto"` they go to the devices if they take less than half of a device's
+    memory and need no decoding. The training set is without labels.
     """
     normalise = datasets.normaliser(config, dataset.train_images, dataset.image_statistics)
     sets = dataset.resident(normalise, thumbnail_size(config, dataset.shape))
@@ -85,7 +89,9 @@ def place(config: ConfigDict, dataset: Dataset) -> Placed:
     decoded = not any(isinstance(x, LazyPictures) for x in arrays)
     fits = decoded and sum(x.nbytes for x in arrays) < memory.device_bytes() / 2
     if config.data_placement == "resident" or (config.data_placement == "auto" and fits):
-        with memory.explain_full(f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"):
+        with memory.explain_full(
+            f"{len(dataset.train_images):,} images", f"give {memory.STREAMED}"
+        ):
             placed: Placed = devices.place(jax.tree.map(np.asarray, sets))
         return placed
     normalise = devices.place(normalise)
@@ -100,8 +106,8 @@ def prepare(
     placed: Placed,
     oracle: Oracle,
 ) -> Setup:
-    """A method's set-up on a data set that :func:`place` has put on the devices."""
-    plane = diagnostics.Plane.around(dataset.train_images) if dataset.is_plane else None
+    """Builds a method's programs for a data set that :func:`place` has placed."""
+    plane = diagnostics.Plane.around(np.asarray(dataset.train_images)) if dataset.is_plane else None
     problem = problems.of(config, dataset.classes, dataset.has_maps)
     return Setup(
         config,

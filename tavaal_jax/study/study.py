@@ -1,4 +1,4 @@
-"""A study: methods x trials on paired seeds; runs what is left, and puts the parts together."""
+"""A study: methods x trials on paired seeds; runs what is left, and joins the results."""
 
 import contextlib
 import functools
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
+from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import SETS, Dataset
@@ -18,9 +19,8 @@ from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
 from tavaal_jax.study import checks, cycle, training
 from tavaal_jax.study.parallel import runner, worker, worker_pool
-from tavaal_jax.study.parallel.runner import Outcomes, TrialHooks
-from tavaal_jax.study.recorder import UNITS
-from tavaal_jax.study.trial import Stop
+from tavaal_jax.study.parallel.runner import Outcomes
+from tavaal_jax.study.trial import Stop, TrialHooks
 
 
 def run(
@@ -30,16 +30,16 @@ def run(
     progress: progress.Callback,
     stop: Stop,
 ) -> None:
-    """A simulation in `folder`, see `tavaal_jax.run_study`."""
+    """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
-        config = _named_after(config, dataset)
+        config = configs.changed(config, dataset=dataset.name)
         fingerprint = dataset.fingerprint()
     if processes.several():
-        mine = files.running(config, fingerprint)
-        mine["config"].pop("data_dir")  # Each may have a disk of its own.
-        for what, value in mine.items():
+        own = files.running(config, fingerprint)
+        own["config"].pop("data_dir")  # Each may have a disk of its own.
+        for what, value in own.items():
             processes.check_alike(value, what)
     apart = config.parallel == "trials"
     if apart and processes.several():
@@ -47,16 +47,16 @@ def run(
             "parallel is 'trials' with --distributed: leave that out, and start the same command"
             " on each host with a --workdir that all of them see"
         )
-    # What looks for devices takes their memory, which then belongs to the workers.
-    seen = lambda: 1 if apart else devices.device_count()
-    processes.by_first(lambda: checks.check(config, seen(), dataset))
-    told = progress if processes.is_first() else lambda event: None
+    # To count devices takes their memory, which the workers need.
+    count_devices = lambda: 1 if apart else devices.device_count()
+    processes.by_first(lambda: checks.check(config, count_devices(), dataset))
+    callback = progress if processes.is_first() else lambda event: None
     with compilation.Count() as count:
         is_done = False
         while not is_done:
             with _claimed(folder, config, stop) as is_first:
                 processes.by_first(lambda: files.check_config(folder, config, fingerprint))
-                study = _Study(config, folder, told, dataset, is_first)
+                study = _Study(config, folder, callback, dataset, is_first)
                 study.run(stop)
             # The process that was helped may have gone before its end.
             is_done = is_first or not files.is_free(folder)
@@ -67,9 +67,9 @@ def run(
 
 @contextlib.contextmanager
 def _claimed(folder: pathlib.Path, config: ConfigDict, stop: Stop) -> Iterator[bool]:
-    """The folder is this study's as long as the context lasts; whether it is so to this process.
+    """Context that locks the folder; yields False where this process helps the one that has it.
 
-    False is for one that helps another. Raises Taken where another one is there that takes no help.
+    Raises WorkdirLocked where another process has it and takes no help.
     """
     with contextlib.ExitStack() as held:
 
@@ -92,7 +92,7 @@ def _claimed(folder: pathlib.Path, config: ConfigDict, stop: Stop) -> Iterator[b
 
 
 def _load(config: ConfigDict) -> Dataset:
-    """The data set, on every process; where they share a disk, the first prepares it for all."""
+    """Loads the data set on every process; the first prepares it for all on the same disk."""
     loaded: list[Dataset] = []
     processes.by_first(lambda: loaded.append(data.load(config)))
     dataset = processes.together(lambda: loaded[0] if loaded else data.load(config))
@@ -102,33 +102,26 @@ def _load(config: ConfigDict) -> Dataset:
 
 
 def _stop_if_asked(stop: Stop) -> None:
-    asked = processes.agree(stop())
-    if asked is not None:
-        raise Interrupted(asked)
+    number = processes.agree(stop())
+    if number is not None:
+        raise Interrupted(number)
 
 
 def _forget_frames(error: BaseException | None) -> None:
-    """Lets go of the frames that an error has passed, and with them of a trial's weights."""
+    """Drops the tracebacks of an error, whose frames keep a trial's weights."""
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 
-def _named_after(config, dataset):
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.dataset = dataset.name
-    return config
-
-
 class Throttle:
-    """Does something when it is called, unless it has lately taken a twentieth of the time."""
+    """Wrapper that skips calls of `act` so that it takes at most a twentieth of the time."""
 
     def __init__(self, act: Callable[[], object]):
         self._act, self._next = act, 0.0
 
     def __call__(self) -> None:
-        """Does it, or not."""
+        """Calls `act`, or skips it."""
         begin = time.monotonic()
         if begin >= self._next:
             self._act()
@@ -137,7 +130,7 @@ class Throttle:
 
 
 class _Study:
-    """The trials of a folder, and what has become of them."""
+    """The trials of a workdir, and their errors."""
 
     def __init__(
         self,
@@ -149,7 +142,7 @@ class _Study:
     ):
         """`given` is the data set where the config does not name it.
 
-        One that is not the first helps another process: it writes its trials' files alone.
+        Without `is_first` this process helps another: it writes only its trials' files.
         """
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
@@ -175,15 +168,15 @@ class _Study:
         if self._is_first:
             processes.by_first(lambda: self._finish(dataset))
         else:
-            self.say("Nothing is left that nobody is at.")
+            self.say("All trials that are left are run by another process.")
 
     def say(self, text: str) -> None:
-        """A line about the whole study."""
+        """Reports a line about the whole study."""
         self._callback(progress.Event(text))
 
-    def _begin(self):
-        """Writes config.json, and that there is something to help with."""
-        # Picks may have been brought here without the config.json they would be held to.
+    def _begin(self) -> None:
+        """Writes config.json, and tells other processes whether they may help."""
+        # Picks may have been copied here without their config.json.
         brought = any(self.folder.glob("*/trial_*/picks.csv"))
         if brought and files.read_config(self.folder) is None:
             self.say(
@@ -196,13 +189,13 @@ class _Study:
         files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
-        """Trials to do, trial by trial."""
+        """Unfinished trials, `(method, trial)`, ordered by trial."""
         trials = range(self.config.first_trial, self.config.trials)
         wanted = [(name, trial) for trial in trials for name in self.names]
         return [place for place in wanted if not self._is_finished(*place)]
 
-    def _is_finished(self, name, trial):
-        """Whether a trial is done, or damaged beyond what this can mend."""
+    def _is_finished(self, name: str, trial: int) -> bool:
+        """Whether a trial is done, or damaged beyond repair."""
         folder = files.trial_folder(self.folder, name, trial)
         try:
             return runner.is_finished(folder, self.config.cycles)
@@ -213,15 +206,12 @@ class _Study:
             self._fault(TrialError(f"{text} checkpoints: delete that folder to run it anew"))
             return True
 
-    def _prepare(self, todo, dataset, stop) -> Outcomes:
-        """What will run `todo`, and yield whenever a trial has ended, what ended it.
-
-        In this process, which loads the data to its devices now, or in worker processes.
-        """
+    def _prepare(self, todo: list[tuple[str, int]], dataset: Dataset, stop: Stop) -> Outcomes:
+        """Prepares to run `todo` in worker processes, or in this one, which places its data now."""
         oracle = processes.together(lambda: runner.oracle(dataset))
         size = len(dataset.train_images)
-        total = sum(self._units(name, size) for name, _ in todo)
-        said = TrialHooks(
+        total = sum(self._cost(name, size) for name, _ in todo)
+        hooks = TrialHooks(
             progress.Tracker(self._callback, total), Throttle(self.write_results), stop
         )
         if self.config.parallel == "trials":
@@ -231,12 +221,12 @@ class _Study:
             networks = {network: NETWORKS[network]}
             job = worker.Job(self.config, self.folder, self._given, methods, networks, sets)
             return worker_pool.run(
-                job, device_shares.divide_machine(self.config.workers), todo, said, self._is_first
+                job, device_shares.divide_machine(self.config.workers), todo, hooks, self._is_first
             )
-        return runner.Runner(self.config, self.folder, dataset, oracle, said).run_all(todo)
+        return runner.Runner(self.config, self.folder, dataset, oracle, hooks).run_all(todo)
 
     def _run_all(self, outcomes: Outcomes) -> None:
-        """Runs what was prepared."""
+        """Runs the prepared trials and keeps the study's files up to date."""
         update = Throttle(self.write)
         try:
             with contextlib.closing(outcomes):
@@ -257,21 +247,22 @@ class _Study:
             raise error  # It concerns all trials.
         self._fault(error)
 
-    def _units(self, name, size):
+    def _cost(self, name: str, size: int) -> int:
+        """Cost of a trial of `size` images, for the time left."""
         return sum(
-            training.stage_steps(self.config, size, cycle.expected_labelled(self.config, n), stage)
-            * UNITS.get(stage, 0)
+            training.stage_cost(self.config, size, cycle.expected_labelled(self.config, n), stage)
             for n in range(self.config.cycles)
             for stage in cycle.stage_names(self.config, METHODS[name], n)
         )
 
-    def _fault(self, error):
+    def _fault(self, error: UserError) -> None:
+        """Keeps an error for the end of the study, and warns of it."""
         _forget_frames(error)
         self.faults.append(error)
         self.say(f"warning: {error}; the other trials go on")
 
     def write_results(self) -> list[Result]:
-        """The study's results.csv, from those of its trials; whenever one has new results."""
+        """Writes the study's results.csv from those of its trials; whenever one has new results."""
         if not self._is_first:
             return []
         rows, faults = records.all_results(self.folder)
@@ -285,7 +276,7 @@ class _Study:
                 self._fault(fault)
 
     def write(self) -> list[Result]:
-        """The study's files; as often as a trial ends."""
+        """Writes the study's files; whenever a trial ends."""
         rows = self.write_results()
         if not self._is_first:
             return []
@@ -295,7 +286,7 @@ class _Study:
         return rows
 
     def _finish(self, dataset: Dataset | None) -> None:
-        """The files, figures and page of the whole study; `dataset` where it is loaded already."""
+        """Writes files, figures and page of the whole study; `dataset` if it is loaded already."""
         if not self.write():
             return
         drawn: list[str] = []
@@ -306,7 +297,7 @@ class _Study:
             self._fault(error)
         try:
             page.write(self.folder, dataset, data_dir)
-        except UserError as error:  # What could be read stands in it all the same.
+        except UserError as error:  # The page holds all that could be read.
             self._faults([error])
         drawn.append(page.NAME)
         written = ", ".join(["results.csv, summary.csv, summary.md", *drawn])
@@ -316,7 +307,7 @@ class _Study:
         )
 
     def raise_faults(self) -> None:
-        """One UserError for all that went wrong."""
+        """Raises one UserError for all errors of the study."""
         if len(self.faults) == 1:
             raise self.faults[0]
         if self.faults:

@@ -1,4 +1,6 @@
-"""The training stages: what their steps see, call after call to the devices."""
+"""Training stages: the plans of their steps, and the loop of calls to the devices."""
+
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,7 +12,17 @@ from tavaal_jax.data import plans
 from tavaal_jax.data.feed import Reads, feed
 from tavaal_jax.data.pool import Streamed
 from tavaal_jax.engine import steps
-from tavaal_jax.study.context import Cycle, Stage, StageReport
+from tavaal_jax.study.context import Cycle, Stage, StageEnd, StageReport
+
+STEP_COST = {"task": 1, "joint": 4, "adversary": 3}
+"""Cost of a step of each training stage, relative to a step of T, to estimate the time left."""
+PlanSteps = Callable[[int, int], plans.IndexPlan]
+"""`(first step, count) -> plan` of the examples that some steps see."""
+
+
+def stage_cost(config: ConfigDict, size: int, labelled: int, stage: str) -> int:
+    """Cost of all steps of a stage, see `STEP_COST`; 0 for stages without training."""
+    return stage_steps(config, size, labelled, stage) * STEP_COST.get(stage, 0)
 
 
 def stage_steps(config: ConfigDict, size: int, labelled: int, stage: str) -> int:
@@ -24,17 +36,17 @@ def stage_steps(config: ConfigDict, size: int, labelled: int, stage: str) -> int
 
 
 def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
-    """Runs the steps that a training stage still lacks."""
+    """Runs the remaining steps of a training stage."""
     config, condition = cycle.setup.config, None
     if stage == "adversary":
         yield from cycle.infer(state, stage, cycle.labelled | _adversary_pool(cycle))
         condition = cycle.inferred.condition
-    plan_of, per_pass = _plans(cycle, stage)
+    plan_steps, per_pass = _plans(cycle, stage)
     total = stage_steps(config, cycle.setup.available_size, int(cycle.labelled.sum()), stage)
     key = derive(cycle.key, Stream.TRAINING, cycle.number)
     networks = _networks(stage, state)
     ends, reads = (total, config.steps_per_call), _reads(cycle, stage)
-    with feed(cycle.train, condition, plan_of, ends, reads) as (data, plan_of, waited):
+    with feed(cycle.train, condition, plan_steps, ends, reads) as (data, plan_of, waited):
         while state.step < total:
             first = state.step
             count = min(
@@ -58,15 +70,15 @@ def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
                     cycle.number, stage, state.step, metrics, count, agree=agree, waited=waited()
                 ),
             )
-    return state, {}, None
+    return StageEnd(state, {}, None)
 
 
-def _plans(cycle, stage):
-    """`(first step, count) -> Plan`, and the steps that a pass over L has."""
+def _plans(cycle: Cycle, stage: str) -> tuple[PlanSteps, int]:
+    """The stage's planner, and the number of steps in a pass over L."""
     labelled, unlabelled, more = _streams(cycle, stage)
     size = cycle.setup.config.batch_size
 
-    def plan(first, count):
+    def plan(first: int, count: int) -> plans.IndexPlan:
         positions = np.tile(np.arange(size, dtype=np.int32), (count, 1))
         others = more(first, count)
         crop_origins, later = _crop_origins(cycle, stage, first, positions)
@@ -81,8 +93,13 @@ def _plans(cycle, stage):
     return plan, labelled.steps_per_pass
 
 
-def _crop_origins(cycle, stage, first, positions):
-    """Of windows that a host cuts: of the first update of the steps, and of further ones."""
+def _crop_origins(
+    cycle: Cycle, stage: str, first: int, positions: np.ndarray
+) -> tuple[plans.CropOrigins | None, plans.CropOrigins | None]:
+    """Corners of windows that the host cuts, for the steps' first update and for further ones.
+
+    None where it cuts none.
+    """
     setup, updates = cycle.setup, cycle.setup.config.vae.updates if stage == "joint" else 1
     if not isinstance(cycle.train, Streamed) or not _reads(cycle, stage).window:
         return None, None
@@ -96,8 +113,8 @@ def _crop_origins(cycle, stage, first, positions):
     return now, jax.tree.map(lambda *xs: np.stack(xs, 2), *others)
 
 
-def _reads(cycle, stage):
-    """What a stage needs of its examples, where they are read from a disk."""
+def _reads(cycle: Cycle, stage: str) -> Reads:
+    """Fields of its examples that a stage needs, where they are read from a disk."""
     window, adversary = cycle.setup.problem.crop, cycle.setup.programs.adversary
     whole = cycle.train.thumbnails is None and not window
     pictures = {"image" if whole else "thumbnail"}
@@ -109,12 +126,16 @@ def _reads(cycle, stage):
     return Reads(frozenset(labelled), frozenset(pictures), window)
 
 
-def _streams(cycle, stage):
+def _streams(
+    cycle: Cycle, stage: str
+) -> tuple[
+    plans.IndexStream, plans.IndexStream | None, Callable[[int, int], plans.ExtraUpdates | None]
+]:
     """Batches of L, of U where the stage sees it, and of both for further updates."""
     size, updates = cycle.setup.config.batch_size, cycle.setup.config.vae.updates
     once = lambda first, count: None
 
-    def of_pool(stream, pool, *numbers):
+    def of_pool(stream: Stream, pool: np.ndarray, *numbers: int) -> plans.IndexStream:
         key = derive(cycle.key, stream, cycle.number, *numbers)
         return plans.IndexStream(key, pool, size)
 
@@ -126,13 +147,15 @@ def _streams(cycle, stage):
     if stage == "adversary" or updates == 1:
         return labelled, unlabelled, once
     others = of_pool(Stream.UPDATES, cycle.labelled, 0), of_pool(Stream.UPDATES, pool, 1)
-    more = lambda first, count: plans.ExtraUpdates(
-        *(stream.groups(first, count, updates - 1) for stream in others)
-    )
+
+    def more(first: int, count: int) -> plans.ExtraUpdates:
+        groups = [stream.groups(first, count, updates - 1) for stream in others]
+        return plans.ExtraUpdates(groups[0], groups[1])
+
     return labelled, unlabelled, more
 
 
-def _adversary_pool(cycle):
+def _adversary_pool(cycle: Cycle) -> np.ndarray:
     """Mask of the unlabelled images that the adversary trains on, bool `[N]`."""
     if cycle.setup.config.vae.unlabelled == "all":
         return cycle.unlabelled
@@ -140,7 +163,7 @@ def _adversary_pool(cycle):
 
 
 def _networks(stage: str, state: LoopState) -> steps.Networks:
-    """What a stage updates."""
+    """The networks that a stage updates."""
     return steps.Networks(
         None if stage == "adversary" else state.learner,
         None if stage == "task" else state.adversary,

@@ -1,8 +1,8 @@
-"""One trial of one method: goes through its cycles, has them recorded, stops when asked."""
+"""One trial of one method: runs its cycles, has them recorded, stops when asked to."""
 
 import contextlib
-import operator
 from collections.abc import Callable
+from typing import Concatenate, NamedTuple, ParamSpec
 
 import jax
 
@@ -11,17 +11,26 @@ from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import Diverged, Interrupted, WaitingForLabels
 from tavaal_jax.study import cycle
 from tavaal_jax.study.context import ValueFault
-from tavaal_jax.study.recorder import Recorder
+from tavaal_jax.study.recorder import Observe, Recorder
 from tavaal_jax.study.setup import Setup
 
+Arguments = ParamSpec("Arguments")
 Stop = Callable[[], int | None]
-"""Says by which signal the study was asked to stop; None: it was not."""
-Observe = Callable[[str, float], None]
-"""Is told the seconds of every training call, and its stage."""
+"""Number of the signal that asked the study to stop; None: it goes on."""
+
+
+class TrialHooks(NamedTuple):
+    """Callbacks of a trial to its study."""
+
+    track: Callable[..., None]
+    """A `report.progress.Tracker`, or like one."""
+    on_results: Callable[[], object]
+    """Called when a trial's results.csv has changed."""
+    stop: Stop
 
 
 class CallSizer:
-    """Steps that a call may run: more while calls are short, so that a signal never waits long."""
+    """Number of steps per device call, adapted so that a signal never waits long."""
 
     def __init__(self, seconds: float, most: int):
         # Several processes must make the same calls, whatever their clocks say.
@@ -30,11 +39,11 @@ class CallSizer:
         self._steps: dict[str, int] = {}
 
     def __call__(self, stage: str) -> int:
-        """Of the next call of `stage`."""
+        """Most steps of the next call of `stage`."""
         return self._steps.setdefault(stage, 1) if self._adapt else self._most
 
     def observe(self, stage: str, seconds: float) -> None:
-        """The last call of `stage` took this long."""
+        """Takes into account how long the last call of `stage` has taken."""
         steps = self(stage)
         if seconds > self._seconds:
             steps = max(1, steps // 2)
@@ -44,44 +53,45 @@ class CallSizer:
 
 
 class Trial:
-    """Drives `cycle.advance`, on every process; the first one's `Recorder` does all its I/O."""
+    """Driver of `cycle.advance`, on every process; the first one's `Recorder` does all I/O."""
 
     def __init__(
         self, setup: Setup, number: int, open_recorder: Callable[[Observe], Recorder], stop: Stop
     ):
-        """`open_recorder` is called on the first process alone, with what its calls are told to."""
+        """`open_recorder` is called on the first process alone."""
         self._setup, self._stop = setup, stop
         self._name = f"{setup.method.name} trial {number}"
         self._key = derive(jax.random.key(setup.config.seed), number)
         self._open = open_recorder
         self._recorder: Recorder | None = None
         self._fault: Exception | None = None
-        self._pace = CallSizer(setup.config.seconds_per_call, setup.config.steps_per_call)
+        self._sizer = CallSizer(setup.config.seconds_per_call, setup.config.steps_per_call)
 
     def run(self) -> LoopState:
-        """To the end of the trial, or until people have to answer; returns the state it ends in."""
+        """Runs to the end of the trial, or until people have to answer; returns the last state."""
         try:
             state = self._begin()
             asked = self._agree()
             if asked is not None:
-                self._by_first(lambda recorder: recorder.save(state))
+                self._by_first(Recorder.save, state)
                 raise Interrupted(asked)
             state = self._advance(state)
-            self._by_first(lambda recorder: recorder.finish(state))
+            self._by_first(Recorder.finish, state)
             return state
         except BaseException:
-            with contextlib.suppress(Exception):  # What is under way says more.
+            with contextlib.suppress(Exception):  # The error under way says more.
                 if self._recorder is not None:
                     self._recorder.close()
             raise
 
     def _begin(self) -> LoopState:
-        """The state to go on from, on the devices of all processes."""
+        """State to go on from, on the devices of all processes."""
 
-        def restore():
-            self._recorder = self._open(self._pace.observe)
+        def restore() -> LoopState:
+            self._recorder = self._open(self._sizer.observe)
             state = self._recorder.restore(self._key)
-            return jax.device_get(state) if processes.several() else state
+            on_host: LoopState = jax.device_get(state) if processes.several() else state
+            return on_host
 
         state: LoopState = processes.by_first(restore)
         if not processes.several():
@@ -89,12 +99,22 @@ class Trial:
         learner, adversary = devices.place((state.learner, state.adversary))
         return state.replace(learner=learner, adversary=adversary)
 
-    def _by_first(self, act: Callable[[Recorder], None]) -> None:
-        """Lets the recorder act; nobody goes on before it has, or with a fault that it met."""
-        processes.by_first(lambda: act(self._recorder))  # type: ignore[arg-type]
+    def _by_first(
+        self,
+        act: Callable[Concatenate[Recorder, Arguments], None],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> None:
+        """Calls a method of the recorder; all processes wait for it, and raise its error."""
+
+        def act_here() -> None:
+            assert self._recorder is not None
+            act(self._recorder, *args, **kwargs)
+
+        processes.by_first(act_here)
 
     def _advance(self, state: LoopState) -> LoopState:
-        steps = cycle.advance(self._setup, self._key, state, self._pace)
+        steps = cycle.advance(self._setup, self._key, state, self._sizer)
         while True:
             try:
                 state, report = next(steps)
@@ -106,27 +126,32 @@ class Trial:
                     "mend the method's value or pick, or lower the learning rates if the weights"
                     " have grown too large",
                 ) from error
-            self._record(operator.methodcaller("catch_up"))
+            self._record(Recorder.catch_up)
             asked = self._agree()
-            self._record(operator.methodcaller("record", state, report, asked is not None))
+            self._record(Recorder.record, state, report, asked is not None)
             if asked is not None:
                 self._agree(ask=False)  # Nobody leaves before all is saved.
                 raise Interrupted(asked)
         self._agree(ask=False)
         return state
 
-    def _record(self, act: Callable[[Recorder], None]) -> None:
-        """Lets the recorder act; the others hear of a fault when they agree next."""
+    def _record(
+        self,
+        act: Callable[Concatenate[Recorder, Arguments], None],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> None:
+        """Calls a method of the recorder; the others learn of its error when they agree next."""
         if self._recorder is None or self._fault is not None:
             return
         try:
-            act(self._recorder)
+            act(self._recorder, *args, **kwargs)
         except Exception as error:
             if not processes.several():
                 raise
             self._fault = error
 
     def _agree(self, ask: bool = True) -> int | None:
-        """The signal that any process was asked to stop by; raises what the first has met."""
+        """Signal that asked any process to stop; raises the recorder's error, if there is one."""
         fault, self._fault = self._fault, None
         return processes.agree(self._stop() if ask else None, fault)

@@ -1,10 +1,8 @@
 """Runs trials in this process; each method is compiled once for all of them."""
 
 import contextlib
-import functools
 import pathlib
-from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -16,29 +14,19 @@ from tavaal_jax.engine import compilation, memory, processes
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
 from tavaal_jax.study import setup
-from tavaal_jax.study.model import About
-from tavaal_jax.study.recorder import Recorder
-from tavaal_jax.study.trial import Stop, Trial
+from tavaal_jax.study.model import DatasetInfo
+from tavaal_jax.study.recorder import Observe, Recorder
+from tavaal_jax.study.trial import Trial, TrialHooks
 
 Outcomes = Generator[UserError | None, None, None]
-"""Runs trials; yields whenever one has ended what ended it, None where that was its end.
+"""Runs trials; yields for each the error that ended it, or None.
 
 Raises Interrupted when the study was asked to stop and all is saved.
 """
 
 
-class TrialHooks(NamedTuple):
-    """What trials tell their study, and ask of it."""
-
-    tracker: Callable[..., None]
-    """As in `report.progress`."""
-    on_results: Callable[[], object]
-    """Called when a trial's results.csv has changed."""
-    stop: Stop
-
-
 class Runner:
-    """A study's data on the devices, and the programs of its methods."""
+    """Runner of trials, with a study's data on the devices and the programs of its methods."""
 
     def __init__(
         self,
@@ -46,18 +34,16 @@ class Runner:
         folder: pathlib.Path,
         dataset: Dataset,
         oracle: SimulatedOracle,
-        told: TrialHooks,
+        hooks: TrialHooks,
     ):
         self._config, self._folder, self._dataset = config, folder, dataset
         self._oracle, self._placed = oracle, setup.place(config, dataset)
-        self._about = About(
-            dataset.train_ids, dataset.class_names, dataset.shape, str(dataset.train_images.dtype)
-        )
-        self._told = told
+        self._info = DatasetInfo.from_dataset(dataset)
+        self._hooks = hooks
         self._setups: dict[str, setup.Setup] = {}
 
     def run_all(self, todo: Sequence[tuple[str, int]]) -> Outcomes:
-        """Runs `todo`, pairs of method and trial."""
+        """Runs trials one after the other: `todo` are pairs of method and trial."""
         for place in todo:
             try:
                 self.run(*place)
@@ -67,29 +53,33 @@ class Runner:
                 yield None
 
     def run(self, name: str, trial: int) -> None:
-        """One trial of the method `name`, from where it stands to its end; see `Trial.run`.
+        """Runs one trial of the method `name` from where it stands; see `Trial.run`.
 
-        Raises Taken where another process is at it.
+        Raises WorkdirLocked where another process is running it.
         """
         compilation.make_room()
         prepared = self._setup(name)
         folder = files.trial_folder(self._folder, name, trial)
-        recorder = functools.partial(
-            Recorder, prepared, trial, folder, self._about, *self._told[:2]
-        )
+        hooks = self._hooks
+
+        def open_recorder(observe: Observe) -> Recorder:
+            return Recorder(
+                prepared, trial, folder, self._info, hooks.track, hooks.on_results, observe
+            )
+
         with contextlib.ExitStack() as held:
 
             def claim() -> bool:
-                """Whether there is something left to do."""
+                """Claims the trial; whether there is something left to do."""
                 held.enter_context(files.claim_trial(self._folder, name, trial))
-                with contextlib.suppress(UserError):  # What is damaged is the trial's to say.
+                with contextlib.suppress(UserError):  # The trial itself reports damaged files.
                     return not is_finished(folder, self._config.cycles)
                 return True
 
             if processes.by_first(claim):
                 mend = memory.advice(self._config, " in a new --workdir")
                 with memory.explain_full(f"{name} trial {trial}", mend):
-                    Trial(prepared, trial, recorder, self._told.stop).run()
+                    Trial(prepared, trial, open_recorder, hooks.stop).run()
 
     def _setup(self, name: str) -> setup.Setup:
         if name not in self._setups:
@@ -101,9 +91,9 @@ class Runner:
 
 
 def is_finished(folder: pathlib.Path, cycles: int) -> bool:
-    """Whether a trial has all its results, and nothing to go on from; UserError where damaged.
+    """Whether a trial has all its results and no checkpoints; UserError where files are damaged.
 
-    Checkpoints that were left when it ended are removed.
+    Checkpoints that were left behind when it ended are removed.
     """
     left = folder / "checkpoints"
     done = {row["cycle"] for row in records.read_results(folder)} == set(range(cycles))
@@ -113,9 +103,10 @@ def is_finished(folder: pathlib.Path, cycles: int) -> bool:
 
 
 def oracle(dataset: Dataset) -> SimulatedOracle:
-    """Answers with the data set's labels; UserError where some are unknown, or none are for tests.
+    """Builds the oracle of a simulation from the data set's labels, all of which must be known.
 
-    A study simulates people. A map may be without a class in all its pixels, but not every map.
+    Raises UserError where some are not, or there are no test images. A label map may be without a
+    class in all its pixels, but not every map.
     """
     unknown = 0 if dataset.has_maps else int((dataset.train_labels < 0).sum())
     if unknown:
@@ -130,11 +121,12 @@ def oracle(dataset: Dataset) -> SimulatedOracle:
     return SimulatedOracle.of(dataset)
 
 
-def _check_maps(dataset):
-    of_tests = (dataset.test_labels[row] for row in range(len(dataset.test_images)))
+def _check_maps(dataset: Dataset) -> None:
+    """Raises UserError where no training map, or no test map, has a pixel with a class."""
+    test_maps = (dataset.test_labels[row] for row in range(len(dataset.test_images)))
     for kind, is_any in (
         ("training", dataset.known.any()),
-        ("test", any((one != IGNORED).any() for one in of_tests)),
+        ("test", any((one != IGNORED).any() for one in test_maps)),
     ):
         if not is_any:
             raise UserError(

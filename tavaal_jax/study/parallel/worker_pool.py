@@ -1,7 +1,7 @@
-"""A study's trials given to worker processes, each with a device, or cores, of its own.
+"""Pool of worker processes for a study's trials, each with a device, or cores, of its own.
 
-For networks that are too small to be spread over devices. Results are those of one process: a trial
-knows nothing of the others.
+For networks that are too small to be spread over devices. Results are those of one process: trials
+are independent.
 """
 
 import contextlib
@@ -14,21 +14,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Pipe, wait
-from typing import Any, Self
+from multiprocessing.connection import Connection, Pipe, wait
+from types import TracebackType
+from typing import Protocol, Self, cast
 
 import cloudpickle
 
 from tavaal_jax.engine.device_shares import Share
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.study.parallel import worker
-from tavaal_jax.study.parallel.runner import Outcomes, TrialHooks
-from tavaal_jax.study.parallel.worker import Job, Order
+from tavaal_jax.study.parallel.runner import Outcomes
+from tavaal_jax.study.parallel.worker import Job, Message, TrialOrder
+from tavaal_jax.study.trial import TrialHooks
 
 _LAST = worker.Stopped | worker.Failed | worker.Bug
 _MAIN = f"from {worker.__name__} import main; main()"
-_LOOK_EVERY = 0.2  # seconds, for a signal
-_LOOK_AGAIN = 2.0  # seconds, for the end of a trial that another process runs
+_POLL = 0.2  # seconds between checks for a signal
+_RETRY = 2.0  # seconds between checks whether another process has ended a trial
 _PATIENCE = 600.0  # seconds that workers have to finish a call and to save
 
 
@@ -36,141 +38,149 @@ def run(
     job: Job,
     shares: Sequence[Share],
     todo: Sequence[tuple[str, int]],
-    told: TrialHooks,
+    hooks: TrialHooks,
     to_the_end: bool = True,
 ) -> Outcomes:
-    """Runs `todo`, pairs of method and trial.
+    """Runs `todo`, pairs of method and trial, in one worker per share of the machine.
 
-    Starts a worker for each of `shares`, and ends them, whatever happens. Trials that other
-    processes are running are waited for, or, unless `to_the_end`, left to them.
+    The workers are ended, whatever happens. Trials that other processes are running are waited for,
+    or, unless `to_the_end`, left to them.
     """
     pickled = _pickled(job)
-    left, later = [Order(*place) for place in todo], _Later()
+    left, deferred = [TrialOrder(*place) for place in todo], _Deferred()
     with WorkerPool(list(job.methods)) as pool:
         pool.start(pickled, shares[: len(todo)])
-        while left or later or pool.is_at_work():
-            asked = told.stop()
-            if asked is not None:
-                faults = pool.end(asked)
+        while left or deferred or pool.is_busy():
+            stop_signal = hooks.stop()
+            if stop_signal is not None:
+                faults = pool.end(stop_signal)
                 if faults:
                     raise faults[0] if len(faults) == 1 else UserError("; ".join(map(str, faults)))
-                raise Interrupted(asked)
-            left += later.due()
+                raise Interrupted(stop_signal)
+            left += deferred.due()
             pool.give(left)
-            for member, message in pool.messages():
+            for handle, message in pool.messages():
                 if isinstance(message, worker.TrackerCall):
-                    told.tracker(*message.arguments, **message.place)
+                    hooks.track(*message.arguments, **message.place)
                 elif isinstance(message, worker.HasResults):
-                    told.on_results()
+                    hooks.on_results()
                 elif isinstance(message, worker.Ready):
-                    member.is_ready = True
+                    handle.is_ready = True
                 else:
-                    had, fault = member.order, _fault(member, message)
-                    member.order = None
+                    order, fault = handle.order, _fault(handle, message)
+                    handle.order = None
                     if not isinstance(fault, WorkdirLocked):
                         yield fault
-                    elif to_the_end and had is not None:
-                        if had not in later.known:
-                            told.tracker(f"waits for {had.method} trial {had.trial}: {fault}")
-                        later.add(had)
+                    elif to_the_end and order is not None:
+                        if order not in deferred.known:
+                            hooks.track(f"waits for {order.method} trial {order.trial}: {fault}")
+                        deferred.add(order)
 
 
-class _Later:
-    """Trials that other processes were running when they were last looked at."""
+class _Deferred:
+    """Trials that other processes were running when they were last tried."""
 
     def __init__(self) -> None:
-        self._orders: list[Order] = []
-        self._when = 0.0
-        self.known: set[Order] = set()
-        """All that there ever were."""
+        self._orders: list[TrialOrder] = []
+        self._next_try = 0.0
+        self.known: set[TrialOrder] = set()
+        """All that were ever deferred."""
 
     def __bool__(self) -> bool:
         return bool(self._orders)
 
-    def add(self, order: Order) -> None:
-        """Is to be looked at again."""
+    def add(self, order: TrialOrder) -> None:
+        """Defers a trial."""
         self._orders.append(order)
         self.known.add(order)
-        self._when = time.monotonic() + _LOOK_AGAIN
+        self._next_try = time.monotonic() + _RETRY
 
-    def due(self) -> list[Order]:
-        """Those to be looked at now."""
-        if time.monotonic() < self._when:
+    def due(self) -> list[TrialOrder]:
+        """Takes out the trials to be tried now."""
+        if time.monotonic() < self._next_try:
             return []
         due, self._orders = self._orders, []
         return due
 
 
 class WorkerPool:
-    """Worker processes."""
+    """Worker processes, ended when its context is left."""
 
-    def __init__(self, names: list[str]):
-        self._names = names
-        self._members: list[_WorkerHandle] = []
+    def __init__(self, methods: list[str]):
+        self._methods = methods
+        self._workers: list[_WorkerHandle] = []
 
     def start(self, pickled: bytes, shares: Sequence[Share]) -> None:
-        """Starts a worker for each of `shares` and gives it the job."""
-        self._members += map(_WorkerHandle, shares)
-        for member, share in zip(self._members, shares, strict=True):  # All start meanwhile.
+        """Starts a worker for each of `shares` and sends it the pickled job."""
+        self._workers += [_WorkerHandle(*_launch(share)) for share in shares]
+        for handle, share in zip(self._workers, shares, strict=True):  # All start meanwhile.
             with contextlib.suppress(OSError):
-                member.pipe.send(share.cores)
-                member.pipe.send_bytes(pickled)
+                handle.pipe.send(share.cores)
+                handle.pipe.send_bytes(pickled)
 
-    def is_at_work(self) -> bool:
-        """Whether any of them has a trial."""
-        return any(member.order for member in self._members)
+    def is_busy(self) -> bool:
+        """Whether any worker has a trial."""
+        return any(handle.order for handle in self._workers)
 
-    def messages(self) -> Iterator[tuple["_WorkerHandle", Any]]:
-        """What is heard within a moment, and of whom; None where one has ended unasked."""
-        by_pipe = {member.pipe: member for member in self._members if member.is_alive}
+    def messages(self) -> Iterator[tuple["_WorkerHandle", Message | None]]:
+        """Messages of the next moment with their senders; None where a worker has ended unasked."""
+        by_pipe = {handle.pipe: handle for handle in self._workers if handle.is_alive}
         if not by_pipe:
             raise UserError(
                 "no worker process is left, see above; the same command continues, with"
                 " --config.workers=1 if memory was short"
             )
-        for pipe in wait(list(by_pipe), _LOOK_EVERY):
-            member = by_pipe[pipe]  # type: ignore[index]
-            yield member, member.receive()
+        for pipe in wait(list(by_pipe), _POLL):
+            handle = by_pipe[cast(Connection, pipe)]
+            yield handle, handle.receive()
 
-    def give(self, left: list[Order]) -> None:
-        """A trial to each idle worker, of a method that it has compiled if there is one."""
-        for number, member in enumerate(self._members):
-            if left and member.is_alive and member.is_ready and member.order is None:
+    def give(self, left: list[TrialOrder]) -> None:
+        """Gives each idle worker a trial, of a method that it has compiled if there is one."""
+        for number, handle in enumerate(self._workers):
+            if left and handle.is_alive and handle.is_ready and handle.order is None:
                 order = min(left, key=lambda order: not self._is_for(number, order.method))
                 left.remove(order)
-                member.send(order)
-                member.order = order
+                handle.send(order)
+                handle.order = order
 
     def _is_for(self, number: int, method: str) -> bool:
         """Whether a worker compiles this method before it takes over others' trials."""
-        workers, methods = len(self._members), len(self._names)
-        index = self._names.index(method)
+        workers, methods = len(self._workers), len(self._methods)
+        index = self._methods.index(method)
         return index % workers == number if methods >= workers else number % methods == index
 
     def end(self, number: int) -> list[UserError]:
-        """Has all workers save and end; what has kept some of them from it."""
+        """Has all workers save and end, `-> errors` of those that could not.
+
+        `number` is that of the signal.
+        """
         faults = []
-        for member in self._members:
-            if member.order is None:
-                member.kill()  # There is nothing to save.
+        for handle in self._workers:
+            if handle.order is None:
+                handle.kill()  # There is nothing to save.
             else:
-                member.send(worker.Stop(number))
+                handle.send(worker.StopOrder(number))
         until = time.monotonic() + _PATIENCE
-        while any(member.is_alive for member in self._members) and time.monotonic() < until:
-            for member, message in self.messages():
+        while any(handle.is_alive for handle in self._workers) and time.monotonic() < until:
+            for handle, message in self.messages():
                 if not isinstance(message, worker.TrackerCall | worker.HasResults | worker.Stopped):
-                    fault = _fault(member, message)
+                    fault = _fault(handle, message)
                     faults += [] if fault is None or isinstance(fault, WorkdirLocked) else [fault]
-        for member in self._members:
-            if member.is_alive:
-                faults.append(TrialError(f"{member.at()} did not save within {_PATIENCE:.0f} s"))
+        for handle in self._workers:
+            if handle.is_alive:
+                faults.append(TrialError(f"{handle.place()} did not save within {_PATIENCE:.0f} s"))
         self.kill()
         return faults
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if isinstance(error, Exception):  # No reason for the others to lose anything.
             with contextlib.suppress(Exception):
                 self.end(signal.SIGTERM)
@@ -178,50 +188,65 @@ class WorkerPool:
 
     def kill(self) -> None:
         """Ends all workers at once; may be called again."""
-        for member in self._members:
-            member.kill()
+        for handle in self._workers:
+            handle.kill()
+
+
+class Process(Protocol):
+    """The part of `subprocess.Popen` that a pool uses."""
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+
+    def wait(self) -> int:
+        """Waits for its end, `-> exit code`, negative for a signal."""
+
+
+def _launch(share: Share) -> tuple[Process, Connection]:
+    """Starts a worker process, `-> process, our end of its pipe`."""
+    pipe, theirs = Pipe()
+    # What this process can import, a notebook's own modules for example.
+    path = os.pathsep.join([str(pathlib.Path(__file__).parents[3]), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        # With `-m`, what it sends would be of a module `__main__`.
+        [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+        env={**share.environment, "PYTHONPATH": path},
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+    )
+    theirs.close()
+    return process, pipe
 
 
 class _WorkerHandle:
-    """One of the crew."""
+    """The pool's side of one worker."""
 
-    def __init__(self, share: Share):
-        self.order: Order | None = None
-        """What it is at."""
+    def __init__(self, process: Process, pipe: Connection):
+        self.process, self.pipe = process, pipe
+        self.order: TrialOrder | None = None
+        """The trial that it runs."""
         self.is_alive, self.is_ready = True, False
-        self.pipe, theirs = Pipe()
-        # What this process can import, a notebook's own modules for example.
-        path = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), *filter(None, sys.path)])
-        self.process = subprocess.Popen(
-            # With `-m`, what it sends would be of a module `__main__`.
-            [sys.executable, "-c", _MAIN, str(theirs.fileno())],
-            env={**share.environment, "PYTHONPATH": path},
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-        theirs.close()
 
-    def at(self) -> str:
-        """Its trial."""
+    def place(self) -> str:
+        """Name of its trial, for messages."""
         return f"{self.order.method} trial {self.order.trial}" if self.order else "no trial"
 
     def send(self, message: object) -> None:
-        """To the worker, if there is one."""
+        """Sends a message, unless the worker has ended."""
         with contextlib.suppress(OSError):
             self.pipe.send(message)
 
-    def receive(self) -> Any:
-        """Its next message; None where it has ended."""
-        try:
+    def receive(self) -> Message | None:
+        """Receives its next message; None where it has ended."""
+        message: Message | None = None
+        with contextlib.suppress(EOFError, OSError):
             message = self.pipe.recv()
-        except (EOFError, OSError):
-            message = None
         if message is None or isinstance(message, _LAST):
             self.is_alive = False
         return message
 
     def kill(self) -> None:
-        """Ends it."""
+        """Ends the worker at once; may be called again."""
         self.is_alive = False
         self.process.kill()
         self.process.wait()
@@ -256,8 +281,8 @@ def _pickled(job: Job) -> bytes:
     return pickled
 
 
-def _fault(member: _WorkerHandle, message: Any) -> UserError | None:
-    """What a trial has ended with; raises what concerns all of them."""
+def _fault(handle: _WorkerHandle, message: Message | None) -> UserError | None:
+    """The error that a trial has ended with; raises what concerns all of them."""
     if isinstance(message, worker.Bug):
         raise RuntimeError(f"in a worker process:\n{message.text}")
     if isinstance(message, worker.Failed):
@@ -268,9 +293,9 @@ def _fault(member: _WorkerHandle, message: Any) -> UserError | None:
         return message.error
     if message is not None:
         return None
-    code = member.process.wait()
+    code = handle.process.wait()
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     return TrialError(
-        f"a worker process ended in {member.at()} with {how}: the same command continues, with"
+        f"a worker process ended in {handle.place()} with {how}: the same command continues, with"
         " fewer --config.workers if memory was short"
     )
