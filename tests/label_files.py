@@ -1,4 +1,4 @@
-"""Files of labels for tests, in every form that people have, and what is read from them."""
+"""Label files for tests, in every format, and what is read from them."""
 
 import json
 import pathlib
@@ -33,7 +33,7 @@ def said(folder):
 
 
 def line(folder, *further):
-    """The one line that reading ends with."""
+    """The error line of reading."""
     with pytest.raises(UserError) as caught:
         read(folder, *further)
     message = str(caught.value)
@@ -96,7 +96,7 @@ def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad
 
 
 def kinds(*said, **options):
-    """What is said of each image: its class, or the kind."""
+    """The verdict on each image: its class, or the kind."""
     found = aggregated(*said, **options)
     assert not found.unmatched
     return {name: verdict.label or verdict.kind for name, verdict in found.verdicts.items()}

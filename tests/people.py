@@ -1,4 +1,4 @@
-"""People for tests: folders of small photos, and someone who answers requests."""
+"""Annotators for tests: folders of small photos, and answers to requests."""
 
 import csv
 import pathlib
@@ -21,7 +21,7 @@ def picture(number, label):
 
 
 def folder(path, count=60, classes=("cat", "dog"), first=0):
-    """Writes photos, of each class in turn; the class of each file."""
+    """Writes photos, of each class in turn; returns the class of each file."""
     path.mkdir(parents=True, exist_ok=True)
     truth = {}
     for number in range(first, first + count):
@@ -46,13 +46,13 @@ def config(images, tmp_path, **changes):
 
 
 def run(one, workdir):
-    """Until people are asked, or the end: the line that says so, or None, and what was said."""
-    said = []
+    """Runs until labels are missing, or to the end: the line that says so, or None, and the log."""
+    log = []
     try:
-        tavaal_jax.run_study(one, workdir, progress=lambda e: e.text and said.append(e.text))
+        tavaal_jax.run_study(one, workdir, progress=lambda e: e.text and log.append(e.text))
     except WaitingForLabels as waiting:
-        return str(waiting), said
-    return None, said
+        return str(waiting), log
+    return None, log
 
 
 def requested(workdir, number):
@@ -63,7 +63,7 @@ def requested(workdir, number):
 
 
 def answer(workdir, number, truth, but=(), name="answers.csv", **others):
-    """Labels a request in a file of its own; not `but`, and `others` as they are said to be."""
+    """Labels a request in a file of its own, all but `but`; `others` are labels by file stem."""
     lines = ["file,label"]
     for row in requested(workdir, number):
         if row["file"] not in but:

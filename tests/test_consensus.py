@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from label_files import BAD, IMAGES, UNSURE, answer, image, kinds, aggregated, number
+from label_files import BAD, IMAGES, UNSURE, aggregated, answer, image, kinds, number
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.labels.class_names import MOST_CLASSES

@@ -1,11 +1,11 @@
-"""All forms of files are one aggregated; what a crowd says is understood as by a brute-force model."""
+"""Every file format gives the same consensus; a crowd's answers agree with a brute-force model."""
 
 import pathlib
 import random
 import shutil
 
 import pytest
-from label_files import BAD, SAMPLES, TABLES, UNSURE, image, kinds, aggregated, number, put, write
+from label_files import BAD, SAMPLES, TABLES, UNSURE, aggregated, image, kinds, number, put, write
 
 from tavaal_jax.labelling.labels import answers
 from tavaal_jax.labelling.labels.consensus import Verdict, aggregate

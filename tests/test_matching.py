@@ -1,7 +1,7 @@
 """Which image a row means."""
 
 import pytest
-from label_files import answer, image, kinds, aggregated, number
+from label_files import aggregated, answer, image, kinds, number
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class LabellingContext:
 
 def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
     """Raises UserError where cycle `number` has begun with a config other than the present one."""
-    changed = files.differences(begun.config, context.config)
+    changed = files.changed_keys(begun.config, context.config)
     changed += changed_keys(begun.config, context.config, ("methods",))
     if changed:
         raise UserError(

@@ -79,7 +79,7 @@ def dataset(
     tests = [row for row in frozen.rows if row.split == "test"]
     return Dataset(
         configs.PEOPLE,
-        RowView(pixels, rows),  # type: ignore[arg-type]
+        RowView(pixels, rows),
         labels,
         np.array(frozen.images),
         np.asarray(RowView(pixels, rows_of([row.id for row in tests]))),

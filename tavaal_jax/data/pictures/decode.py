@@ -27,7 +27,7 @@ RESIZE = ("stretch", "crop", "pad")
 """Squeezed out of shape; the square in its middle; in shape on black."""
 
 GONE = "it is no longer there"
-CHANGED = "it has changed since it was looked at"
+CHANGED = "it has changed since it was listed"
 """Reasons of a photo that cannot be decoded although no file is damaged."""
 
 _JPEG, _PNG, _PPM = (

@@ -48,9 +48,7 @@ def size(file: File, name: str) -> tuple[int, int]:
         return picture.height, picture.width
 
 
-def pixels(
-    file: File, shape: tuple[int, ...], name: str, resize: bool = False
-) -> np.ndarray:
+def pixels(file: File, shape: tuple[int, ...], name: str, resize: bool = False) -> np.ndarray:
     """Pixels of a picture, uint8: colours `[H, W, 3]`, also of a grey one, or values `[H, W]`.
 
     Values are grey ones or numbers in a palette. Raises UserError for another mode and, without

@@ -132,9 +132,10 @@ def _shortened(name: str) -> set[str]:
 
 
 def _is_near(name: str, other: str) -> bool:
-    """Whether two names differ in case alone, or by one letter more, less, another, or swapped.
+    """Whether two names differ in case alone, or by one edit.
 
-    Names of one or two letters, and those that differ in a number alone, are never near.
+    An edit is a letter more, less or replaced, or two swapped. Names of one or two letters, and
+    those that differ in a number alone, are never near.
     """
     if min(len(name), len(other)) < 3 or abs(len(name) - len(other)) > 1 or name == other:
         return False

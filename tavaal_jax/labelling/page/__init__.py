@@ -1,1 +1,1 @@
-"""The page on which people label."""
+"""The labelling page, a single HTML file."""
