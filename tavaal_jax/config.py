@@ -298,6 +298,14 @@ def override(config: ConfigDict, **overrides: Any) -> ConfigDict:
     return config
 
 
+def changed(config: ConfigDict, **values: object) -> ConfigDict:
+    """Copy of a config with other values of first-level keys, `changed(config, budget=5)`."""
+    copy: ConfigDict = config.copy_and_resolve_references()
+    with copy.unlocked():
+        copy.update(values)
+    return copy
+
+
 def _get(config, name):
     for part in name.split("."):
         if not isinstance(config, ConfigDict) or part not in config:
