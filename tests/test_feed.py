@@ -312,7 +312,7 @@ def test_scoring_reads_only_what_the_value_depends_on(name, reads):
      ("streamed", 10**9, Streamed)],
 )  # fmt: skip
 def test_data_that_do_not_fit_stay_where_they_are(monkeypatch, asked, size, kind):
-    monkeypatch.setattr(memory, "of_device", lambda: size)
+    monkeypatch.setattr(memory, "device_bytes", lambda: size)
     placed = setup.place(config_of(data_placement=asked), dataset())
     assert [type(one) for one in placed] == [kind, kind]
 

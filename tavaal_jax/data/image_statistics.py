@@ -53,7 +53,7 @@ def _digest(array: StoredArray) -> str:
 
 
 def _compute(images: StoredArray, maps: StoredArray, classes: int, size: int, new: New) -> None:
-    print(f"Looking at {len(images)} images, once; this takes some minutes.", file=sys.stderr)
+    print(f"Computing statistics of {len(images):,} images, once.", file=sys.stderr)
     channels = images.shape[-1]
     histogram = new("histogram", (channels, 256), np.int64)
     pixels = new("pixels", (len(images), classes), np.int32)
