@@ -1,4 +1,4 @@
-"""The one form in which every data set reaches a study, and what an imbalance leaves of it."""
+"""Dataset, the form in which every data set reaches a study; normalisation and imbalance."""
 
 import dataclasses
 import functools
@@ -152,7 +152,7 @@ class Dataset:
         return np.equal.outer(self.train_labels[indices], np.arange(self.classes)).astype(np.int32)
 
     def titles_of(self, indices: np.ndarray) -> list[str]:
-        """What there is in each training image: its class, or the most frequent three of a map."""
+        """Class of each training image, or the three most frequent ones of its map, as a text."""
         titles = []
         for counts in self.counts_of(indices):
             order = [k for k in np.argsort(-counts, kind="stable")[:3] if counts[k]]

@@ -27,7 +27,7 @@ from tavaal_jax.data.pool import (
 
 
 class Reads(NamedTuple):
-    """What a training stage reads of its examples: fields of `Examples`, by pool.
+    """Fields of `Examples` that a training stage reads, by pool.
 
     A label that is a map comes with `map`; without it only what an adversary sees: how many pixels.
     """
@@ -201,7 +201,7 @@ def feed(
 ) -> Iterator[
     tuple[tuple[Resident, Array], Callable[[int, int], IndexPlan], Callable[[], float]]
 ]:
-    """What a training stage gives its program: `data, plan, waited`.
+    """Arguments of a training stage's program: `data, plan, waited`.
 
     `plan(first, count)` names examples of steps; `steps` are the last one and how many a call may
     run. `waited()` is for how many seconds reading has held up calls since the last time.

@@ -1,4 +1,4 @@
-"""Data sets by name: what is known of them before they are loaded, and loading them."""
+"""Data sets by name: their size before they are loaded, and loading them."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ _LARGEST_SEEN = 64  # Side of what a VAE sees of images that are larger, by defa
 
 
 def facts(config: ConfigDict) -> DataFacts:
-    """What is known of the config's data set without loading it, if its source gives it.
+    """Size, classes and shape of the config's data set, without loading it if its source can.
 
     Raises UserError for what the source cannot do with the config.
     """
@@ -31,7 +31,7 @@ def is_at_hand(config: ConfigDict) -> bool:
 
 
 def fingerprint(config: ConfigDict) -> str | None:
-    """Stands for a data set's files where the config alone does not say which they are."""
+    """Digest of a data set's files where the config alone does not identify them, else None."""
     source = SETS.get(config.dataset)
     return None if source is None or source.fingerprint is None else source.fingerprint(config)
 

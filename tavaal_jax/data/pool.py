@@ -201,7 +201,7 @@ class Streamed:
     """A training or test set that stays in host memory or on a disk, and is read when needed."""
 
     images: StoredArray
-    """As `Resident` has them; memory-mapped where they are on a disk."""
+    """Images as in `Resident`, in memory, mapped from a disk, or decoded when they are read."""
     labels: Labels
     normalise: Normaliser
     thumbnails: np.ndarray | None = None
@@ -219,7 +219,7 @@ class Resident(struct.PyTreeNode):
     labels: Labels
     normalise: Normaliser
     thumbnails: Array | None = None
-    """What a VAE sees of larger images, `[N, S, S, C]` uint8; None: it sees the images."""
+    """Small copies for the VAE, `[N, S, S, C]` uint8; None: it sees the images."""
 
     def plain(self, indices: jax.Array) -> jax.Array:
         """Normalised images without augmentation: `[B] -> [B, ...]`."""

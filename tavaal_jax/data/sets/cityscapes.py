@@ -43,7 +43,7 @@ _IDS = {
     "bicycle": 33,
 }
 CLASS_NAMES = tuple(_IDS)
-"""In the order of the train ids."""
+"""Names of the classes, in the order of the train ids."""
 RAW_IDS = tuple(_IDS.values())
 """Ids of the classes in the label files."""
 

@@ -48,7 +48,7 @@ class _Listing(NamedTuple):
 
     photos: list[_Photo]
     is_split: bool
-    """Whether the folder itself says which are for the test."""
+    """Whether the folder has a test set of its own."""
     passed: PassedOver
     notes: list[str]
 
@@ -240,7 +240,7 @@ def _make_table(config: ConfigDict, listing: _Listing, new: New) -> None:
 
 
 def _readable(photos: list[_Photo], max_pixels: int, passed: PassedOver) -> list[_Photo]:
-    """Those with a head that says a picture of at most `max_pixels`, with their content ids."""
+    """Photos whose header is that of a picture of at most `max_pixels`, with their content ids."""
 
     def read(photo: _Photo) -> _Photo | str:
         try:

@@ -1,4 +1,4 @@
-"""What a data set by name must be: a row of `SETS`."""
+"""DataSource, the rows of `SETS`: how a data set that a config names is loaded."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from tavaal_jax.data.pool import StoredArray
 
 
 class DataFacts(NamedTuple):
-    """What is known of a data set before it is loaded, from the config and cheap looks at files."""
+    """Size, classes and shape of a data set before it is loaded, from the config or a listing."""
 
     train_size: int
     """N before any imbalance; where only loading shows it, the largest it can be."""
@@ -53,9 +53,9 @@ class DataSource(NamedTuple):
     is_at_hand: Callable[[ConfigDict], bool] = _always
     """Whether `load` only reads what is there: no download, no decoding. Figures need that."""
     fingerprint: Callable[[ConfigDict], str] | None = None
-    """Stands for files whose place is no result's matter: a study is not continued on others."""
+    """Digest of files whose folder a config may change: a study is not continued on others."""
     has_statistics: bool = False
-    """Whether statistics of its images are kept: large ones with maps, in files of their own."""
+    """Whether image statistics are computed once and kept: for large images with maps, in files."""
 
 
 def embedded(read: Reader, facts: DataFacts) -> DataSource:

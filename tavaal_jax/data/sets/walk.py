@@ -1,4 +1,4 @@
-"""Files of a user's folder: which there are, and a line for each kind that is passed over."""
+"""Listing of a user's folder, and a line for each kind of file that is passed over."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ _NAMED = 3
 
 
 class PassedOver:
-    """What is left out, by reason, so that nothing is left out silently."""
+    """Names of files that are left out, by reason, so that nothing is left out silently."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}

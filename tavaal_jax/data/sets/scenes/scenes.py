@@ -55,7 +55,7 @@ _Standing = tuple[float, float, Thing]
 
 
 def mode(seed: int, number: int, split: str) -> str:
-    """What kind of scene it is, one of `MODES`."""
+    """Kind of a scene, one of `MODES`."""
     if split != "train":
         return MODES[number % 4]
     block, place = divmod(number, sum(_BLOCK))
@@ -76,7 +76,7 @@ def scene(seed: int, number: int, split: str) -> Drawn:
 
 
 def _avenue(draws: Draws, seed: int) -> Drawn:
-    """The same houses and trees each time; hardly anybody there."""
+    """An avenue with the same houses and trees each time and hardly anybody there."""
     seen = Street(21 + draws.between(-0.7, 0.7), 48 + draws.between(-1.5, 1.5))
     things: list[_Standing] = [
         (below, side * 5.6, objects.tree) for below in (5, 8, 13) for side in (-1, 1)
@@ -186,7 +186,7 @@ def _broken(draws: Draws) -> Drawn:
 
 
 def name(number: int, split: str) -> str:
-    """As Cityscapes names its frames: city, sequence, frame; a sequence for each split."""
+    """Name of a scene, as of Cityscapes' frames: city, sequence (one for each split), frame."""
     return f"scenes_{_SPLITS.index(split):06d}_{number:06d}"
 
 

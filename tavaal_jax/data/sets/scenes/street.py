@@ -167,7 +167,7 @@ def _ground(picture: Picture, street: Street) -> None:
 
 
 def _end(picture: Picture, street: Street, draws: Draws) -> None:
-    """What closes the street far away."""
+    """Houses or trees that close the street far away."""
     half, top = street.facade * 0.9, street.horizon - draws.between(4, 7)
     colour, raw = draws.among((((132, 138, 146), BUILDING), ((96, 118, 92), VEGETATION)))
     picture.box(

@@ -1,4 +1,4 @@
-"""What stands in a street, drawn at its place; lengths are in metres."""
+"""Objects in a street, each drawn at its place; lengths are in metres."""
 
 from tavaal_jax.data.sets.scenes import street
 from tavaal_jax.data.sets.scenes.street import Colour, Draws, Picture, Place
