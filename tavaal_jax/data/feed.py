@@ -198,9 +198,7 @@ def feed(
     plan: Callable[[int, int], IndexPlan],
     steps: tuple[int, int],
     reads: Reads = WHOLE,
-) -> Iterator[
-    tuple[tuple[Resident, Array], Callable[[int, int], IndexPlan], Callable[[], float]]
-]:
+) -> Iterator[tuple[tuple[Resident, Array], Callable[[int, int], IndexPlan], Callable[[], float]]]:
     """Arguments of a training stage's program: `data, plan, waited`.
 
     `plan(first, count)` names examples of steps; `steps` are the last one and how many a call may
