@@ -557,7 +557,7 @@ def test_labels_that_are_mended_after_the_end_are_not_said_to_be_learned(all_at_
     line, said = people.run(config(cycles=1), work)
     assert line is None
     assert said[-2].startswith("1 images have other labels than when cycle 0 began, with which the")
-    assert "give --config.cycles=2 to go on with them" in said[-2]
+    assert "give --config.cycles=2 to continue with them" in said[-2]
     assert (work / "labels.csv").read_bytes() == before
 
 
