@@ -7,6 +7,8 @@ Layouts: images ``[B, H, W, C]``, kernels ``[k, k, C, F]`` for C channels in and
 is read once, at trace time. A program that is to run elsewhere is traced within `portable(True)`.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,9 @@ from jax import lax
 from tavaal_jax.ops import patches, winograd
 
 portable = jax.make_user_context(default_value=False)
-"""`with portable(True):` what is traced is for any platform and any size of batch: ``lax``.
+"""Context `with portable(True):`: programs traced in it use ``lax``, for any platform and batch.
 
-It is part of the key of all that JAX has traced before, so that none of that is taken instead.
+It is part of the key of JAX's trace cache, so that no other trace is taken instead.
 """
 _LEAST_CHANNELS = 16  # with fewer, transforming the tiles costs more than it saves
 
@@ -61,22 +63,24 @@ def _on_cpu() -> bool:
     return not portable.value and jax.default_backend() == "cpu"
 
 
-def _by_winograd(kernel, stride):
+def _by_winograd(kernel: jax.Array, stride: int) -> bool:
     window, _, channels, features = kernel.shape
     return winograd.covers(window, stride) and min(channels, features) >= _LEAST_CHANNELS
 
 
-def _by_phases(function, images, dilation):
-    """A convolution dilated, given the plain one: that of every phase of rows and columns.
+def _by_phases(
+    plain: Callable[[jax.Array], jax.Array], images: jax.Array, dilation: int
+) -> jax.Array:
+    """Dilated convolution as the plain one of every phase of rows and columns.
 
-    An output pixel sees only pixels whose distances from it are multiples of the dilation.
+    An output pixel depends only on pixels at distances that are multiples of the dilation.
     """
     batch, height, width, channels = images.shape
     images = jnp.pad(images, ((0, 0), (0, -height % dilation), (0, -width % dilation), (0, 0)))
     rows, columns = (n // dilation for n in images.shape[1:3])
     phases = images.reshape(batch, rows, dilation, columns, dilation, channels)
     phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, channels)
-    out = function(phases)
+    out = plain(phases)
     _, out_rows, out_columns, features = out.shape
     out = out.reshape(batch, dilation, dilation, out_rows, out_columns, features)
     out = out.transpose(0, 3, 1, 4, 2, 5)
@@ -88,7 +92,9 @@ def _by_phases(function, images, dilation):
     return out[:, :height, :width]
 
 
-def _lax_conv(images, kernel, stride, padding, dilation=1):
+def _lax_conv(
+    images: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int = 1
+) -> jax.Array:
     pads = ((padding, padding),) * 2
     return lax.conv_general_dilated(
         images, kernel, (stride, stride), pads, rhs_dilation=(dilation, dilation),
@@ -96,7 +102,9 @@ def _lax_conv(images, kernel, stride, padding, dilation=1):
     )  # fmt: skip
 
 
-def _lax_conv_transpose(images, kernel, stride, padding):
+def _lax_conv_transpose(
+    images: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> jax.Array:
     pads = ((kernel.shape[0] - 1 - padding,) * 2,) * 2
     return lax.conv_general_dilated(
         images, jnp.flip(kernel, (0, 1)), (1, 1), pads, lhs_dilation=(stride, stride),

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 
 
 def product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`[..., n, k], [k, m] -> [..., n, m]` in float32."""
+    """Product `[..., n, k], [k, m] -> [..., n, m]` in float32."""
     return jnp.matmul(x, y, preferred_element_type=jnp.float32)
 
 
 def factor_type(dtype: jnp.dtype) -> jnp.dtype:
-    """The type in which this CPU multiplies `dtype` fastest.
+    """Type in which this CPU multiplies `dtype` fastest.
 
     float32 for bfloat16 where there are no instructions for it: XLA's products of bfloat16 take
-    twice as long there. Factors then are not rounded to bfloat16 first, which loses no accuracy.
+    twice as long there. Factors are then not rounded to bfloat16, so no accuracy is lost.
     """
     return jnp.dtype(jnp.float32) if not _multiplies_bfloat16() else dtype
 
