@@ -19,12 +19,12 @@ from tavaal_jax.report import hint, records, statistics
 STUDIES = pathlib.Path(__file__).parent / "studies"
 
 
-def checked(curve: statistics.Curve) -> list[tuple[hint.Hint, float]]:
+def checked(curve: statistics.Curve) -> list[tuple[hint.Forecast, float]]:
     """Hint and what was measured instead, for each prefix of a curve."""
     labelled = sorted(curve)
     found = []
     for count in range(hint.LEAST, len(labelled)):
-        said = hint.hint({n: curve[n] for n in labelled[:count]})
+        said = hint.forecast({n: curve[n] for n in labelled[:count]})
         both = [curve[n] for n in labelled[count - 1 : count + 1]]
         now, then = (
             np.mean([at[t] for t in sorted(set.intersection(*map(set, both)))]) for at in both
@@ -34,7 +34,7 @@ def checked(curve: statistics.Curve) -> list[tuple[hint.Hint, float]]:
     return found
 
 
-def row(name: str, pairs: list[tuple[hint.Hint, float]]) -> str:
+def row(name: str, pairs: list[tuple[hint.Forecast, float]]) -> str:
     """A row of the table."""
     said, brought = [s for s, _ in pairs], np.array([b for _, b in pairs])
     miss = lambda guesses: np.mean(np.abs(np.array(guesses) - brought))

@@ -24,7 +24,7 @@ LABELLED = np.eye(2, dtype=np.int32)[[0, 1, 0, 0]]  # of L
 
 
 def test_a_choice():
-    found = diagnostics.of_choice(choice(), COUNTS, LABELLED)
+    found = diagnostics.choice_figures(choice(), COUNTS, LABELLED)
     expected = {
         "subset_loss": 2.5,
         "picks_loss": 3.0,
@@ -43,7 +43,7 @@ def test_a_choice():
 
 
 def test_what_a_method_lacks_is_left_out():
-    found = diagnostics.of_choice(
+    found = diagnostics.choice_figures(
         choice(predicted=None, logits=None, labelled_logits=None), COUNTS, LABELLED
     )
     assert not {name for name in found if "discriminator" in name or "predicted" in name}
@@ -51,7 +51,7 @@ def test_what_a_method_lacks_is_left_out():
 
 
 def test_a_constant_prediction_has_no_correlation():
-    found = diagnostics.of_choice(choice(predicted=np.ones(4)), COUNTS, LABELLED)
+    found = diagnostics.choice_figures(choice(predicted=np.ones(4)), COUNTS, LABELLED)
     assert "spearman" not in found
 
 
@@ -63,8 +63,8 @@ def test_an_image_without_a_label_has_no_true_loss_and_no_part_in_what_is_said_o
     )  # fmt: skip
     longer.losses[1], longer.predicted[1], longer.picked[1] = np.nan, 5.0, True
     pixels = 7 * np.insert(COUNTS, 1, 0, 0)
-    found = diagnostics.of_choice(longer, pixels, LABELLED)
-    expected = diagnostics.of_choice(whole, COUNTS, LABELLED)
+    found = diagnostics.choice_figures(longer, pixels, LABELLED)
+    expected = diagnostics.choice_figures(whole, COUNTS, LABELLED)
     for name in (
         "subset_loss",
         "picks_loss",
@@ -75,7 +75,7 @@ def test_an_image_without_a_label_has_no_true_loss_and_no_part_in_what_is_said_o
         assert found[name] == expected[name]
     assert found["overlap_highest_predicted"] == 2 / 3  # positions 0, 1 and 4
 
-    none = diagnostics.of_choice(
+    none = diagnostics.choice_figures(
         longer._replace(losses=np.full(5, np.nan)), np.zeros((5, 2), int), LABELLED
     )
     assert {"subset_loss", "picks_loss", "overlap_highest_loss", "spearman"}.isdisjoint(none)
@@ -90,7 +90,7 @@ def test_distance_to_the_boundary_and_spread():
     right = plane.points[:, 0] > 0.5  # a vertical boundary at x = 0.5
     plane = plane._replace(classes=right.reshape(101, 101).astype(np.int32))
     picks = np.array([[0.0, 0.0], [0.0, 3.0], [1.5, 0.0]])
-    found = diagnostics.of_plane(plane, picks)
+    found = diagnostics.plane_figures(plane, picks)
     exact = (0.5 + np.hypot(0.5, 1.0) + 1.0) / 3
     assert found["picks_boundary_distance"] == pytest.approx(exact, abs=0.03)
     spread = (3.0 + 1.5 + np.hypot(1.5, 3.0)) / 3
@@ -99,7 +99,7 @@ def test_distance_to_the_boundary_and_spread():
 
 def test_a_learner_of_one_class_has_no_boundary():
     plane = diagnostics.Plane.around(np.zeros((2, 2)))
-    assert list(diagnostics.of_plane(plane, np.eye(2))) == ["picks_spread"]
+    assert list(diagnostics.plane_figures(plane, np.eye(2))) == ["picks_spread"]
 
 
 def record(cycle, stage, seconds, **values):
@@ -173,4 +173,4 @@ def test_the_entropy_of_class_counts():
 
 def test_a_single_pick_has_no_spread():
     plane = diagnostics.Plane.around(np.zeros((2, 2)))
-    assert diagnostics.of_plane(plane, np.eye(2)[:1]) == {}
+    assert diagnostics.plane_figures(plane, np.eye(2)[:1]) == {}

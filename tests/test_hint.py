@@ -30,7 +30,7 @@ def curve_of(accuracies, trials=1, noise=0.0, seed=0):
 )
 def test_an_exact_power_is_continued(floor, scale, exponent):
     longer = falling(floor, scale, exponent, (*LABELLED, 600))
-    said = hint.hint(curve_of(falling(floor, scale, exponent), trials=3, noise=1e-4))
+    said = hint.forecast(curve_of(falling(floor, scale, exponent), trials=3, noise=1e-4))
     brought = longer[600] - longer[500]
     assert (said.labelled, said.more) == (500, 100)
     assert abs(said.gain - brought) < 0.1 * brought
@@ -43,7 +43,7 @@ def test_more_trials_and_less_noise_say_more():
     true = falling(0.05, 0.3, 0.6)
 
     def width(**kwargs):
-        said = hint.hint(curve_of(true, **kwargs))
+        said = hint.forecast(curve_of(true, **kwargs))
         return said.high - said.low
 
     assert width(trials=20, noise=0.01) < width(trials=3, noise=0.01)
@@ -54,7 +54,7 @@ def test_levels_of_trials_are_no_noise():
     """Methods are paired by trial: a trial that is better throughout says nothing of the noise."""
     curve = curve_of(falling(0.05, 0.3, 0.6), trials=6, noise=0.002)
     shifted = {n: {t: v + 0.02 * (t - 2.5) for t, v in at.items()} for n, at in curve.items()}
-    assert hint.hint(shifted) == pytest.approx(hint.hint(curve), abs=1e-6)
+    assert hint.forecast(shifted) == pytest.approx(hint.forecast(curve), abs=1e-6)
 
 
 def test_the_interval_holds_what_it_promises():
@@ -63,7 +63,7 @@ def test_the_interval_holds_what_it_promises():
     for number in range(count):
         draw = random.uniform((0, 0.1, 0.3), (0.1, 0.4, 1.2))
         longer = curve_of(falling(*draw, (*LABELLED, 600)), 5, 0.01, seed=number)
-        said = hint.hint({n: longer[n] for n in LABELLED})
+        said = hint.forecast({n: longer[n] for n in LABELLED})
         now, then = (np.mean(list(longer[n].values())) for n in (500, 600))
         inside += said.low <= then - now <= said.high
     assert 0.9 < inside / count <= 1
@@ -79,7 +79,7 @@ def test_the_interval_holds_what_it_promises():
     ],
 )
 def test_curves_without_a_fall_are_no_trouble(accuracies):
-    said = hint.hint(curve_of(accuracies, trials=2))
+    said = hint.forecast(curve_of(accuracies, trials=2))
     assert all(np.isfinite(value) for value in said)
     assert said.low <= said.gain <= said.high
     assert abs(said.gain) < 1e-2
@@ -94,7 +94,7 @@ def test_curves_without_a_fall_are_no_trouble(accuracies):
     ],
 )
 def test_no_curve_makes_it_promise_a_loss_or_more_than_was_ever_won(accuracies):
-    said = hint.hint(curve_of(dict(zip(LABELLED, accuracies, strict=True)), trials=5, noise=0.002))
+    said = hint.forecast(curve_of(dict(zip(LABELLED, accuracies, strict=True)), trials=5, noise=0.002))
     assert 0 <= said.gain <= max(np.diff(accuracies))
     assert said.high > said.gain + 0.005  # It fits badly, and the interval says so.
 
@@ -103,20 +103,20 @@ def test_no_curve_makes_it_promise_a_loss_or_more_than_was_ever_won(accuracies):
 def test_figures_that_are_none_say_nothing(value):
     curve = curve_of(falling(0.05, 0.3, 0.6), trials=2)
     curve[300][1] = value
-    assert hint.hint(curve) is None
+    assert hint.forecast(curve) is None
 
 
 def test_too_short_curves_and_trials_that_have_nothing_in_common_say_nothing():
     short = {100: {0: 0.5}, 200: {0: 0.6}}
-    assert hint.hint(short) is None
-    assert hint.hint({}) is None
-    assert hint.hint({100: {0: 0.5}, 200: {0: 0.6}, 300: {1: 0.7}}) is None
+    assert hint.forecast(short) is None
+    assert hint.forecast({}) is None
+    assert hint.forecast({100: {0: 0.5}, 200: {0: 0.6}, 300: {1: 0.7}}) is None
 
 
 def test_trials_that_are_not_finished_are_left_out():
     whole = curve_of(falling(0.05, 0.3, 0.6), trials=2, noise=0.002)
     more = {n: {**at, **({7: 0.2} if n < 500 else {})} for n, at in whole.items()}
-    assert hint.hint(more) == hint.hint(whole)
+    assert hint.forecast(more) == hint.forecast(whole)
 
 
 def test_a_line_for_each_method_and_metric():

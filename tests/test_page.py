@@ -267,7 +267,7 @@ def test_thumbnails_are_the_data_sets_images(study, dataset):
 def test_images_of_any_size_and_colour(shape, strip, rng):
     images = rng.integers(0, 256, (6, *shape), dtype=np.uint8)
     arrays = Dataset.from_arrays(images, np.arange(6) % 2)
-    choice = thumbnails.Choice("mine", 0, 0, np.arange(6), np.zeros(6), arrays.train_ids)
+    choice = thumbnails.CyclePicks("mine", 0, 0, np.arange(6), np.zeros(6), arrays.train_ids)
     (png,) = thumbnails.strips([choice], arrays, 24)
     shown = Image.open(io.BytesIO(png))
     assert shown.size == strip

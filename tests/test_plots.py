@@ -205,11 +205,11 @@ VALUES = {"random": [[0.5, 0.7], [0.6, 0.9]], "tavaal": [[0.4, 0.9], [0.8, 0.9]]
 
 def test_differences_are_paired_by_trial():
     found = statistics.curves(results(**VALUES), "accuracy")
-    difference = curves._differences(found)["tavaal"]
+    difference = curves._to_baseline(found)["tavaal"]
     np.testing.assert_allclose(sorted(difference[10].values()), [-0.1, 0.2])
     np.testing.assert_allclose(sorted(difference[20].values()), [0.0, 0.2], atol=1e-9)
     del found["random"][10][1]
-    assert list(curves._differences(found)["tavaal"][10]) == [0]
+    assert list(curves._to_baseline(found)["tavaal"][10]) == [0]
 
 
 def test_a_figure_without_a_baseline(tmp_path):

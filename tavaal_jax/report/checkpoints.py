@@ -1,15 +1,15 @@
-"""Saves and restores LoopState, for going on only; the one file that imports orbax."""
+"""Saves and restores LoopState, to resume a trial; the only file that imports orbax."""
 
 import pathlib
 import shutil
 import threading
 import time
 import warnings
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.typing import ArrayLike
 
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.errors import TrialError
@@ -20,26 +20,26 @@ _SAVING = threading.Lock()  # Orbax numbers the saves it begins by one counter o
 
 
 class Checkpoints:
-    """The checkpoints of one trial: the two newest, numbered as they were saved."""
+    """Checkpoints of one trial, the two newest, numbered in the order of saving."""
 
     def __init__(self, folder: pathlib.Path):
-        """`folder` is made if need be."""
+        """Makes `folder` if need be."""
         self._folder = folder.absolute()
         with named(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._opened: Any = None
-        self._saved: tuple[Any, ...] | None = None
+        self._opened: ocp.CheckpointManager | None = None
+        self._saved: tuple[object, ...] | None = None
 
     @property
-    def _manager(self) -> Any:
-        """Opened when there is something to save or restore: many short trials have neither."""
+    def _manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager, opened at the first save or restore: many short trials have neither."""
         if self._opened is None:
             self._opened = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=2,
                     enable_async_checkpointing=True,
-                    # The state is alike on all processes: the first one saves, and waits for none.
+                    # The state is the same on all processes: the first one saves alone.
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
                         primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
                     ),
@@ -49,7 +49,7 @@ class Checkpoints:
         return self._opened
 
     def save(self, state: LoopState) -> None:
-        """Saves `state` while the trial goes on; nothing where this moment was saved last.
+        """Saves `state` in the background; does nothing where this moment was saved last.
 
         Raises FloatingPointError, and saves nothing, where a weight is not finite.
         """
@@ -58,7 +58,7 @@ class Checkpoints:
             return
         check_finite(state)
         counters, arrays = _split(state)
-        # Copies: the next step is given the state's own buffers, on the CPU the very same memory.
+        # Copies: the next step reuses the state's own buffers, on the CPU the same memory.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
         with _SAVING, named(self._folder):
             self._manager.save(
@@ -70,7 +70,7 @@ class Checkpoints:
         self._saved = moment
 
     def restore(self, template: LoopState) -> LoopState | None:
-        """The newest checkpoint that can be read, or None where there is none at all.
+        """Restores the newest readable checkpoint; None where there is no checkpoint.
 
         `template` has the structure, shapes and shardings to restore to. Unreadable checkpoints are
         moved aside with a warning; TrialError where there are some and none can be read.
@@ -98,7 +98,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, numbers: list[int]) -> None:
-        """Keeps damaged checkpoints where they are in nobody's way."""
+        """Moves damaged checkpoints out of the way."""
         for number in numbers:
             aside = self._folder.with_name("unreadable_checkpoints")
             aside.mkdir(exist_ok=True)
@@ -118,13 +118,13 @@ class Checkpoints:
         return LoopState(**restored.counters, **restored.arrays)
 
     def wait(self) -> None:
-        """Until what is being saved is saved."""
+        """Waits until all saves are finished."""
         if self._opened is not None:
             with named(self._folder):
                 self._opened.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for what is being saved."""
+        """Waits until all saves are finished and closes the manager."""
         self.wait()
         if self._opened is not None:
             self._opened.close()
@@ -139,16 +139,17 @@ def check_finite(state: LoopState) -> None:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Deletes a finished trial's checkpoints, if there are any left."""
+    """Deletes a finished trial's checkpoints, if there are any."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _abstract(x: Any) -> Any:
+def _abstract(x: ArrayLike | jax.ShapeDtypeStruct) -> object:
+    """Shape, type and sharding of an array."""
     return x if isinstance(x, jax.ShapeDtypeStruct) else ocp.utils.to_shape_dtype_struct(x)
 
 
-def _split(state: LoopState) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where the trial stands, readable without the arrays, and arrays."""
+def _split(state: LoopState) -> tuple[dict[str, str | int], dict[str, object]]:
+    """Counters, readable without the arrays, and arrays."""
     fields = {name: getattr(state, name) for name in LoopState.__dataclass_fields__}
     counters = {name: fields.pop(name) for name in _COUNTERS}
     return {k: v if isinstance(v, str) else int(v) for k, v in counters.items()}, fields

@@ -1,17 +1,18 @@
-"""What true labels say of a choice: a simulation knows the labels that a choice must not see.
+"""Diagnostics of the picks from the true labels, which a simulation knows and a method never sees.
 
-`of_choice` compares the picks of one cycle with the subset they were picked from; `rows` joins that
-with what was logged in training and with the times of the stages into diagnostics.csv. The labels
-come from the oracle.
+`choice_figures` compares the picks of one cycle with the subset they were picked from; `rows` joins
+that with the log of training and the times of the stages into diagnostics.csv.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
 
-ALWAYS = ("cycle", "labelled", "picks_class_entropy")  # Of these, a row without has a fault.
+LogRecord = dict[str, Any]
+"""A line of metrics.jsonl: `stage`, `cycle`, `step`, `seconds` and figures."""
+ALWAYS = ("cycle", "labelled", "picks_class_entropy")  # A row without one of these is damaged.
 FIELDS = (
     "cycle",
     "labelled",  # images in L when the choice was made
@@ -42,14 +43,14 @@ _TRAINING = ("task", "joint", "adversary")
 
 
 class ChoiceDiagnosis(NamedTuple):
-    """Picks and what they were picked from."""
+    """Picks of a cycle and the subset they were picked from."""
 
     indices: np.ndarray
     """Pool indices of the subset `[M]`."""
     picked: np.ndarray
     """bool `[M]`"""
     losses: np.ndarray
-    """True losses of the subset `[M]`, of which those of images without any label do not count."""
+    """True losses of the subset `[M]`; those of images without a label are ignored."""
     predicted: np.ndarray | None
     """R(x) of the subset `[M]`."""
     logits: np.ndarray | None
@@ -60,13 +61,13 @@ class ChoiceDiagnosis(NamedTuple):
     """Uniform values of the subset `[M]`: `random` picks the smallest."""
 
 
-def of_choice(
+def choice_figures(
     choice: ChoiceDiagnosis, counts: np.ndarray, labelled_counts: np.ndarray
 ) -> dict[str, float]:
-    """Figures named in `FIELDS`; images or pixels per class of the subset `[M, K]`, and of L."""
+    """Columns of `FIELDS` from `counts`, images or pixels per class `[M, K]`, and those of L."""
     picked, known = choice.picked, counts.any(1)
     losses, picked_known = choice.losses[known], picked[known]
-    values = {
+    values: dict[str, float | None] = {
         "subset_loss": _mean(losses),
         "picks_loss": _mean(losses[picked_known]),
         "picks_class_entropy": class_entropy(counts[picked]),
@@ -92,38 +93,38 @@ def of_choice(
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _mean(values):
-    """None where there are none."""
-    return values.mean() if len(values) else None
+def _mean(values: np.ndarray) -> float | None:
+    """Mean; None of an empty array."""
+    return float(values.mean()) if len(values) else None
 
 
-def _overlap(picked, values):
-    """Share of the picks, bool `[M]`, among as many with the highest values `[M]`; None of none."""
+def _overlap(picked: np.ndarray, values: np.ndarray) -> float | None:
+    """Share of picks, bool `[M]`, among as many with the highest values `[M]`; None of none."""
     highest = np.argsort(-values, kind="stable")[: picked.sum()]
     return _mean(picked[highest])
 
 
 def class_entropy(counts: np.ndarray) -> float:
-    """Entropy of the classes of images, or pixels per class, `[n, K]`, nats.
+    """Entropy, in nats, of the classes in counts per image `[n, K]`.
 
-    log K where all classes are alike; 0 where no pixel has one.
+    log K where all classes are equally frequent; 0 without any count.
     """
     by_class = counts.sum(0, dtype=np.int64)
     return float(scipy.stats.entropy(by_class[by_class > 0])) if by_class.any() else 0.0
 
 
 class Plane(NamedTuple):
-    """T's decision on a grid of points of the plane."""
+    """T's predictions on a grid of points of the plane."""
 
     x: np.ndarray
-    """`[n]`"""
+    """First coordinates of the grid `[n]`."""
     y: np.ndarray
-    """`[m]`"""
+    """Second coordinates `[m]`."""
     classes: np.ndarray
-    """`[m, n]`, the class that T chooses."""
+    """T's prediction at each point `[m, n]`."""
 
     @classmethod
-    def around(cls, points: np.ndarray, side: int = 100, margin: float = 0.3):
+    def around(cls, points: np.ndarray, side: int = 100, margin: float = 0.3) -> "Plane":
         """A grid of `side` x `side` points around `points [N, 2]`, not yet classified."""
         low, high = points.min(0) - margin, points.max(0) + margin
         x, y = (np.linspace(low[i], high[i], side, dtype=np.float32) for i in range(2))
@@ -131,11 +132,11 @@ class Plane(NamedTuple):
 
     @property
     def points(self) -> np.ndarray:
-        """`[m n, 2]`"""
+        """Points of the grid `[m n, 2]`."""
         return np.stack(np.meshgrid(self.x, self.y), -1).reshape(-1, 2)
 
     def boundary(self) -> np.ndarray:
-        """Points between neighbours of the grid that T puts into different classes, `[b, 2]`."""
+        """Midpoints `[b, 2]` between neighbours of the grid with different predictions."""
         grid, classes = self.points.reshape(*self.classes.shape, 2), self.classes
         across, along = classes[:, 1:] != classes[:, :-1], classes[1:] != classes[:-1]
         return np.concatenate(
@@ -146,11 +147,11 @@ class Plane(NamedTuple):
         )
 
 
-def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
-    """Nearness to the boundary and spread of `picks [b, 2]`, Figure 1.
+def plane_figures(plane: Plane, picks: np.ndarray) -> dict[str, float]:
+    """Distances of `picks [b, 2]` to T's decision boundary and to each other, Figure 1.
 
-    Mean Euclidean distance to T's decision boundary (none where T knows one class only), and
-    between two picks."""
+    Both are mean Euclidean distances; there is no boundary where T predicts a single class.
+    """
     values = {}
     boundary = plane.boundary()
     if len(boundary):
@@ -161,18 +162,18 @@ def of_plane(plane: Plane, picks: np.ndarray) -> dict[str, float]:
     return values
 
 
-def rows(records: list[dict], every: int) -> list[dict]:
+def rows(records: list[LogRecord], every: int) -> list[dict[str, float]]:
     """Rows of diagnostics.csv from the records of metrics.jsonl: one per diagnosed cycle.
 
     Figures of training are means over the last `every` steps or fewer: those after the last
-    multiple of `every` before the end, into however many records they fell.
+    multiple of `every` before the end, in however many records.
     """
     found = []
     for record in (r for r in records if r["stage"] == "diagnose"):
         cycle = record["cycle"]
         mine = [r for r in records if r["cycle"] == cycle]
         seconds = lambda *stages, mine=mine: sum(r["seconds"] for r in mine if r["stage"] in stages)
-        row = {"cycle": cycle, "labelled": int(record["labelled"])}
+        row: dict[str, float] = {"cycle": cycle, "labelled": int(record["labelled"])}
         for stage in ("joint", "adversary"):
             row |= _last([r for r in mine if r["stage"] == stage], every)
         row |= {name: record[name] for name in FIELDS if name in record and name not in row}
@@ -186,8 +187,8 @@ def rows(records: list[dict], every: int) -> list[dict]:
     return found
 
 
-def _last(training, every):
-    """Means over a stage's last steps; a record's are over the steps since the one before."""
+def _last(training: list[LogRecord], every: int) -> dict[str, float]:
+    """Means over a stage's last steps, from records that hold means since the one before."""
     if not training:
         return {}
     begin = (training[-1]["step"] - 1) // every * every

@@ -1,4 +1,4 @@
-"""A study's folder: who may write there, which trials it has, config.json, writing whole files."""
+"""A study's folder: locks, trials, config.json, and writing files whole."""
 
 import contextlib
 import csv
@@ -11,7 +11,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import filelock
@@ -23,8 +24,10 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.errors import UserError, WorkdirLocked
 from tavaal_jax.renamed_keys import present_record
 
+ConfigRecord = dict[str, Any]
+"""Content of config.json, see `running`."""
 FORMAT = 2
-"""Of a workdir; one of another format cannot be continued."""
+"""Format of a workdir; one of another format cannot be continued."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 
@@ -32,22 +35,22 @@ FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 # Folders
 
 
-def claim(workdir: pathlib.Path) -> Any:
-    """Makes the folder and locks it against a second process: a context that ends with the lock.
+def claim(workdir: pathlib.Path) -> AbstractContextManager[object]:
+    """Makes the folder and locks it against a second process until the context ends.
 
-    Raises Taken where another process has locked it.
+    Raises WorkdirLocked where another process has locked it.
     """
     return _lock(workdir, ".lock", f"another process is running in {workdir}")
 
 
-def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> Any:
-    """The same for one trial."""
-    says = f"another process is running {method} trial {trial} in {workdir}"
-    return _lock(workdir / ".locks", f"{method}_{trial}", says)
+def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> AbstractContextManager[object]:
+    """Locks one trial of the folder, as `claim` does the whole."""
+    fault = f"another process is running {method} trial {trial} in {workdir}"
+    return _lock(workdir / ".locks", f"{method}_{trial}", fault)
 
 
 def is_free(workdir: pathlib.Path) -> bool:
-    """Whether nobody holds the folder now."""
+    """Whether no process has locked the folder now."""
     try:
         with claim(workdir):
             return True
@@ -56,7 +59,7 @@ def is_free(workdir: pathlib.Path) -> bool:
 
 
 def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
-    """Says how the study runs that has just begun in the folder; None: it has not yet."""
+    """Writes `parallel` of the study that runs in the folder, for helpers; None: removes it."""
     path = workdir / ".parallel"
     if parallel is None:
         path.unlink(missing_ok=True)
@@ -65,17 +68,17 @@ def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
 
 
 def how_it_runs(workdir: pathlib.Path) -> str | None:
-    """What the process that holds the folder has said."""
+    """`parallel` of the study that runs in the folder; None where none has begun."""
     path = workdir / ".parallel"
     return path.read_text() if path.exists() else None
 
 
-def _lock(folder, name, says):
+def _lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[object]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / name).acquire(timeout=0)
     except filelock.Timeout as error:
-        raise WorkdirLocked(f"{says}: wait for it, or give another --workdir") from error
+        raise WorkdirLocked(f"{fault}: wait for it, or give another --workdir") from error
     except OSError as error:
         raise UserError(
             f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"
@@ -83,12 +86,12 @@ def _lock(folder, name, says):
 
 
 def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
-    """Where one trial writes."""
+    """Folder in which a trial writes."""
     return workdir / method / f"trial_{trial}"
 
 
 def trials(workdir: pathlib.Path) -> list[tuple[str, int]]:
-    """(method, trial) of every trial that has left something in the folder, in `order`."""
+    """Every trial that has a folder, (method, trial), in `order`."""
     found = (
         (path.parent.name, int(path.name.removeprefix("trial_")))
         for path in workdir.glob("*/trial_*")
@@ -98,7 +101,7 @@ def trials(workdir: pathlib.Path) -> list[tuple[str, int]]:
 
 
 def order(trial: tuple[str, int]) -> tuple[int, str, int]:
-    """Sorts (method, trial) as the table of methods has them; unknown methods come last."""
+    """Sort key of (method, trial): METHODS' order, unknown methods last."""
     method, number = trial
     names = list(METHODS)
     return (names.index(method) if method in names else len(names), method, number)
@@ -107,8 +110,8 @@ def order(trial: tuple[str, int]) -> tuple[int, str, int]:
 # config.json
 
 
-def check_readable(folder: pathlib.Path, record: dict[str, Any], what: str) -> None:
-    """Raises UserError where config.json, `record`, is of another format: `what` was to be done."""
+def check_readable(folder: pathlib.Path, record: ConfigRecord, what: str) -> None:
+    """Raises UserError where config.json is of another format; `what` was to be done with it."""
     if record.get("format") != FORMAT:
         raise UserError(
             f"{folder} is of another version of tavaal_jax (format {record.get('format', 1)}, this"
@@ -117,9 +120,9 @@ def check_readable(folder: pathlib.Path, record: dict[str, Any], what: str) -> N
 
 
 def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
-    """UserError if the folder holds results of a config that differs in what changes results.
+    """Raises UserError if the folder holds results of a config that gives other results.
 
-    `data` stands for the arrays of a data set that no config names.
+    `data` is the fingerprint of a data set given as arrays.
     """
     old = read_config(workdir)
     if old is None:
@@ -134,7 +137,7 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
             f"{workdir} was begun by another version of tavaal_jax (format {old.get('format', 1)},"
             f" this one writes {FORMAT}): finish it with that version, or give another --workdir"
         )
-    changed = differences(old, config)
+    changed = changed_keys(old, config)
     if old.get("data") != data:
         changed.append("the images and labels of the data set")
     if changed:
@@ -144,8 +147,8 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
         )
 
 
-def differences(record: dict[str, Any], config: ConfigDict) -> list[str]:
-    """What changes results in which `config` is another than that of a config.json."""
+def changed_keys(record: ConfigRecord, config: ConfigDict) -> list[str]:
+    """Keys that change results and differ between a config.json and `config`, as text."""
     changed = list(configs.differences(record["config"], configs.plain(config)))
     old, new = record.get("pretrained"), digest(config.task.pretrained)
     if old not in (None, new):  # Older versions kept none.
@@ -154,7 +157,7 @@ def differences(record: dict[str, Any], config: ConfigDict) -> list[str]:
 
 
 def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
-    """config.json: what runs now, and, where that differs, what ran here earlier."""
+    """Writes config.json: what runs now, and what ran here earlier where that differs."""
     old = read_config(workdir)
     record = running(config, data)
     earlier = [] if old is None else old.pop("earlier", [])
@@ -163,8 +166,8 @@ def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
     write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
 
 
-def running(config: ConfigDict, data: str | None = None) -> dict[str, Any]:
-    """What runs now, as config.json has it; `data` is the fingerprint of data given as arrays."""
+def running(config: ConfigDict, data: str | None = None) -> ConfigRecord:
+    """Record of what runs now; `data` is the fingerprint of data given as arrays."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "format": FORMAT,
@@ -176,13 +179,13 @@ def running(config: ConfigDict, data: str | None = None) -> dict[str, Any]:
     }
 
 
-def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What config.json holds; None where there is none, UserError where it cannot be read."""
+def read_config(workdir: pathlib.Path) -> ConfigRecord | None:
+    """Content of config.json; None where there is none, UserError where it cannot be read."""
     path = workdir / "config.json"
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: ConfigRecord = json.loads(path.read_text())
         record["config"] = present_record(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -193,7 +196,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _git_revision() -> str | None:
-    """Of the clone that this package runs from."""
+    """Revision of the clone that this package runs from; None where it is installed."""
     command = ["git", "-C", str(pathlib.Path(__file__).parent)]
     try:
         # An installed package may lie in somebody else's repository.
@@ -211,7 +214,7 @@ def _git_revision() -> str | None:
 
 @contextlib.contextmanager
 def named(path: pathlib.Path) -> Iterator[None]:
-    """Turns a failure to write `path` into a UserError that names it; nothing written is lost."""
+    """Turns a failure to write `path` into a UserError that names it."""
     try:
         yield
     except OSError as error:
@@ -222,7 +225,7 @@ def named(path: pathlib.Path) -> Iterator[None]:
 
 
 def write(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one."""
+    """Writes a file atomically: it is the old one or the whole new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with named(path):
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -230,7 +233,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed npz file, its folder made if need be."""
+    """Writes a compressed npz file; makes its folder if need be."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     with named(path):
@@ -249,10 +252,10 @@ def read_csv(path: pathlib.Path, mend: str = "put back a copy") -> list[dict[str
         raise UserError(f"{path} cannot be read ({error}): {mend}") from error
 
 
-def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+def as_csv(fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as the text of a csv with a header; what a row does not have is empty."""
     text = io.StringIO()
-    # A file's name may have any character in it; csv quotes those of its line's end.
+    # A file's name may have any character; csv quotes those of its own line's end, \r\n.
     writer = csv.DictWriter(text, fields, lineterminator="\r\n")
     lines = []
     for row in ({name: name for name in fields}, *rows):
@@ -264,7 +267,7 @@ def as_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def digest(path: str) -> str | None:
-    """SHA-256 of what is in a file; None where there is none."""
+    """SHA-256 of a file's content; None where it cannot be read."""
     try:
         with pathlib.Path(path).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,45 +1,50 @@
-"""Stop hint: what will the next labels bring? From the learning curve so far, with an interval.
+"""Stop hint: what the next labels will bring, from the learning curve so far, with an interval.
 
 The error on the test set is taken to fall as a power of the number of labels towards a floor,
 `e(n) = c + a (n / n_1)^-alpha` ("Learning curves: asymptotic values and rate of convergence",
 Cortes et al., NIPS 1993). Five or six points do not determine three numbers, so all that fit are
-kept, each with its weight: exponents on a grid alike, low floors likelier than high ones, `a` and
-the noise integrated out.
+kept, each with its weight: exponents uniform on a grid, low floors likelier than high ones, `a`
+and the noise integrated out.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tavaal_jax.report import statistics
+from tavaal_jax.report.records import Result
 from tavaal_jax.report.statistics import Curve
 
-LEAST = 3  # points of a curve from which something can be said
+LEAST = 3  # points that a curve needs
 DRAWS = 4000
 _FLOORS = np.linspace(0, 1, 41)  # shares of the least error seen
 _EXPONENTS = np.linspace(0.02, 2, 45)
-_NOISE = 0.01  # deviation of one value where there are no other trials to tell
+_NOISE = 0.01  # standard deviation of one value where there is a single trial
 
 
-class Hint(NamedTuple):
-    """What a curve says of the labels to come, in units of the metric."""
+class Forecast(NamedTuple):
+    """Expected gain of the next labels, in units of the metric."""
 
     labelled: int
     """Labels so far."""
     more: int
-    """How many more are meant: as many as the last time."""
+    """Number of the next labels: as many as the last time."""
     last: float
-    """What the last as many brought."""
+    """Gain of the last as many labels."""
     gain: float
-    """Expected of the next: median."""
+    """Gain of the next labels, median."""
     low: float
-    """Of the 95 % interval of what will be measured."""
+    """Lower end of the 95 % interval of the gain that will be measured."""
     high: float
+    """Upper end."""
 
 
-def hint(curve: Curve) -> Hint | None:
-    """From one method's curve; None with fewer than three finite points that all trials have."""
+def forecast(curve: Curve) -> Forecast | None:
+    """Forecast from one method's curve.
+
+    None with fewer than three points that all trials have, or with values that are not finite.
+    """
     labelled = sorted(curve)
     trials = set.intersection(*(set(curve[n]) for n in labelled)) if labelled else set()
     if len(labelled) < LEAST or not trials:
@@ -51,11 +56,11 @@ def hint(curve: Curve) -> Hint | None:
     gains = predict(np.array(labelled, float), values, labelled[-1] + more)
     low, gain, high = np.quantile(gains, [0.025, 0.5, 0.975])
     last = float(values[-1].mean() - values[-2].mean())
-    return Hint(labelled[-1], more, last, float(gain), float(low), float(high))
+    return Forecast(labelled[-1], more, last, float(gain), float(low), float(high))
 
 
 def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
-    """Draws `[DRAWS]` of what will be measured with `at` labels, less what was with the last.
+    """Draws `[DRAWS]` of the metric measured with `at` labels, minus that with the last ones.
 
     `labelled [k]`, `values [k, trials]` of a metric between 0 and 1 that grows with labels. The
     gain is that of the fitted curve, which cannot fall, and the noise of both measurements.
@@ -69,21 +74,21 @@ def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
     scale = np.maximum(np.sum(weights * above * falls, axis=-1) / squares, 0.0)
     misfit = np.sum(weights * (above - scale[..., None] * falls) ** 2, axis=-1)
     degrees = freedom + len(labelled) - 1
-    spread = misfit + freedom * noise + 1e-12
-    chances = np.exp(-0.5 * degrees * np.log(spread / spread.min())) / np.sqrt(squares)
+    residuals = misfit + freedom * noise + 1e-12
+    chances = np.exp(-0.5 * degrees * np.log(residuals / residuals.min())) / np.sqrt(squares)
     chances *= (1 - _FLOORS[:, None]) ** 3 + 1e-9
     random = np.random.default_rng(0)
     chosen = random.choice(chances.size, DRAWS, p=(chances / chances.sum()).ravel())
     i, j = np.unravel_index(chosen, chances.shape)
-    deviation = np.sqrt(spread[i, j] / random.chisquare(degrees, DRAWS))
-    amplitude = scale[i, j] + deviation / np.sqrt(squares[j]) * random.standard_normal(DRAWS)
+    std = np.sqrt(residuals[i, j] / random.chisquare(degrees, DRAWS))
+    amplitude = scale[i, j] + std / np.sqrt(squares[j]) * random.standard_normal(DRAWS)
     before, fall = ((n / labelled[0]) ** -_EXPONENTS[j] for n in (labelled[-1], at))
-    noise_of_both = np.sqrt(2 / weights[-1]) * deviation * random.standard_normal(DRAWS)
+    noise_of_both = np.sqrt(2 / weights[-1]) * std * random.standard_normal(DRAWS)
     return np.maximum(amplitude, 0) * (before - fall) + noise_of_both
 
 
-def _noise(values, weights):
-    """Variance of a weighted mean over trials, and the degrees of freedom it is known with."""
+def _noise(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
+    """Variance of a weighted mean over trials, and its degrees of freedom."""
     count, trials = values.shape
     if trials == 1:
         return _NOISE**2, 1
@@ -93,16 +98,16 @@ def _noise(values, weights):
     return float((weights[:, None] * rest**2).sum()) / freedom / trials, freedom
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence per method and metric, from the rows of results.csv; none of too short curves."""
+def lines(rows: Sequence[Result]) -> list[str]:
+    """Sentences, one per method and metric, from the rows of results.csv; none for short curves."""
     found = []
     for metric in dict.fromkeys(row["metric"] for row in rows):
         for method, curve in statistics.curves(rows, metric).items():
-            said = hint(curve)
-            if said is not None:
+            next_ = forecast(curve)
+            if next_ is not None:
                 found.append(
-                    f"{method}: {said.more} more than {said.labelled} labels would bring"
-                    f" {said.gain:+.3f} [{said.low:+.3f}, {said.high:+.3f}] {metric},"
-                    f" the last {said.more} brought {said.last:+.3f}"
+                    f"{method}: {next_.more} more than {next_.labelled} labels would bring"
+                    f" {next_.gain:+.3f} [{next_.low:+.3f}, {next_.high:+.3f}] {metric},"
+                    f" the last {next_.more} brought {next_.last:+.3f}"
                 )
     return found

@@ -10,28 +10,28 @@ from tavaal_jax.report.summary import Cells
 
 
 def text(value: object) -> str:
-    """Text for anywhere in the page, an attribute's value included."""
+    """Escapes text for anywhere in the page, including an attribute's value."""
     return html.escape(str(value))
 
 
 def marked(line: str) -> str:
-    """Text with names in backticks, as summary.md has them."""
+    """Escapes text and marks names in backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", text(line))
 
 
 def method(name: str) -> str:
-    """A method's name after a dot of its colour in the figures."""
+    """HTML of a method's name after a dot of its colour in the figures."""
     dot = f'<i class="dot" style="background:{style.colour(name)}"></i>'
     return f"<code>{dot}{text(name)}</code>"
 
 
 def items(lines: Iterable[object]) -> str:
-    """Lines as the items of a list."""
+    """HTML of lines as the items of a list."""
     return "\n".join(f"<li>{marked(str(line))}</li>" for line in lines)
 
 
 def table(cells: Cells, label: str, kind: str = "numbers") -> str:
-    """A table whose first column heads the rows, in a container that scrolls."""
+    """HTML of a table whose first column heads the rows, in a container that scrolls."""
     head = "".join(f'<th scope="col">{marked(line)}</th>' for line in cells.head)
     body = "\n".join(
         f'<tr><th scope="row">{_row_head(first)}</th>{"".join(map(_cell, rest))}</tr>'
@@ -44,13 +44,13 @@ def table(cells: Cells, label: str, kind: str = "numbers") -> str:
     )
 
 
-def _row_head(line):
+def _row_head(line: str) -> str:
     name = re.fullmatch("`([^`]+)`", line)
     return method(name[1]) if name else marked(line)
 
 
-def _cell(line):
-    """Where a column is narrow, a line breaks between mean, deviation, interval and p only."""
+def _cell(line: str) -> str:
+    """HTML of a cell; a narrow column breaks it between mean, deviation, interval and p only."""
     found = re.fullmatch(r"([+-]?[\d.]+) (?:(± [\d.]+)|(\[[^]]*\],?)( p \S+)?)", line)
     if not found:
         return f"<td>{marked(line)}</td>"
@@ -60,5 +60,5 @@ def _cell(line):
 
 
 def uri(png: bytes) -> str:
-    """A PNG that is its own address."""
+    """Data URI of a PNG."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

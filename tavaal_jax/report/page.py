@@ -1,6 +1,6 @@
-"""report.html: a whole study in one file that needs no network; tables, figures, picks, times.
+"""Writes report.html: tables, figures, picks and times of a study, in one file without network.
 
-`page.html` is its frame; whatever comes from a file is escaped by `markup`.
+`page.html` is its template; text from files is escaped by `markup`.
 """
 
 import datetime
@@ -8,7 +8,8 @@ import io
 import json
 import pathlib
 import string
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -26,6 +27,7 @@ from tavaal_jax.report import (
     thumbnails,
     times,
 )
+from tavaal_jax.report.files import ConfigRecord
 from tavaal_jax.report.plots import figures
 from tavaal_jax.report.summary import Cells
 
@@ -33,26 +35,26 @@ NAME = "report.html"
 
 
 class _Study(NamedTuple):
-    """What is read of a study's folder."""
+    """Content of a study's folder."""
 
     folder: pathlib.Path
-    record: dict[str, Any]
+    record: ConfigRecord
     """config.json"""
     rows: list[records.Result]
-    diagnostics: list[dict[str, Any]]
+    diagnostics: list[records.DiagnosticsRow]
     dataset: data.Dataset | None
     faults: list[UserError]
-    """What could not be read, as it is met."""
+    """Errors of files that could not be read; sections add to them."""
 
     @property
-    def config(self) -> dict[str, Any]:
-        """As JSON has it."""
-        found: dict[str, Any] = self.record["config"]
+    def config(self) -> ConfigRecord:
+        """The study's config as JSON has it."""
+        found: ConfigRecord = self.record["config"]
         return found
 
     @property
     def methods(self) -> list[str]:
-        """In the table's order."""
+        """Names of methods in the order of results.csv."""
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
 
@@ -77,7 +79,7 @@ def write(
         except UserError as error:
             faults.append(error)
     study = _Study(folder, record, rows, diagnostics, dataset, faults)
-    parts = {
+    sections = {
         "Results": _results(study),
         "Would more labels help?": _hints(study),
         "Figures": _figures(study),
@@ -86,7 +88,7 @@ def write(
         "Times": _times(study),
         "Config": _config(study),
     }
-    parts = {heading: text for heading, text in parts.items() if text}
+    sections = {heading: text for heading, text in sections.items() if text}
     frame = string.Template(pathlib.Path(__file__).with_name("page.html").read_text("utf-8"))
     page = frame.substitute(
         title=markup.text(_title(study)),
@@ -95,11 +97,11 @@ def write(
         notice=_notice([*damaged, *faults]),
         contents="\n".join(
             f'<li><a href="#part-{number}">{heading}</a></li>'
-            for number, heading in enumerate(parts, 1)
+            for number, heading in enumerate(sections, 1)
         ),
         parts="\n".join(
             f'<section id="part-{number}">\n<h2>{heading}</h2>\n{text}\n</section>'
-            for number, (heading, text) in enumerate(parts.items(), 1)
+            for number, (heading, text) in enumerate(sections.items(), 1)
         ),
     )
     files.write(folder / NAME, page)
@@ -111,7 +113,7 @@ def write(
 # The head
 
 
-def _title(study):
+def _title(study: _Study) -> str:
     trials = len({row["trial"] for row in study.rows})
     counts = [
         f"{number} {name}{'' if number == 1 else 's'}"
@@ -120,7 +122,7 @@ def _title(study):
     return f"{study.config['dataset']}: {', '.join(counts)}"
 
 
-def _lead(study):
+def _lead(study: _Study) -> str:
     labelled = [row["labelled"] for row in study.rows]
     alike = "A trial is one such run; all methods start from the same labels in it"
     if BASELINE in study.methods:
@@ -132,7 +134,7 @@ def _lead(study):
     )
 
 
-def _facts(study):
+def _facts(study: _Study) -> str:
     record, versions = study.record, study.record.get("versions", {})
     newest = datetime.datetime.fromtimestamp(times.newest(study.folder), datetime.UTC)
     facts = {
@@ -154,16 +156,16 @@ def _facts(study):
     return "\n".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts.items())
 
 
-def _notice(faults):
+def _notice(faults: Sequence[UserError]) -> str:
     if not faults:
         return ""
     return f'<div class="notice"><p>Left out:</p><ul>\n{markup.items(faults)}\n</ul></div>'
 
 
-# The parts, in the page's order; an empty text where there is nothing to show
+# The sections, in the page's order; an empty text where there is nothing to show
 
 
-def _results(study):
+def _results(study: _Study) -> str:
     table = statistics.summary(study.rows)
     parts = [f"<p>{markup.text(summary.preface(study.rows))}</p>"]
     compared = any("difference" in row for row in table)
@@ -181,7 +183,7 @@ def _results(study):
         ]
         if compared:
             head = f"difference to {BASELINE} per number of labels"
-            tables.append((head, summary.differences(table, metric), ""))
+            tables.append((head, summary.baseline_differences(table, metric), ""))
         pairs = summary.pairwise(study.rows, metric)
         if pairs.body:
             tables.append(("methods against each other", pairs, summary.OF_PAIRS))
@@ -194,7 +196,7 @@ def _results(study):
     return "\n".join(parts)
 
 
-def _hints(study):
+def _hints(study: _Study) -> str:
     lines = hint.lines(study.rows)
     if not lines:
         return "<p>There are too few points of a curve to say.</p>"
@@ -204,7 +206,7 @@ def _hints(study):
     )
 
 
-def _figures(study):
+def _figures(study: _Study) -> str:
     parts = []
     for name, caption in figures.FIGURES.items():
         path = study.folder / name
@@ -232,7 +234,7 @@ def _figures(study):
     return "\n".join([f"<p>{text} (Kim et al., CVPR 2021, arXiv 2002.04709).</p>", *parts])
 
 
-def _picks(study):
+def _picks(study: _Study) -> str:
     dataset = study.dataset
     if dataset is None:
         return "<p>The images are not at hand here; picks.csv of each trial names its picks.</p>"
@@ -243,11 +245,11 @@ def _picks(study):
     return thumbnails.show(chosen, dataset, study.rows) if chosen else ""
 
 
-def _diagnosed(study):
+def _diagnosed(study: _Study) -> str:
     rows = study.diagnostics
     if not rows:
         return ""
-    label = "What the true labels, which no method sees, say of the picks"
+    label = "The picks judged by the true labels, which no method sees"
     parts = [
         f"<p>{label}. R(x) is the loss that the Ranker predicts, D tells labelled from unlabelled."
         f" {markup.text(summary.OF_CHOICES)}</p>"
@@ -263,7 +265,7 @@ def _diagnosed(study):
     return "\n".join(parts)
 
 
-def _times(study):
+def _times(study: _Study) -> str:
     cells = times.table(study.folder)
     if not cells.body:
         return ""
@@ -275,7 +277,7 @@ def _times(study):
     )
 
 
-def _config(study):
+def _config(study: _Study) -> str:
     now, usual = configs.flat(study.config), configs.flat(configs.plain(configs.default()))
     about = {name: configs.KEYS[name].comment if name in configs.KEYS else "" for name in now}
     changed = [
@@ -295,5 +297,5 @@ def _config(study):
     )
 
 
-def _value(value):
+def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)

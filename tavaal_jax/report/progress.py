@@ -1,24 +1,24 @@
-"""What a study tells while it runs: events for a callback, and a display of them."""
+"""Progress of a running study: events for a callback, and a display of them."""
 
 import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class Event(NamedTuple):
-    """Something that has just been done."""
+    """Report of something that has just been done."""
 
     text: str | None = None
-    """A line worth keeping, if there is one."""
+    """A line for the log, if there is one."""
     done: float | None = None
-    """Share of the study's work that is done, estimated; None: as before."""
+    """Estimated share of the study's work that is done; None: as before."""
     skipped: float = 0.0
-    """Share that an earlier process had done: it says nothing about the speed."""
+    """Share that an earlier process had done, to be left out of estimates of speed."""
     method: str | None = None
     trial: int | None = None
     cycle: int | None = None
@@ -28,23 +28,36 @@ class Event(NamedTuple):
     """Means over the steps since the last event, or a stage's figures."""
 
 
+class Place(TypedDict, total=False):
+    """Fields of `Event` that say where in the study it happened, and its figures."""
+
+    method: str | None
+    trial: int | None
+    cycle: int | None
+    stage: str | None
+    step: int | None
+    metrics: dict[str, float] | None
+
+
 Callback = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """The callback of nobody."""
+    """Ignores an event."""
     del event
 
 
 class Tracker:
-    """Turns units of work, as the caller defines them, into events."""
+    """Turns units of work, whose size the caller defines, into events."""
 
     def __init__(self, callback: Callback, total: int):
         self._callback, self._total = callback, max(1, total)
         self._done = self._skipped = 0
 
-    def __call__(self, text: str | None = None, units: int = 0, skipped: int = 0, **place: Any):
-        """`units` of work were done now, `skipped` by an earlier process; `place` as in Event."""
+    def __call__(
+        self, text: str | None = None, units: int = 0, skipped: int = 0, **place: Unpack[Place]
+    ) -> None:
+        """Reports `units` of work done now and `skipped` ones done by an earlier process."""
         self._done += units + skipped
         self._skipped += skipped
         done = min(1.0, self._done / self._total)
@@ -52,19 +65,19 @@ class Tracker:
 
 
 class Terminal(Console):
-    """Where a study is shown; when it is closed (`| head -1`), it is written to no more."""
+    """Console that goes quiet when its reader is gone (`| head -1`)."""
 
     is_closed = False
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's."""
+    def print(self, *objects: object, **options: Any) -> None:
+        """Prints as rich's `Console.print`."""
         try:
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """What rich calls when nobody reads any more; its own ends the program."""
+        """Goes quiet; rich's own reaction to a broken pipe ends the program."""
         self.quiet = self.is_closed = True
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -73,7 +86,7 @@ class Terminal(Console):
 
 
 class Display:
-    """A callback: a bar with the time left on a terminal, one line per event elsewhere."""
+    """Callback that shows a bar with the time left on a terminal, elsewhere a line per event."""
 
     def __init__(self, console: Console):
         self._console = console

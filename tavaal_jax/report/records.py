@@ -1,10 +1,10 @@
-"""What is recorded of trials and studies: results, picks, diagnostics, the log."""
+"""Records of trials and studies: results, picks, diagnostics, the log of training."""
 
 import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import diagnostics, files
+from tavaal_jax.report.diagnostics import LogRecord
 
 _PICK_FIELDS = ("cycle", "rank", "index", "id", "score")
 
@@ -27,15 +28,19 @@ class Result(TypedDict):
     value: float
 
 
+ClassIoU = TypedDict("ClassIoU", {"cycle": int, "labelled": int, "class": str, "iou": float})
+"""A row of class_iou.csv."""
+DiagnosticsRow = dict[str, Any]
+"""A row of diagnostics.csv: text by column, empty where there is no value, `method` and `trial`."""
 _RESULT_KINDS = {"method": str, "trial": int, "cycle": int, "labelled": int, "metric": str,
                  "value": float}  # fmt: skip
 
 
-# Results: a trial's are its own file's, a study's are the union
+# Results: each trial has a file, a study's is their union
 
 
 def result_rows(state: LoopState, method: str, trial: int, metrics: Sequence[str]) -> list[Result]:
-    """Rows of a trial: one per cycle that was evaluated, and metric; nan without a test set."""
+    """Rows of a trial, one per evaluated cycle and metric; nan without a test set."""
     return [
         Result(
             method=method, trial=trial, cycle=cycle, labelled=int(state.counts[cycle]),
@@ -48,7 +53,7 @@ def result_rows(state: LoopState, method: str, trial: int, metrics: Sequence[str
 
 
 def write_results(folder: pathlib.Path, rows: list[Result]) -> None:
-    """results.csv of a trial or of a study."""
+    """Writes results.csv of a trial or of a study."""
     text = lambda value: "" if math.isnan(value) else f"{value:.6f}"
     lines = [{**row, "value": text(row["value"])} for row in rows]
     files.write(folder / "results.csv", files.as_csv(tuple(_RESULT_KINDS), lines))
@@ -73,15 +78,15 @@ def read_results(folder: pathlib.Path) -> list[Result]:
         ) from error
 
 
-def _filled(row, name):
-    """nan for an empty cell; one that is missing, of a torn line, stays so."""
+def _filled(row: dict[str, str], name: str) -> dict[str, str]:
+    """The row with "nan" in an empty cell; a missing cell, in a torn line, stays missing."""
     return {**row, name: "nan" if row[name] == "" else row[name]}
 
 
 def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
-    """The union of all trials' results, and what could not be read.
+    """Results of all trials, and errors of files that could not be read.
 
-    Trials of the study's own results.csv whose folders are gone stay in it.
+    Trials in the study's own results.csv whose folders are gone are kept.
     """
     found: dict[tuple[str, int], list[Result]] = {}
     faults = []
@@ -93,7 +98,7 @@ def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
             continue
         if rows:
             found[method, trial] = rows
-    with contextlib.suppress(UserError):  # A damaged union is made anew from its parts.
+    with contextlib.suppress(UserError):  # A damaged union is made anew from the trials' files.
         kept: dict[tuple[str, int], list[Result]] = {}
         for row in read_results(workdir):
             kept.setdefault((row["method"], row["trial"]), []).append(row)
@@ -107,8 +112,8 @@ _IOU_KINDS = {"cycle": int, "labelled": int, "class": str, "iou": float}
 def write_class_iou(
     folder: pathlib.Path, cycle: int, labelled: int, values: dict[str, float]
 ) -> None:
-    """Puts a cycle's rows into class_iou.csv of a trial; an empty cell where a class is absent."""
-    rows = []
+    """Adds a cycle's rows to class_iou.csv of a trial; an absent class has an empty cell."""
+    rows: list[ClassIoU] = []
     with contextlib.suppress(UserError):  # A damaged one is begun anew.
         rows = [row for row in read_class_iou(folder) if row["cycle"] < cycle]
     rows += [
@@ -120,8 +125,8 @@ def write_class_iou(
     files.write(folder / "class_iou.csv", files.as_csv(tuple(_IOU_KINDS), lines))
 
 
-def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of class_iou.csv of a trial, nan where a class is absent; none without that file.
+def read_class_iou(folder: pathlib.Path) -> list[ClassIoU]:
+    """Rows of class_iou.csv of a trial, nan for an absent class; none without that file.
 
     Raises UserError where it is damaged.
     """
@@ -130,7 +135,7 @@ def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
     rows = files.read_csv(path, mend)
     try:
         return [
-            {k: kind(row[k]) for k, kind in _IOU_KINDS.items()}
+            {k: kind(row[k]) for k, kind in _IOU_KINDS.items()}  # type: ignore[misc]
             for row in (_filled(row, "iou") for row in rows)
         ]
     except (KeyError, TypeError, ValueError) as error:
@@ -143,7 +148,7 @@ def read_class_iou(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None:
-    """picks.csv of a trial, all cycles so far: a function of the state alone."""
+    """Writes picks.csv of a trial, all cycles so far, from the state alone."""
     indices = np.flatnonzero(state.picked_in >= 0)
     sorter = np.lexsort((state.pick_rank[indices], state.picked_in[indices]))
     rows = [
@@ -160,7 +165,7 @@ def write_picks(folder: pathlib.Path, state: LoopState, ids: np.ndarray) -> None
 
 
 def read_picks(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Columns of picks.csv of a trial."""
+    """Columns of picks.csv of a trial; UserError where it is damaged."""
     path = folder / "picks.csv"
     rows = files.read_csv(path)
     kinds = {"id": str, "score": np.float64}
@@ -175,41 +180,43 @@ def read_picks(folder: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def write_table(path: pathlib.Path, fields: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    """A csv of figures with six digits; what a row does not have is empty."""
+def write_table(
+    path: pathlib.Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]
+) -> None:
+    """Writes a csv of numbers with six digits; what a row does not have is empty."""
     files.write(path, files.as_csv(fields, _as_lines(rows)))
 
 
-def write_diagnostics(
-    folder: pathlib.Path, log: list[dict[str, Any]], cycle: int, every: int
-) -> None:
-    """diagnostics.csv of a trial from its log; of a log that went missing what was there before.
+def write_diagnostics(folder: pathlib.Path, log: list[LogRecord], cycle: int, every: int) -> None:
+    """Writes diagnostics.csv of a trial from its log; keeps rows of cycles missing in the log.
 
     `cycle` is the one under way, `every` the config's `log_every_steps`.
     """
     path, fields = folder / "diagnostics.csv", diagnostics.FIELDS
-    lines: list[dict[str, Any]] = _as_lines(diagnostics.rows(log, every))
+    lines = _as_lines(diagnostics.rows(log, every))
     logged = {line["cycle"] for line in lines}
     with contextlib.suppress(UserError, KeyError, ValueError):  # A damaged one is made anew.
         before = [row for row in files.read_csv(path) if set(row) == set(fields)]
-        kept: list[dict[str, Any]] = [{**row, "cycle": int(row["cycle"])} for row in before]
-        lines += [r for r in kept if int(r["cycle"]) < cycle and r["cycle"] not in logged]
-    lines.sort(key=lambda line: int(line["cycle"]))
+        for row in before:
+            number = int(row["cycle"])
+            if number < cycle and number not in logged:
+                lines.append({**row, "cycle": number})
+    lines.sort(key=lambda line: int(str(line["cycle"])))
     files.write(path, files.as_csv(fields, lines))
 
 
-def _as_lines(rows):
+def _as_lines(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     return [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
-def read_diagnostics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of all diagnostics.csv as text, with `method` and `trial`, but for damaged files."""
+def read_diagnostics(workdir: pathlib.Path) -> list[DiagnosticsRow]:
+    """Rows of all diagnostics.csv; damaged files are left out."""
     return all_diagnostics(workdir)[0]
 
 
-def all_diagnostics(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[UserError]]:
-    """The same, and what could not be read."""
-    found: list[dict[str, Any]] = []
+def all_diagnostics(workdir: pathlib.Path) -> tuple[list[DiagnosticsRow], list[UserError]]:
+    """Rows of all diagnostics.csv, and errors of files that could not be read."""
+    found: list[DiagnosticsRow] = []
     faults = []
     for method, trial in files.trials(workdir):
         path = files.trial_folder(workdir, method, trial) / "diagnostics.csv"
@@ -233,10 +240,10 @@ def all_diagnostics(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[U
 
 
 class Log:
-    """`metrics.jsonl`: an object per line, in the trial's order even after an interruption."""
+    """Log metrics.jsonl: an object per line, in the trial's order even after an interruption."""
 
-    def __init__(self, path: pathlib.Path, keep: Callable[[dict[str, Any]], bool]):
-        """Continues `path`; lines that `keep` refuses, or that are cut short, are dropped first."""
+    def __init__(self, path: pathlib.Path, keep: Callable[[LogRecord], bool]):
+        """Opens `path` to append; lines that `keep` refuses or that are cut short are dropped."""
         before = path.read_text(errors="replace") if path.exists() else ""
         records = [(line, _record(line)) for line in before.splitlines()]
         kept = [line for line, record in records if record is not None and keep(record)]
@@ -247,14 +254,14 @@ class Log:
         with files.named(path):
             self._file = path.open("a")
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: LogRecord) -> None:
         """Appends one record."""
         with files.named(self._path):
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
 
-    def records(self) -> list[dict[str, Any]]:
-        """All records, those of earlier processes included."""
+    def records(self) -> list[LogRecord]:
+        """All records, including those of earlier processes."""
         return read_log(self._path.parent)
 
     def close(self) -> None:
@@ -262,15 +269,15 @@ class Log:
         self._file.close()
 
 
-def read_log(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole records of metrics.jsonl of a trial; none where there is no such file."""
+def read_log(folder: pathlib.Path) -> list[LogRecord]:
+    """Records of metrics.jsonl of a trial, lines cut short left out; none without that file."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return [record for record in map(_record, lines) if record is not None]
 
 
-def _record(line: str) -> dict[str, Any] | None:
-    """One line of metrics.jsonl; None for one that was cut short."""
+def _record(line: str) -> LogRecord | None:
+    """Record of one line of metrics.jsonl; None for a line that was cut short."""
     try:
         record = json.loads(line)
     except ValueError:

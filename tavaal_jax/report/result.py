@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -11,46 +10,46 @@ from tavaal_jax.report import files, records, statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class Picks:
-    """What a trial picked, in the order of picking: arrays `[n]`."""
+class TrialPicks:
+    """All picks of a trial in the order of picking: arrays `[n]`."""
 
     cycle: np.ndarray
     rank: np.ndarray
     """Position among the picks of its cycle."""
     index: np.ndarray
-    """Position in the training images."""
+    """Index into the training images."""
     id: np.ndarray
     score: np.ndarray
 
 
 class StudyResult:
-    """What a study has found so far."""
+    """Results of a study so far, read from its folder whenever they are asked for."""
 
     def __init__(self, folder: str | pathlib.Path):
         """`folder` is a study's workdir."""
         self.folder = pathlib.Path(folder).expanduser()
 
     def rows(self) -> list[records.Result]:
-        """results.csv: a row per method, trial, cycle and metric."""
+        """Rows of results.csv: one per method, trial, cycle and metric."""
         return records.all_results(self.folder)[0]
 
-    def table(self) -> list[dict[str, Any]]:
-        """summary.csv: means, deviations and paired differences, a row per method and labels."""
+    def table(self) -> list[statistics.SummaryRow]:
+        """Rows of summary.csv: means, standard deviations, paired differences per method."""
         return statistics.summary(self.rows())
 
-    def diagnostics(self) -> list[dict[str, Any]]:
-        """All diagnostics.csv, with `method` and `trial`."""
+    def diagnostics(self) -> list[records.DiagnosticsRow]:
+        """Rows of all diagnostics.csv, with `method` and `trial`."""
         return records.read_diagnostics(self.folder)
 
-    def picks(self, method: str, trial: int = 0) -> Picks:
+    def picks(self, method: str, trial: int = 0) -> TrialPicks:
         """Picks of a trial; UserError where there is no such trial."""
-        return Picks(**records.read_picks(self._trial(method, trial)))
+        return TrialPicks(**records.read_picks(self._trial(method, trial)))
 
     def model_folder(self, method: str, trial: int = 0) -> pathlib.Path:
         """Folder of a finished trial's model, for `load_model`."""
         return self._trial(method, trial) / "model"
 
-    def _trial(self, method, trial):
+    def _trial(self, method: str, trial: int) -> pathlib.Path:
         if (method, trial) not in files.trials(self.folder):
             there = ", ".join(f"{m} {t}" for m, t in files.trials(self.folder)) or "none"
             raise UserError(f"no trial {trial} of {method!r} in {self.folder}: there are {there}")

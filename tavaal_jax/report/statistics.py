@@ -1,4 +1,4 @@
-"""Statistics of a study: differences to `random` are paired by trial, and few trials say so.
+"""Statistics of a study: means and differences to `random`, paired by trial.
 
 A row of summary.csv is a method, a metric and a number of labels; `area` is the mean of a metric
 under its curve over labels, `saved` the labels that a method saves at random's final value.
@@ -6,13 +6,14 @@ under its curve over labels, `saved` the labels that a method saves at random's 
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy
 
 from tavaal_jax.algorithm.methods import BASELINE
+from tavaal_jax.report.records import DiagnosticsRow, Result
 
 FIELDS = (
     "method", "metric", "cycle", "labelled", "n", "mean", "deviation",
@@ -20,11 +21,13 @@ FIELDS = (
 )  # fmt: skip
 
 Curve = dict[int, dict[int, float]]
-"""`{labelled: {trial: value}}`"""
+"""A method's metric over labels, `{labelled: {trial: value}}`."""
+SummaryRow = dict[str, Any]
+"""A row of summary.csv: columns of `FIELDS`, those without a value left out."""
 
 
-def curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Curve]:
-    """Curves of all methods from the rows of results.csv."""
+def curves(rows: Sequence[Result], metric: str) -> dict[str, Curve]:
+    """Curves of all methods, `{method: curve}`, from the rows of results.csv."""
     found: dict[str, Curve] = {}
     for row in rows:
         if row["metric"] == metric:
@@ -36,8 +39,9 @@ def curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Curve]:
 def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, float]:
     """Mean difference over the trials that both have, with 95 % interval and p.
 
-    The interval is Student's t, p that of Wilcoxon's signed-rank test; both are missing where they
-    cannot be had."""
+    The interval is Student's t, p that of Wilcoxon's signed-rank test. Keys are `difference`,
+    `low`, `high` and `p`; those that too few trials do not allow are missing.
+    """
     common = sorted(set(values) & set(baseline))
     # Rounded, so that equal differences of float32 numbers are equal.
     differences = np.round([values[t] - baseline[t] for t in common], 6)
@@ -54,16 +58,16 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> dict[str, fl
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of `count` (Wilson, JASA 1927)."""
+    """95 % interval of a share among `count` (Wilson, JASA 1927)."""
     interval = scipy.stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _signed_rank(differences: np.ndarray) -> float:
-    """p of Wilcoxon's two-sided signed-rank test, over all sign patterns, ties or not.
+    """Exact p of Wilcoxon's two-sided signed-rank test, over all sign patterns, with ties.
 
-    SciPy's exact test knows no ties, and its permutation test takes seconds for each of the hundred
-    p of a study. Zeros are dropped, as Wilcoxon does.
+    SciPy's exact test does not allow ties, and its permutation test takes seconds for each of the
+    hundred p of a study. Zeros are dropped, as Wilcoxon does.
     """
     differences = differences[differences != 0]
     ranks = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # Ties have halves.
@@ -76,7 +80,7 @@ def _signed_rank(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * min(tails) / patterns.sum()))
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+def summary(rows: Sequence[Result]) -> list[SummaryRow]:
     """Rows of summary.csv."""
     table = []
     cycles = {row["labelled"]: row["cycle"] for row in rows}
@@ -99,11 +103,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
     return table
 
 
-def pairwise(
-    rows: Sequence[Mapping[str, Any]], metric: str
-) -> dict[tuple[str, str], dict[str, float]]:
-    """`{(one, other): paired(one less other)}` of the means under the curves, where both are."""
-    every, found = curves(rows, metric), {}
+def pairwise(rows: Sequence[Result], metric: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Differences between methods, `{(one, other): paired(one minus other)}`, of `area`."""
+    every = curves(rows, metric)
+    found: dict[tuple[str, str], dict[str, float]] = {}
     mirrored = {"difference": "difference", "low": "high", "high": "low"}
     for one, other in itertools.combinations(every, 2):
         pair = paired(*map(area, in_common(every[one], every[other])))
@@ -113,10 +116,12 @@ def pairwise(
     return found
 
 
-def row_of(method, metric, values, baseline):
-    """A row of summary.csv: `values` `{trial: value}`, `baseline` likewise or None."""
+def row_of(
+    method: str, metric: str, values: dict[int, float], baseline: dict[int, float] | None
+) -> SummaryRow:
+    """Row of summary.csv from `{trial: value}` of a method and, if given, of the baseline."""
     array = np.array(list(values.values()))
-    row = {"method": method, "metric": metric, "n": len(array)}
+    row: SummaryRow = {"method": method, "metric": metric, "n": len(array)}
     if len(array):
         row["mean"] = float(array.mean())
     if len(array) > 1:
@@ -127,18 +132,19 @@ def row_of(method, metric, values, baseline):
 def in_common(curve: Curve, baseline: Curve) -> tuple[Curve, Curve]:
     """Both curves at the labels and in the trials that both have.
 
-    An unfinished trial must not be compared with the rest of a finished one."""
+    An unfinished trial must not be compared with the rest of a finished one.
+    """
     found: tuple[Curve, Curve] = {}, {}
     both = sorted(set(curve) & set(baseline))
     trials = set.intersection(*({*curve[x]} & {*baseline[x]} for x in both)) if both else set()
     for labelled in both if trials else ():
-        for part, whole in zip(found, (curve, baseline), strict=True):
-            part[labelled] = {t: whole[labelled][t] for t in sorted(trials)}
+        for common, whole in zip(found, (curve, baseline), strict=True):
+            common[labelled] = {t: whole[labelled][t] for t in sorted(trials)}
     return found
 
 
 def area(curve: Curve) -> dict[int, float]:
-    """Per trial, the mean height of its curve over labels, for trials with every point."""
+    """Mean height of each trial's curve, `{trial: area}`, of trials with every point."""
     labelled = sorted(curve)
     if len(labelled) < 2:
         return {}
@@ -151,9 +157,10 @@ def area(curve: Curve) -> dict[int, float]:
 
 
 def labels_saved(curve: Curve, baseline: Curve) -> float:
-    """How many labels fewer than the baseline's last reach its final mean, interpolated.
+    """Labels saved: how many fewer than the baseline's last reach its final mean, interpolated.
 
-    NaN where the mean curve never does."""
+    NaN where the mean curve never does.
+    """
     labelled = sorted(curve)
     means = np.array([np.mean(list(curve[x].values())) for x in labelled])
     final = max(baseline)
@@ -169,11 +176,11 @@ def labels_saved(curve: Curve, baseline: Curve) -> float:
     return float(final - at)
 
 
-def diagnosed(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dict[int, float]]:
-    """`{method: {trial: mean over cycles}}` of a column of all diagnostics.csv.
+def diagnosed(rows: Sequence[DiagnosticsRow], column: str) -> dict[str, dict[int, float]]:
+    """Means over cycles of a column of all diagnostics.csv, `{method: {trial: mean}}`.
 
-    Rows carry `method` and `trial`; empty cells are left out. Of seconds the median: the first
-    cycle compiles."""
+    Empty cells are left out. Seconds are medians, since the first cycle compiles.
+    """
     collected: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if row.get(column):

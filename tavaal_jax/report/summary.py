@@ -2,16 +2,18 @@
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 from tavaal_jax.algorithm import methods
 from tavaal_jax.report import files, hint, records, statistics
+from tavaal_jax.report.records import DiagnosticsRow, Result
+from tavaal_jax.report.statistics import SummaryRow
 
-# Columns of diagnostics.csv that summary.md shows, and their heads there.
+# Columns of diagnostics.csv in summary.md, with their heads there.
 DIAGNOSED = {
     "spearman": "Spearman of R(x) and true loss",
     "picks_loss": "true loss of the picks",
@@ -47,7 +49,7 @@ OF_THE_PLANE = (
 )
 
 
-FEW = 13  # trials up to which the least p there can be is worth telling
+FEW = 13  # trials up to which the least possible p is worth a sentence
 
 
 class Cells(NamedTuple):
@@ -57,15 +59,15 @@ class Cells(NamedTuple):
     body: list[list[str]]
 
 
-def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """summary.csv and summary.md from the rows of results.csv."""
+def write(workdir: pathlib.Path, rows: Sequence[Result], title: str) -> None:
+    """Writes summary.csv and summary.md from the rows of results.csv."""
     records.write_table(workdir / "summary.csv", statistics.FIELDS, statistics.summary(rows))
     text = markdown(rows, records.read_diagnostics(workdir), title)
     files.write(workdir / "summary.md", text)
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: str) -> str:
-    """All tables, from the rows of results.csv and of all diagnostics.csv."""
+def markdown(rows: Sequence[Result], diagnostics: Sequence[DiagnosticsRow], title: str) -> str:
+    """Text of summary.md, from the rows of results.csv and of all diagnostics.csv."""
     table = statistics.summary(rows)
     parts = [f"# {title}", preface(rows)]
     for metric in dict.fromkeys(row["metric"] for row in rows):
@@ -74,7 +76,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: 
             parts += [
                 f"## Test {metric}: difference to {methods.BASELINE}, paired by trial",
                 "Mean, 95 % interval, p of Wilcoxon's signed-rank test.",
-                _text(differences(table, metric)),
+                _text(baseline_differences(table, metric)),
             ]
         parts += [f"## Test {metric}: over the whole curve", _text(overall(table, metric))]
         pairs = pairwise(rows, metric)
@@ -96,8 +98,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], diagnostics: list[dict], title: 
     return "\n\n".join(parts) + "\n"
 
 
-def preface(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many trials there are, and what as many can show."""
+def preface(rows: Sequence[Result]) -> str:
+    """Number of trials, and the least p that as many allow."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     n = {m: len({r["trial"] for r in rows if r["method"] == m}) for m in methods}
     least = min(n.values())
@@ -111,12 +113,14 @@ def preface(rows: Sequence[Mapping[str, Any]]) -> str:
     return text + (", so none can be called significant at 5 %." if least < 6 else ".")
 
 
-def _text(cells):
+def _text(cells: Cells) -> str:
+    """The table in Markdown."""
     lines = [cells.head, ["---"] + ["---:"] * (len(cells.head) - 1), *cells.body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _by_label(table, metric, cell):
+def _by_label(table: Sequence[SummaryRow], metric: str, cell: Callable[[SummaryRow], str]) -> Cells:
+    """A row per method, a column per number of labels."""
     mine = [row for row in table if row["metric"] == metric]
     labelled = sorted({row["labelled"] for row in mine})
     body = []
@@ -126,18 +130,18 @@ def _by_label(table, metric, cell):
     return Cells(["labelled", *map(str, labelled)], body)
 
 
-def _items(sentences):
+def _items(sentences: Sequence[str]) -> str:
     return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
-def _mean(row, digits=3):
+def _mean(row: SummaryRow) -> str:
     if row.get("mean") is None or math.isnan(row["mean"]):
         return "-"
-    spread = f" ± {row['deviation']:.{digits}f}" if "deviation" in row else ""
-    return f"{row['mean']:.{digits}f}{spread}"
+    std = f" ± {row['deviation']:.3f}" if "deviation" in row else ""
+    return f"{row['mean']:.3f}{std}"
 
 
-def _difference(row):
+def _difference(row: SummaryRow) -> str:
     if "difference" not in row:
         return "-"
     text = f"{row['difference']:+.3f}"
@@ -146,20 +150,20 @@ def _difference(row):
     return text + (f", p {row['p']:.2g}" if "p" in row else "")
 
 
-def means(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
-    """Mean and deviation per number of labels, from the rows of summary.csv."""
+def means(table: Sequence[SummaryRow], metric: str) -> Cells:
+    """Means and standard deviations per number of labels, from the rows of summary.csv."""
     return _by_label(table, metric, _mean)
 
 
-def differences(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
-    """Likewise the difference to the baseline, of all other methods."""
+def baseline_differences(table: Sequence[SummaryRow], metric: str) -> Cells:
+    """Differences to the baseline per number of labels, from the rows of summary.csv."""
     return _by_label(
         [row for row in table if row["method"] != methods.BASELINE], metric, _difference
     )
 
 
-def overall(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
-    """Likewise what a method's whole curve says."""
+def overall(table: Sequence[SummaryRow], metric: str) -> Cells:
+    """Area under each method's curve and labels saved, from the rows of summary.csv."""
     saved = {row["method"]: row["mean"] for row in table if row["metric"] == f"{metric} saved"}
     body = []
     for row in (row for row in table if row["metric"] == f"{metric} area"):
@@ -170,10 +174,11 @@ def overall(table: Sequence[Mapping[str, Any]], metric: str) -> Cells:
     return Cells([*head, f"labels saved at {methods.BASELINE}'s final mean"], body)
 
 
-def pairwise(rows: Sequence[Mapping[str, Any]], metric: str) -> Cells:
-    """Of every method to every other the difference; empty where the baseline's are all there are.
+def pairwise(rows: Sequence[Result], metric: str) -> Cells:
+    """Difference of every method to every other, from the rows of results.csv.
 
-    `rows` are those of results.csv."""
+    Empty where only differences to the baseline exist.
+    """
     found = statistics.pairwise(rows, metric)
     names = [m for m in dict.fromkeys(row["method"] for row in rows) if any(m in p for p in found)]
     if len(names) < 3 and methods.BASELINE in names:
@@ -182,15 +187,15 @@ def pairwise(rows: Sequence[Mapping[str, Any]], metric: str) -> Cells:
     return Cells(["less", *(f"`{name}`" for name in names)], body)
 
 
-def _pair(pair):
+def _pair(pair: Mapping[str, float] | None) -> str:
     if not pair:
         return "-"
     sure = "low" in pair and not pair["low"] <= 0 <= pair["high"]
     return f"{pair['difference']:+.3f}{'*' if sure else ''}"
 
 
-def diagnosed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Cells:
-    """Columns of all diagnostics.csv under their heads, those that no method has left out."""
+def diagnosed(rows: Sequence[DiagnosticsRow], columns: Mapping[str, str]) -> Cells:
+    """Means of diagnostics.csv, `{column: head}`; columns without any value are left out."""
     values = {column: statistics.diagnosed(rows, column) for column in columns}
     present = {column: head for column, head in columns.items() if values[column]}
     body = []
@@ -203,8 +208,8 @@ def diagnosed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> 
     return Cells(["method", *present.values()], body)
 
 
-def claims(rows: Sequence[Mapping[str, Any]]) -> Cells:
-    """TA-VAAL's claim of Figure 1: nearer to the boundary than VAAL, wider than learning loss."""
+def claims(rows: Sequence[DiagnosticsRow]) -> Cells:
+    """Figure 1's claims, nearer to the boundary than VAAL and wider than learning loss."""
     body = []
     for column, first, second in methods.CLAIMS:
         values = statistics.diagnosed(rows, column)
@@ -215,14 +220,16 @@ def claims(rows: Sequence[Mapping[str, Any]]) -> Cells:
     return Cells(["paired by trial and cycle", "trials", "difference"], body)
 
 
-def _same_cycles(rows, column, first, second):
-    """`{trial: mean}` of two methods over the cycles in which both have a value."""
+def _same_cycles(
+    rows: Sequence[DiagnosticsRow], column: str, first: str, second: str
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Means of two methods, `{trial: mean}`, over the cycles in which both have a value."""
     values = {
         (row["method"], int(row["trial"]), row["cycle"]): float(row[column])
         for row in rows
         if row.get(column)
     }
-    means: tuple[dict, dict] = {}, {}
+    means: tuple[dict[int, float], dict[int, float]] = {}, {}
     for trial in sorted({t for _, t, _ in values}):
         cycles = {c for m, t, c in values if (m, t) == (first, trial)}
         cycles &= {c for m, t, c in values if (m, t) == (second, trial)}
@@ -232,8 +239,8 @@ def _same_cycles(rows, column, first, second):
     return means
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Mean and standard deviation (n - 1) over trials per method and number of labels."""
+def table(rows: Sequence[Result]) -> Table:
+    """Terminal's table: mean and standard deviation (n - 1) over trials, per number of labels."""
     metrics = sorted({row["metric"] for row in rows})
     found = Table(title="mean ± standard deviation over trials")
     found.add_column("labelled")
@@ -247,11 +254,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
             at = {x: [row["value"] for row in mine if row["labelled"] == x] for x in counts}
             n = len({row["trial"] for row in mine})
             label = name if len(metrics) == 1 else f"{name}, {metric}"
-            found.add_row(label, str(n), *map(_mean_and_deviation, at.values()))
+            found.add_row(label, str(n), *map(_mean_and_std, at.values()))
     return found
 
 
-def _mean_and_deviation(values):
+def _mean_and_std(values: Sequence[float]) -> str:
     if not values:
         return "-"
     mean = sum(values) / len(values)

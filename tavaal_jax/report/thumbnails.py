@@ -1,9 +1,9 @@
-"""The first picks of a study as small pictures: a strip of PNG per choice, cut by CSS."""
+"""The first picks of each cycle as thumbnails: one strip of PNG, cut by CSS."""
 
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,35 +11,36 @@ from PIL import Image
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, markup, records
+from tavaal_jax.report.records import Result
 
-MOST = 24  # of one choice
+MOST = 24  # of one cycle
 _LONGER_SIDE = 64  # pixels; larger images are shrunk
 _SHOWN_SIDE = 40  # CSS pixels
 _SUM = 4_000_000  # values in all of them: some megabytes of PNG
 
 
-class Choice(NamedTuple):
-    """What one trial of a method picked in one cycle, best first."""
+class CyclePicks(NamedTuple):
+    """Picks of one trial in one cycle, best first."""
 
     method: str
     trial: int
     cycle: int
     indices: np.ndarray
-    """Positions in the training images."""
+    """Indices into the training images."""
     scores: np.ndarray
     ids: np.ndarray
 
 
-def choices(folder: pathlib.Path, dataset: Dataset) -> tuple[list[Choice], list[UserError]]:
-    """The choices of each method's first trial in a study's folder, and what could not be read."""
-    found: dict[str, list[Choice]] = {}
+def choices(folder: pathlib.Path, dataset: Dataset) -> tuple[list[CyclePicks], list[UserError]]:
+    """Picks of each method's first trial, and errors of files that could not be read."""
+    found: dict[str, list[CyclePicks]] = {}
     faults = []
     for method, trial in files.trials(folder):
         if method in found:
             continue
         path = files.trial_folder(folder, method, trial)
         try:
-            mine = _of_trial(path, method, trial, dataset)
+            mine = _trial_picks(path, method, trial, dataset)
         except UserError as error:
             faults.append(error)
             continue
@@ -48,7 +49,7 @@ def choices(folder: pathlib.Path, dataset: Dataset) -> tuple[list[Choice], list[
     return [choice for mine in found.values() for choice in mine], faults
 
 
-def _of_trial(path, method, trial, dataset):
+def _trial_picks(path: pathlib.Path, method: str, trial: int, dataset: Dataset) -> list[CyclePicks]:
     picks = records.read_picks(path)
     indices = picks["index"]
     there = (indices >= 0) & (indices < len(dataset.train_ids))
@@ -59,12 +60,14 @@ def _of_trial(path, method, trial, dataset):
         )
     order = np.lexsort((picks["rank"], picks["cycle"]))
     picks = {name: column[order] for name, column in picks.items()}
-    of = lambda cycle: (picks[name][picks["cycle"] == cycle] for name in ("index", "score", "id"))
-    return [Choice(method, trial, int(c), *of(c)) for c in np.unique(picks["cycle"])]
+    columns = lambda cycle: (
+        picks[name][picks["cycle"] == cycle] for name in ("index", "score", "id")
+    )
+    return [CyclePicks(method, trial, int(c), *columns(c)) for c in np.unique(picks["cycle"])]
 
 
-def show(chosen: Sequence[Choice], dataset: Dataset, rows: Sequence[Mapping[str, Any]]) -> str:
-    """HTML of all choices, folded up by method; `rows` are those of results.csv."""
+def show(chosen: Sequence[CyclePicks], dataset: Dataset, rows: Sequence[Result]) -> str:
+    """HTML of all picks, folded by method; `rows` are those of results.csv."""
     most = count(chosen, dataset.shape)
     labelled = {(r["method"], r["trial"], r["cycle"]): r["labelled"] for r in rows}
     methods: dict[str, list[str]] = {}
@@ -88,8 +91,8 @@ def show(chosen: Sequence[Choice], dataset: Dataset, rows: Sequence[Mapping[str,
     )
 
 
-def _figure(choice, dataset, strip, most, title):
-    """One choice: its strip is cut by CSS, so that each image has a tooltip of its own."""
+def _figure(choice: CyclePicks, dataset: Dataset, strip: bytes, most: int, title: str) -> str:
+    """HTML of one cycle's picks, cut out of the strip by CSS, each with a tooltip."""
     titles = dataset.titles_of(choice.indices[:most])
     common = markup.text(common_classes(dataset, choice.indices, 10))
     spans = "".join(
@@ -107,7 +110,7 @@ def _figure(choice, dataset, strip, most, title):
 
 
 def common_classes(dataset: Dataset, indices: np.ndarray, most: int) -> str:
-    """The most frequent classes of some training images, with how many images, or pixels, each."""
+    """Text of the most frequent classes of some training images, with counts or pixel shares."""
     counts = dataset.counts_of(indices).sum(0, dtype=np.int64)
     order = [k for k in np.argsort(-counts, kind="stable")[:most] if counts[k]]
     if dataset.has_maps:
@@ -116,24 +119,24 @@ def common_classes(dataset: Dataset, indices: np.ndarray, most: int) -> str:
     return ", ".join(f"{dataset.class_names[k]} ({counts[k]})" for k in order)
 
 
-def count(chosen: Sequence[Choice], shape: tuple[int, ...]) -> int:
-    """How many of each choice can be shown: all, unless the images are large and many."""
+def count(chosen: Sequence[CyclePicks], shape: tuple[int, ...]) -> int:
+    """Number of thumbnails per cycle: `MOST`, fewer if the images are large and many."""
     values = int(np.prod(np.minimum(shape[:2], _LONGER_SIDE))) * (3 if shape[2] == 3 else 1)
     return min(MOST, max(4, _SUM // (values * len(chosen))))
 
 
-def strips(chosen: Sequence[Choice], dataset: Dataset, most: int) -> list[bytes]:
-    """A PNG per choice: its first `most` images side by side, grey unless they have 3 channels.
+def strips(chosen: Sequence[CyclePicks], dataset: Dataset, most: int) -> list[bytes]:
+    """A PNG per cycle, its first `most` images side by side, grey unless they have 3 channels.
 
-    Images that use a small part of a byte's range are brightened, all alike, by a whole factor.
+    Images that use a small part of a byte's range are brightened by one whole factor.
     """
     images = [_small(dataset.train_images[choice.indices[:most]]) for choice in chosen]
     factor = 255 // max(1, *(int(some.max()) for some in images))
     return [_png(np.concatenate(some * np.uint8(factor), axis=1)) for some in images]
 
 
-def _small(images):
-    """`[n, H, W, C] -> [n, h, w, 3 or none]`"""
+def _small(images: np.ndarray) -> np.ndarray:
+    """Shrinks images, `[n, H, W, C] -> [n, h, w, 3 or none]`."""
     images = images if images.shape[-1] == 3 else images[..., 0]
     if max(images.shape[1:3]) <= _LONGER_SIDE:
         return images
@@ -144,7 +147,7 @@ def _small(images):
     return np.stack(found)
 
 
-def _png(pixels):
+def _png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "png", optimize=True)
     return out.getvalue()

@@ -1,14 +1,15 @@
-"""How far a study is, and where its time went."""
+"""Progress of a study, and the seconds spent in each stage."""
 
 import pathlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.report import files, records
+from tavaal_jax.report.files import ConfigRecord
+from tavaal_jax.report.records import Result
 from tavaal_jax.report.summary import Cells
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -22,14 +23,14 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def newest(workdir: pathlib.Path) -> float:
-    """When the newest result was written, seconds since the epoch."""
+    """Time at which the newest result was written, seconds since the epoch."""
     paths = [files.trial_folder(workdir, *trial) / "results.csv" for trial in files.trials(workdir)]
     times = [path.stat().st_mtime for path in paths if path.exists()]
     return max(times) if times else (workdir / "results.csv").stat().st_mtime
 
 
-def progress(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many trials are finished, and which are not, from the rows of results.csv."""
+def progress(config: ConfigRecord, rows: Sequence[Result]) -> str:
+    """Text: how many trials are finished and which are not, from the rows of results.csv."""
     cycles: dict[tuple[str, int], set[int]] = {}
     for row in rows:
         cycles.setdefault((row["method"], row["trial"]), set()).add(row["cycle"])
@@ -44,10 +45,10 @@ def progress(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
         for (name, trial), done in cycles.items()
         if len(done) < config["cycles"]
     ]
-    parts = [f"{len(cycles) - len(partly)} finished, all methods together"]
-    parts += [f"unfinished: {', '.join(partly)}"] if partly else []
-    parts += [f"{len(absent)} without any result yet"] if absent else []
-    return "; ".join(parts)
+    texts = [f"{len(cycles) - len(partly)} finished, all methods together"]
+    texts += [f"unfinished: {', '.join(partly)}"] if partly else []
+    texts += [f"{len(absent)} without any result yet"] if absent else []
+    return "; ".join(texts)
 
 
 def table(workdir: pathlib.Path) -> Cells:
@@ -74,8 +75,8 @@ def table(workdir: pathlib.Path) -> Cells:
     return Cells(["method", *STAGES, "whole trial", "first trial", "later trials"], body)
 
 
-def _spent(trial):
-    """`{stage: seconds}`, 0 for a stage that the log does not have."""
+def _spent(trial: pathlib.Path) -> dict[str, float]:
+    """Seconds of a trial's stages, `{stage: seconds}`, 0 for one that the log does not have."""
     found: dict[str, float] = defaultdict(float)
     for record in records.read_log(trial):
         if isinstance(record.get("seconds"), int | float):

@@ -1,13 +1,16 @@
-"""What was picked and why: Figures 7(a), 7(b) and 8."""
+"""Figures of the picks: 7(a), 7(b) and 8."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from tavaal_jax.report.plots import style
+from tavaal_jax.report.plots.style import Arrays
+from tavaal_jax.report.records import DiagnosticsRow
 
 
-def class_entropy(rows: list[dict], path: pathlib.Path) -> None:
+def class_entropy(rows: Sequence[DiagnosticsRow], path: pathlib.Path) -> None:
     """Figure 7(a): entropy of the picks' class counts, mean and standard deviation over trials.
 
     `rows` are those of all diagnostics.csv, with `method`.
@@ -38,8 +41,8 @@ def class_entropy(rows: list[dict], path: pathlib.Path) -> None:
     style.save(figure, path)
 
 
-def likelihood(subsets: dict[str, list[dict]], path: pathlib.Path) -> None:
-    """Figure 7(b): likelihood of being unlabelled, 1 - D, over the subset of the last choice.
+def likelihood(subsets: dict[str, list[Arrays]], path: pathlib.Path) -> None:
+    """Figure 7(b): likelihood of being unlabelled, 1 - D, over the subset of the last picks.
 
     `subsets` has, per method with a discriminator, the arrays of each trial.
     """
@@ -56,7 +59,7 @@ def likelihood(subsets: dict[str, list[dict]], path: pathlib.Path) -> None:
     style.save(figure, path)
 
 
-def loss_against_likelihood(subsets: dict[str, dict], path: pathlib.Path, title: str) -> None:
+def loss_against_likelihood(subsets: dict[str, Arrays], path: pathlib.Path, title: str) -> None:
     """Figure 8: true loss against likelihood of being unlabelled, picks marked.
 
     `subsets` has one trial's arrays per method with a discriminator; an image without a label has
@@ -78,5 +81,6 @@ def loss_against_likelihood(subsets: dict[str, dict], path: pathlib.Path, title:
     style.save(figure, path)
 
 
-def _unlabelled(logits):
+def _unlabelled(logits: np.ndarray) -> np.ndarray:
+    """Likelihood 1 - D of being unlabelled."""
     return 1 / (1 + np.exp(np.asarray(logits, np.float64)))

@@ -3,16 +3,23 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tavaal_jax.algorithm import methods
 from tavaal_jax.report import statistics
+from tavaal_jax.report.diagnostics import LogRecord
 from tavaal_jax.report.plots import style
+from tavaal_jax.report.records import ClassIoU, Result
+from tavaal_jax.report.statistics import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) -> None:
+def accuracy(rows: Sequence[Result], path: pathlib.Path, title: str) -> None:
     """Figures 11 and 3: all means over labels, then each method's difference to the baseline.
 
     `rows` are those of results.csv. Differences, which need a baseline to pair with, are means with
@@ -20,7 +27,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) 
     """
     metric = rows[0]["metric"]
     curves = statistics.curves(rows, metric)
-    differences = _differences(curves)
+    differences = _to_baseline(curves)
     figure, panels = _panels(1 + len(differences))
     for name, curve in curves.items():
         labelled = sorted(curve)
@@ -29,11 +36,11 @@ def accuracy(rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str) 
         colour, marker = style.colour(name), style.marker(name)
         panels[0].plot(labelled, means, color=colour, marker=marker, markersize=3, linewidth=width)
     panels[0].set(title=f"{title}: all methods", ylabel=f"test {metric}")
-    _differences_in(panels[1:], differences)
+    _plot_differences(panels[1:], differences)
     style.save(figure, path)
 
 
-def measured(points: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+def measured(points: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     """Accuracy of one method over labels, with the interval that its test set allows.
 
     `points` have `labelled`, `accuracy`, `low`, `high` and `n`.
@@ -51,19 +58,21 @@ def measured(points: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     style.save(figure, path)
 
 
-def ablation(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> bool:
-    """Figure 6: what TA-VAAL is made of, as differences to the baseline; False: there are none."""
+def ablation(rows: Sequence[Result], path: pathlib.Path) -> bool:
+    """Figure 6: differences of TA-VAAL and its parts to the baseline; False: there are none."""
     curves = statistics.curves(rows, rows[0]["metric"])
-    chosen = {name: curve for name, curve in _differences(curves).items() if name in methods.ABLATION}
+    chosen = {
+        name: curve for name, curve in _to_baseline(curves).items() if name in methods.ABLATION
+    }
     if not chosen:
         return False
     figure, panels = _panels(len(chosen))
-    _differences_in(panels, chosen)
+    _plot_differences(panels, chosen)
     style.save(figure, path)
     return True
 
 
-def ranking_losses(trials: dict[str, list[list[dict]]], path: pathlib.Path) -> None:
+def ranking_losses(trials: dict[str, list[list[LogRecord]]], path: pathlib.Path) -> None:
     """Figure 9: the Ranker's loss over training with the margin and with the ranking loss.
 
     `trials` has, per method, the records of metrics.jsonl of each trial; the last cycle with all
@@ -90,7 +99,7 @@ def ranking_losses(trials: dict[str, list[list[dict]]], path: pathlib.Path) -> N
     style.save(figure, path)
 
 
-def class_iou(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Path) -> None:
+def class_iou(rows: Mapping[str, Sequence[ClassIoU]], path: pathlib.Path) -> None:
     """Intersection over union of each class over labels, a panel per class, means over trials.
 
     `rows` are those of class_iou.csv, by method.
@@ -118,7 +127,8 @@ def class_iou(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Pat
     style.save(figure, path)
 
 
-def _differences(curves):
+def _to_baseline(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Differences of all other methods to the baseline, by trial."""
     base = curves.get(methods.BASELINE, {})
     found = {
         name: {
@@ -132,7 +142,7 @@ def _differences(curves):
     return {name: curve for name, curve in found.items() if curve}
 
 
-def _panels(count):
+def _panels(count: int) -> "tuple[Figure, list[Axes]]":
     """A figure of `count` panels, at most four in a row."""
     columns = min(4, count)
     figure, axes = style.axes(math.ceil(count / columns), columns, width=3.2, height=2.4)
@@ -141,8 +151,8 @@ def _panels(count):
     return figure, list(axes.flat[:count])
 
 
-def _differences_in(panels, differences):
-    """A panel per method: mean difference by trial with 95 % interval, all on the same scale."""
+def _plot_differences(panels: "list[Axes]", differences: dict[str, Curve]) -> None:
+    """Draws a panel per method: mean difference with 95 % interval, all on the same scale."""
     for axis, (name, curve) in zip(panels, differences.items(), strict=True):
         labelled = sorted(curve)
         found = [statistics.paired(curve[x], dict.fromkeys(curve[x], 0.0)) for x in labelled]

@@ -1,8 +1,7 @@
-"""Which figures a study's files allow, and all of them."""
+"""All figures that a study's files allow."""
 
 import pathlib
 import zipfile
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,7 +11,16 @@ from tavaal_jax import data
 from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records
+from tavaal_jax.report.diagnostics import LogRecord
+from tavaal_jax.report.files import ConfigRecord
 from tavaal_jax.report.plots import choices, curves, pictures
+from tavaal_jax.report.plots.style import Arrays
+from tavaal_jax.report.records import ClassIoU
+
+Trials = list[tuple[str, int]]
+"""(method, trial) of all trials."""
+Paths = dict[str, dict[int, pathlib.Path]]
+"""Files of one cycle's picks, `{method: {trial: path}}`."""
 
 FIGURES = {
     "accuracy.png": "Figures 3 and 11: test metric over labels, and difference to random",
@@ -60,7 +68,7 @@ def draw(
     if by_class := _class_iou(folder, trials_there):
         curves.class_iou(by_class, folder / "class_iou.png")
         drawn.append("class_iou.png")
-    drawn += _of_training(folder, trials_there)
+    drawn += _draw_ranking_losses(folder, trials_there)
     diagnosed = records.read_diagnostics(folder)
     if diagnosed:
         choices.class_entropy(diagnosed, folder / "class_entropy.png")
@@ -75,7 +83,7 @@ def draw(
     trial = trials[0] if trial < 0 else trial
     if trial not in trials:
         raise UserError(f"--trial is {trial}: give one of {', '.join(map(str, trials))}")
-    drawn += _of_adversaries(folder, found[last], trial, config.dataset)
+    drawn += _draw_likelihoods(folder, found[last], trial, config.dataset)
     dataset = prepared(record, data_dir) if dataset is None else dataset
     if dataset is None:
         return drawn
@@ -95,20 +103,20 @@ def draw(
     return [*drawn, name, "maps.png"]
 
 
-def _fifth(found, trial):
-    """The fifth cycle, or the one before it, else after it, of which there are a trial's files."""
+def _fifth(found: dict[int, Paths], trial: int) -> int:
+    """The fifth cycle of a trial, else the nearest before it, else the first after it."""
     there = sorted(c for c, by in found.items() if any(trial in trials for trials in by.values()))
     return max((cycle for cycle in there if cycle <= 4), default=there[0])
 
 
-def _title(dataset, trial, chosen):
-    """`chosen` has the arrays of a choice per method."""
+def _title(dataset: str, trial: int, chosen: dict[str, Arrays]) -> str:
+    """Title of a figure of one cycle's picks."""
     labelled = len(next(iter(chosen.values()))["labelled"])
     return f"{dataset}, trial {trial}, {labelled} labelled"
 
 
-def _of_adversaries(folder, paths, trial, dataset):
-    """Figures 7(b) and 8, from the files of one cycle: `{method: {trial: path}}`."""
+def _draw_likelihoods(folder: pathlib.Path, paths: Paths, trial: int, dataset: str) -> list[str]:
+    """Figures 7(b) and 8, for methods with an adversary."""
     judged = {
         name: {number: a for number, a in arrays.items() if "logit" in a}
         for name, arrays in (
@@ -129,8 +137,8 @@ def _of_adversaries(folder, paths, trial, dataset):
     return ["likelihood.png", path.name]
 
 
-def prepared(record: dict[str, Any], data_dir: str | None = None) -> data.Dataset | None:
-    """The data set of a study's config.json where it needs no download or preparation, else None.
+def prepared(record: ConfigRecord, data_dir: str | None = None) -> data.Dataset | None:
+    """Loads the data set of a study where it needs no download or preparation, else None.
 
     `data_dir` stands for the config's. Raises UserError where what is there cannot be loaded.
     """
@@ -141,9 +149,9 @@ def prepared(record: dict[str, Any], data_dir: str | None = None) -> data.Datase
     return data.load(config) if is_same and data.is_at_hand(config) else None
 
 
-def _of_training(folder, there):
-    """Figure 9, of the methods that pick by a Ranker alone."""
-    logs: dict[str, list[list[dict]]] = {}
+def _draw_ranking_losses(folder: pathlib.Path, there: Trials) -> list[str]:
+    """Figure 9, for methods that pick by a Ranker alone."""
+    logs: dict[str, list[list[LogRecord]]] = {}
     for name, trial in there:
         method = METHODS.get(name)
         if method is not None and method.ranking_loss is not None and method.adversary is None:
@@ -156,9 +164,9 @@ def _of_training(folder, there):
     return ["ranking_loss.png"]
 
 
-def _class_iou(folder, there):
+def _class_iou(folder: pathlib.Path, there: Trials) -> dict[str, list[ClassIoU]]:
     """Rows of all class_iou.csv by method; empty without maps."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[ClassIoU]] = {}
     for name, trial in there:
         rows = records.read_class_iou(files.trial_folder(folder, name, trial))
         if rows:
@@ -166,18 +174,18 @@ def _class_iou(folder, there):
     return found
 
 
-def _choices(folder, there):
-    """Files of all choices: `{cycle: {method: {trial: path}}}`, methods in the table's order."""
-    found: dict[int, dict[str, dict[int, pathlib.Path]]] = {}
+def _choices(folder: pathlib.Path, there: Trials) -> dict[int, Paths]:
+    """Files of all picks by cycle, methods in the table's order."""
+    found: dict[int, Paths] = {}
     for name, trial in there:
         for path in (files.trial_folder(folder, name, trial) / "diagnostics").glob("cycle_*.npz"):
             cycle = path.stem.removeprefix("cycle_")
-            if cycle.isdecimal():  # Copies that people have made are not ours.
+            if cycle.isdecimal():  # Other names are copies that people have made.
                 found.setdefault(int(cycle), {}).setdefault(name, {})[trial] = path
     return found
 
 
-def _arrays(path):
+def _arrays(path: pathlib.Path) -> Arrays:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)

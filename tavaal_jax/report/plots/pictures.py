@@ -1,19 +1,22 @@
-"""The picks themselves: points of the plane (Figure 1) and images (Figure 13)."""
+"""Pictures of the picks: points of the plane (Figure 1) and images (Figure 13)."""
 
 import itertools
 import math
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
+from tavaal_jax.data import Dataset
 from tavaal_jax.data.class_colours import palette
 from tavaal_jax.data.pool import IGNORED
 from tavaal_jax.report.plots import style
+from tavaal_jax.report.plots.style import Arrays
 
 _CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> None:
+def plane(subsets: dict[str, Arrays], dataset: Dataset, path: pathlib.Path, title: str) -> None:
     """Figure 1: labelled points, picks and T's decision boundary, one panel per method.
 
     `subsets` has one trial's arrays of the choice per method.
@@ -34,8 +37,8 @@ def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> 
                 *points[known].T, s=18, color=colour, edgecolors="white", linewidths=0.4,
                 label=f"labelled, class {number}",
             )  # fmt: skip
-        said = np.unique(arrays["classes"])
-        for number in said[1:]:  # Two classes have one boundary.
+        predicted = np.unique(arrays["classes"])
+        for number in predicted[1:]:  # Two classes have one boundary.
             axis.contour(
                 arrays["x"], arrays["y"], arrays["classes"] == number, levels=[0.5],
                 colors="black", linestyles="dashed", linewidths=1,
@@ -52,7 +55,9 @@ def plane(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> 
     style.save(figure, path)
 
 
-def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> None:
+def contact_sheet(
+    subsets: dict[str, Arrays], dataset: Dataset, path: pathlib.Path, title: str
+) -> None:
     """Figure 13: a method's first picks of one cycle, best first, and its picks per class.
 
     `subsets` has one trial's arrays of the choice per method.
@@ -81,8 +86,8 @@ def contact_sheet(subsets: dict[str, dict], dataset, path: pathlib.Path, title: 
 _LONGER_SIDE_OF_CELL = 128  # pixels of an image on the contact sheet, about
 
 
-def _small(image):
-    """`[H, W, C] -> [h, w, C]`: large images side by side would fill the memory."""
+def _small(image: np.ndarray) -> np.ndarray:
+    """Shrinks an image to save memory, `[H, W, C] -> [h, w, C]`."""
     step = -(-max(image.shape[:2]) // _LONGER_SIDE_OF_CELL)
     return image[::step, ::step].copy()
 
@@ -93,7 +98,7 @@ _SIDE_BY_SIDE = 3  # methods
 _LONGER_SIDE = 512  # pixels of a map on the sheet
 
 
-def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> None:
+def maps(subsets: dict[str, Arrays], dataset: Dataset, path: pathlib.Path, title: str) -> None:
     """A method's first picks of one cycle: image, label, T's prediction and its mistakes.
 
     Mistakes are red, pixels without a label grey. `subsets` has one trial's arrays of the choice
@@ -118,7 +123,9 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
         for line, index, predicted in zip(
             mine, _in_order(arrays), arrays["prediction"], strict=False
         ):
-            shown = _of_map(dataset.train_images[index], dataset.train_labels[index], predicted)
+            shown = _map_pictures(
+                dataset.train_images[index], dataset.train_labels[index], predicted
+            )
             for axis, picture in zip(line, shown, strict=True):
                 axis.imshow(picture if picture.ndim == 3 else colours[picture])
     from matplotlib import patches
@@ -135,7 +142,9 @@ def maps(subsets: dict[str, dict], dataset, path: pathlib.Path, title: str) -> N
     style.save(figure, path)
 
 
-def _of_map(image, label, predicted):
+def _map_pictures(
+    image: np.ndarray, label: np.ndarray, predicted: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """The four pictures of a pick: colours `[h, w, 3]`, or classes `[h, w]`."""
     step = -(-max(label.shape) // _LONGER_SIDE)
     image, label, predicted = (np.asarray(x)[::step, ::step] for x in (image, label, predicted))
@@ -146,19 +155,19 @@ def _of_map(image, label, predicted):
     return image, label, predicted, mistakes
 
 
-def _in_order(arrays):
-    """Pool indices of the picks, the first one first."""
+def _in_order(arrays: Arrays) -> np.ndarray:
+    """Pool indices of the picks in the order of picking."""
     picked = arrays["rank"] >= 0
     return arrays["index"][picked][np.argsort(arrays["rank"][picked])]
 
 
-def _largest(named, most=12):
+def _largest(named: Iterable[tuple[str, float]], most: int = 12) -> list[tuple[str, float]]:
     """All counts, or the largest of many classes."""
     named = list(named)
     return named if len(named) <= most else sorted(named, key=lambda pair: -pair[1])[:most]
 
 
-def _sheet(images, rows, columns):
+def _sheet(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Images side by side with white lines between: `[n, H, W, C] -> [..., ..., C or none]`."""
     count, height, width, channels = images.shape
     top = float(images.max()) or 1.0

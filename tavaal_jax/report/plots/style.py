@@ -1,16 +1,21 @@
-"""What all figures share: one method has one colour and one marker everywhere.
+"""Style shared by all figures: a method has one colour and one marker everywhere.
 
-Matplotlib, half a second, is imported where something is drawn: a wrong flag need not wait for it.
+Matplotlib takes half a second to import, so it is imported only where something is drawn.
 """
 
 import io
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tavaal_jax.report import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Arrays = dict[str, np.ndarray]
+"""A file of diagnostics/ of a trial, see `study/diagnosis.py`."""
 
 # Okabe and Ito's colours, told apart by colour-blind people; markers tell them apart in grey.
 COLOURS = {
@@ -32,17 +37,19 @@ _MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>8", strict=True))
 
 
 def colour(method: str) -> str:
-    """The method's colour; light grey for one that has none."""
+    """Colour of a method; light grey for an unknown one."""
     return COLOURS.get(method, "#AAAAAA")
 
 
 def marker(method: str) -> str:
-    """The method's marker."""
+    """Marker of a method; a star for an unknown one."""
     return _MARKERS.get(method, "*")
 
 
-def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> "tuple[Figure, Any]":
-    """A figure and its axes, always as a square array, without upper and right spines."""
+def axes(
+    rows: int, columns: int, width: float = 5.2, height: float = 3.8
+) -> "tuple[Figure, np.ndarray]":
+    """Makes a figure and its axes `[rows, columns]`, without upper and right spines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +62,7 @@ def axes(rows: int, columns: int, width: float = 5.2, height: float = 3.8) -> "t
 
 
 def save(figure: "Figure", path: pathlib.Path) -> None:
-    """Writes a figure as PNG, whole."""
+    """Writes a figure as PNG."""
     from matplotlib.text import Text
 
     buffer = io.BytesIO()
