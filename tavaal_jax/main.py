@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from tavaal_jax import command_line, config
+from tavaal_jax import command_line
 from tavaal_jax.command_line import CommandLine
 from tavaal_jax.engine import allocator, supervisor
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
@@ -63,7 +63,7 @@ def _run(command: CommandLine) -> None:
     """The study that a command asks for, and its table."""
     from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
-    from tavaal_jax.run import run_study
+    from tavaal_jax.run import is_labelled_by_people, run_study
 
     # TFDS and Orbax warn of what is no news here: no OpenCV, a save that was cut short.
     logging.set_verbosity(logging.ERROR)
@@ -80,7 +80,7 @@ def _run(command: CommandLine) -> None:
             progress=display,
             stop=lambda: signal.SIGPIPE if console.is_closed else signals.received,
         )
-    if command.config.dataset == config.PEOPLE:
+    if is_labelled_by_people(command.config):
         return  # The loop has said where it stands.
     rows = result.rows()
     console.print(summary.table(rows))

@@ -36,7 +36,7 @@ def run_study(
     `workdir`, at any time: those that are not the first help, and each trial is run once.
     """
     folder = pathlib.Path(workdir).expanduser()
-    if dataset is None and config.dataset == configs.PEOPLE:
+    if dataset is None and is_labelled_by_people(config):
         if processes.several():
             raise UserError("people's images need --distributed=False: one process asks them")
         from tavaal_jax.labelling import loop
@@ -45,3 +45,8 @@ def run_study(
     else:
         study.run(config, folder, dataset, progress, stop)
     return StudyResult(folder)
+
+
+def is_labelled_by_people(config: ConfigDict) -> bool:
+    """Whether people give the labels; else a simulation knows them all."""
+    return bool(config.dataset == configs.PEOPLE)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
+from tavaal_jax.labelling import checks as people_checks
 from tavaal_jax.labelling import cycle, requests, selection
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import Frozen
@@ -39,7 +40,7 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
 
     Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
-    checks.check(config, devices.device_count())
+    people_checks.check(config, devices.device_count())
     images = pathlib.Path(config.folder.images).expanduser()
     if config.folder.label_studio_images == "local":
         requests.local_files_prefix(images, config.folder.label_studio_root)

@@ -1,9 +1,7 @@
 """What only config, methods, data and devices together can say is wrong, before anything is run."""
 
 import difflib
-import pathlib
 import re
-import sys
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -46,11 +44,9 @@ def method_names(config: ConfigDict) -> list[str]:
 
 
 def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> None:
-    """Raises UserError for the first fault of `config` on a machine with `devices` devices."""
+    """Raises UserError for the first fault of a simulation's config on `devices` devices."""
     configs.check(config)
-    if dataset is None and config.dataset == configs.PEOPLE:
-        facts = _of_folder(config)
-    elif dataset is None:
+    if dataset is None:
         check_name("dataset", config.dataset, (*SETS, configs.PEOPLE))
         facts = DatasetFacts(config.dataset, *data.facts(config))
     else:
@@ -60,8 +56,13 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
                 f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} is given as arrays,"
                 " which are taken as they are: give 1, and leave images out yourself"
             )
-    if config.cycles < 1 and config.dataset != configs.PEOPLE:
+    if config.cycles < 1:
         raise UserError(f"cycles is {config.cycles}: give at least 1")
+    check_facts(config, devices, facts)
+
+
+def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
+    """Raises UserError for the first fault of `config` with a data set of these facts."""
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(
@@ -77,45 +78,6 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
     if config.task.pretrained:
         _check_pretrained(config, facts)
     _check_values(config, facts)
-
-
-def _of_folder(config):
-    """What is known of people's images before they are looked at; UserError for what cannot be."""
-    options = config.folder
-    if not options.images:
-        raise UserError("folder.images is empty: give --config.folder.images=FOLDER, your images")
-    if not pathlib.Path(options.images).expanduser().is_dir():
-        is_file = pathlib.Path(options.images).expanduser().exists()
-        says = "that is a file, give its folder" if is_file else "there is no such folder, name one"
-        raise UserError(f"folder.images is {options.images}: {says}")
-    names = method_names(config)
-    if len(names) != 1 or config.trials != 1:
-        raise UserError(
-            f"methods is {config.methods!r} and trials is {config.trials}: people answer one method"
-            " in one trial, give --config.methods=coreset --config.trials=1"
-        )
-    for key, usual in (("diagnostics", False), ("parallel", "devices"), ("imbalance.ratio", 1)):
-        value = configs.flat(configs.plain(config))[key]
-        if value != usual:
-            raise UserError(
-                f"{key} is {value!r}, which people's images cannot have: give {usual!r}"
-            )
-    if options.label_studio_images == "local" and not options.label_studio_root:
-        raise UserError(
-            "folder.label_studio_images is 'local': give --config.folder.label_studio_root, the"
-            " document root of Label Studio"
-        )
-    trained_on = config.initial
-    if not options.test:
-        trained_on -= round(config.initial * options.test_fraction)
-    if trained_on < config.batch_size <= config.initial:
-        raise UserError(
-            f"batch_size is {config.batch_size}, more than the {trained_on} of initial ="
-            f" {config.initial} that are not for the test set (folder.test_fraction ="
-            f" {options.test_fraction}): lower batch_size or raise initial"
-        )
-    shape = (options.image_size, options.image_size, options.channels)
-    return DatasetFacts(configs.PEOPLE, sys.maxsize, max(2, len(options.classes)), shape)
 
 
 def check_size(config: ConfigDict, name: str, size: int) -> None:
@@ -231,9 +193,10 @@ def _check_values(config, facts):
             try:
                 method_checks.check_shapes(config, METHODS[name], facts.shape, problem, thumbnail)
             except UserError as error:
-                if error.__cause__ is not None and not isinstance(error.__cause__, MissingComponent):
-                    raise error.__cause__ from None
-                raise UserError(f"METHODS has {name!r}, and {error}") from error.__cause__
+                cause = error.__cause__
+                if cause is not None and not isinstance(cause, MissingComponent):
+                    raise cause from None
+                raise UserError(f"METHODS has {name!r}, and {error}") from cause
 
 
 def _check_features(config, facts):
