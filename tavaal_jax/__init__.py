@@ -66,8 +66,8 @@ __all__ = [
     "METHODS", "NETWORKS", "SETS", "DataFacts", "DataSource", "Dataset", "Event", "Interrupted",
     "Learner", "Method", "Model",
     "Network", "Query", "StudyResult", "TaskNetwork", "TaskOutput", "UserError", "WaitingForLabels",
-    "adversary", "check_network", "default_config", "load_config", "load_model", "losses", "models",
-    "picks", "query", "run_study", "values",
+    "adversary", "check_method", "check_network", "default_config", "load_config", "load_model",
+    "losses", "models", "picks", "query", "run_study", "values",
 ]  # fmt: skip
 
 
