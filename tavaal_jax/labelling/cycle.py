@@ -189,7 +189,7 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
         number, {"method": context.method.name, "labelled": labelled, "test": score}
     )
     every = [workdir.trained(n) for n in range(number + 1)]
-    points = [{**r, **r["test"]} for r in every if "test" in r and r["test"]["n"]]
+    points = [_point(r["labelled"], r["test"]) for r in every if "test" in r and r["test"]["n"]]
     if points:
         curves.measured(points, workdir.folder / "accuracy.png")
     if score["n"]:
@@ -198,6 +198,13 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
             f"cycle {number}: accuracy {score['accuracy']:.3f}"
             f" ({score['low']:.3f} to {score['high']:.3f}, n = {score['n']}{few})"
         )
+
+
+def _point(labelled: int, score: TestScore) -> dict[str, float]:
+    """A test score as a point of the accuracy curve."""
+    values = (labelled, score["n"], score["accuracy"], score["low"], score["high"])
+    names = ("labelled", "n", "accuracy", "low", "high")
+    return {name: v for name, v in zip(names, values, strict=True) if v is not None}
 
 
 def _predictions(
