@@ -94,7 +94,9 @@ def test_curves_without_a_fall_are_no_trouble(accuracies):
     ],
 )
 def test_no_curve_makes_it_promise_a_loss_or_more_than_was_ever_won(accuracies):
-    said = hint.forecast(curve_of(dict(zip(LABELLED, accuracies, strict=True)), trials=5, noise=0.002))
+    said = hint.forecast(
+        curve_of(dict(zip(LABELLED, accuracies, strict=True)), trials=5, noise=0.002)
+    )
     assert 0 <= said.gain <= max(np.diff(accuracies))
     assert said.high > said.gain + 0.005  # It fits badly, and the interval says so.
 

@@ -1,4 +1,4 @@
-"""What an adversary must have, whether it is one of `adversary` and `sraal` or another."""
+"""Protocols of an adversary and of the function that builds it, for those of others, too."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,7 +14,7 @@ from tavaal_jax.algorithm.state import AdversaryVariables, Condition, PoolBatch
 
 
 class AdversaryLike(Protocol):
-    """All that the rest of the program asks of an adversary; its methods are pure functions."""
+    """Interface of an adversary; its methods are pure functions of arrays."""
 
     @property
     def condition_of(self) -> Callable[[LearnerOutput], Condition] | None:

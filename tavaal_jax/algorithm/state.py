@@ -1,4 +1,4 @@
-"""Everything that changes during a trial, what a step is given, and how random keys are derived."""
+"""State of a trial, inputs of a training step, and the derivation of random keys."""
 
 import enum
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ Params = dict[str, Any]
 """Weights or BatchNorm statistics of a network, as Flax nests them."""
 ArrayTree = jax.Array | np.ndarray | tuple["ArrayTree", ...] | Mapping[str, "ArrayTree"] | None
 Condition = ArrayTree
-"""What the decoder and D are given beside an image, arrays `[B, ...]`; None: nothing.
+"""Input of decoder and D beside an image, arrays `[B, ...]`; None: there is none.
 
 TA-VAAL's is `adversary.Rank`, SRAAL's the uncertainties `[B]`.
 """
 AdversaryVariables = Any
-"""All that an adversary learns, a tree of arrays; `AdversaryState` for the shipped ones."""
+"""An adversary's weights and optimisers; `AdversaryState` for the shipped ones."""
 
 
 class LearnerState(struct.PyTreeNode):
@@ -114,7 +114,7 @@ class PoolBatch(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What changes from step to step and is the same for all examples: scalars, or rows `[n]`."""
+    """Schedule of a step, the same for all examples: scalars, or rows `[n]` of several steps."""
 
     step: Array
     """int32: number of the step in its stage."""

@@ -1,1 +1,1 @@
-"""What is written and shown: the only room that writes; silent on all but the first process."""
+"""Files, figures and pages of a study; the first process alone writes them."""

@@ -275,7 +275,7 @@ def _check_pick(row: Method, shapes: ArrayTree) -> None:
     pool, labelled = drawn(_POOL), drawn(_LABELLED) if row.compares else None
     equal = jax.tree.map(lambda x: np.repeat(x[:1], len(x), 0), pool)
     for count in (1, 4, _POOL):
-        for kind, values in (("random", pool), ("equal", equal)):
+        for kind, values in (("different", pool), ("equal", equal)):
             call = lambda values=values, count=count: row.pick(
                 values, count, jax.random.key(0), labelled
             )

@@ -1,4 +1,4 @@
-"""All figures that a study's files allow."""
+"""Draws all figures that a study's files allow."""
 
 import pathlib
 import zipfile

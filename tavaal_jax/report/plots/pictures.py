@@ -162,7 +162,7 @@ def _in_order(arrays: Arrays) -> np.ndarray:
 
 
 def _largest(named: Iterable[tuple[str, float]], most: int = 12) -> list[tuple[str, float]]:
-    """All counts, or the largest of many classes."""
+    """Counts of all classes, or the largest of many."""
     named = list(named)
     return named if len(named) <= most else sorted(named, key=lambda pair: -pair[1])[:most]
 
