@@ -91,7 +91,7 @@ WRONG = {
     "positions twice": (METHOD._replace(pick=ends_at_once), "has a position twice: pick each"),
     "too many": (
         METHOD._replace(pick=lambda x, count, key, labelled: picks.smallest(x, 5, key)),
-        "its pick of 1 among 9 different values returns (5,) positions and (5,) scores: return (1,)",
+        "its pick of 1 among 9 different values returns (5,) positions and (5,) scores",
     ),
     "out of range": (
         METHOD._replace(pick=lambda x, n, key, labelled: (np.arange(n) + 9, np.zeros(n))),

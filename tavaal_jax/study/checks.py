@@ -98,7 +98,7 @@ def check_name(key: str, value: Any, choices: tuple[str, ...]) -> None:
         raise UserError(f"{key} is {value!r}{hint}: choose one of {', '.join(choices)}")
 
 
-def _check_methods(config):
+def _check_methods(config: ConfigDict) -> None:
     names = method_names(config)
     if not names:
         raise UserError(f"methods is {config.methods!r}: name one or more of {', '.join(METHODS)}")
@@ -117,7 +117,7 @@ def _check_methods(config):
         raise UserError(f"methods is {config.methods!r}: name each method once")
 
 
-def _check_batch(config, devices):
+def _check_batch(config: ConfigDict, devices: int) -> None:
     size = config.batch_size
     if size % 2:
         raise UserError(f"batch_size is {size}: give an even number, equation (1) compares pairs")
@@ -132,7 +132,7 @@ def _check_batch(config, devices):
         )
 
 
-def _check_pool(config, facts):
+def _check_pool(config: ConfigDict, facts: DatasetFacts) -> None:
     classes = tuple(config.imbalance.classes)
     if config.imbalance.ratio > 1 and any(not 0 <= label < facts.classes for label in classes):
         raise UserError(
@@ -158,7 +158,7 @@ def _check_pool(config, facts):
         )
 
 
-def _check_maps(config, facts):
+def _check_maps(config: ConfigDict, facts: DatasetFacts) -> None:
     """What goes with a class per pixel only, and what with a class per image."""
     pad, crop = config.augmentation.pad, config.augmentation.crop
     if facts.has_maps and pad:
@@ -178,13 +178,13 @@ def _check_maps(config, facts):
         )
 
 
-def _check_pretrained(config, facts):
+def _check_pretrained(config: ConfigDict, facts: DatasetFacts) -> None:
     weights.check(config.task.pretrained)
     problem = problems.of(config, facts.classes, facts.has_maps)
     programs.check_pretrained(config, facts.shape, problem)
 
 
-def _check_values(config, facts):
+def _check_values(config: ConfigDict, facts: DatasetFacts) -> None:
     """Tries the methods that are not ours; what their own functions raise is raised as it is."""
     problem = problems.of(config, facts.classes, facts.has_maps)
     thumbnail = setup.thumbnail_size(config, facts.shape)
@@ -199,7 +199,7 @@ def _check_values(config, facts):
                 raise UserError(f"METHODS has {name!r}, and {error}") from cause
 
 
-def _check_features(config, facts):
+def _check_features(config: ConfigDict, facts: DatasetFacts) -> None:
     """What goes with images only, and what with feature vectors only."""
     network = config.vae.network
     if len(facts.shape) == 1:
