@@ -1,1 +1,1 @@
-"""From functions to programs: the only room that knows devices, processes, pmap, compilation."""
+"""Compiled programs, devices, processes: the only package that uses pmap and compilation."""

@@ -39,24 +39,24 @@ Normalise = Callable[[jax.Array], jax.Array]
 
 
 class TaskVariables(NamedTuple):
-    """What T and R need for inference."""
+    """Arguments of T's and R's inference that all images share."""
 
     learner: LearnerState
     normalise: Normalise
 
 
 class ScoreVariables(NamedTuple):
-    """What a method needs to score images."""
+    """Arguments of a method's value that all images share."""
 
     learner: LearnerState
     adversary: AdversaryVariables
     normalise: Normalise
     key: jax.Array
-    """Of the cycle's values; an image's index is folded in."""
+    """Key of the cycle's values; an image's index is folded in."""
 
 
 class Inference(NamedTuple):
-    """What later stages need of T's and R's outputs: for one image, or arrays `[N, ...]`."""
+    """Outputs of T and R that later stages need: for one image, or arrays `[N, ...]`."""
 
     predicted: Array | None
     """R(x) `[]`; None without a Ranker."""

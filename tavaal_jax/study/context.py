@@ -1,4 +1,4 @@
-"""What the stages of a cycle share: its pools, T's and R's inference, scores, reports."""
+"""Context of a cycle's stages: pools, T's and R's inference, scores, and the stages' reports."""
 
 import dataclasses
 import functools

@@ -52,7 +52,7 @@ class DatasetInfo(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """How photos become a model's images, see `data.pictures.decode`."""
+    """Decoding of photos into a model's images, see `data.pictures.decode`."""
 
     size: int
     channels: int
@@ -90,7 +90,7 @@ class Model:
     config: dict[str, Any]
     """The training's config, plain, without the keys that name folders of a machine."""
     photos: Decoding | None = None
-    """How its images are decoded, where they were photos."""
+    """Decoding of its images, where they were photos."""
 
     def predict_proba(self, images: ArrayLike) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""

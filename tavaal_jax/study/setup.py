@@ -1,4 +1,4 @@
-"""What stays the same through all trials of a method: its programs, and the data on the devices."""
+"""Set-up shared by all trials of a method: its programs, and the data on the devices."""
 
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ Tree = TypeVar("Tree")
 
 
 class Setup(NamedTuple):
-    """What stays the same through all trials of a method."""
+    """Programs, data and oracle that all trials of a method share."""
 
     config: ConfigDict
     method: Method

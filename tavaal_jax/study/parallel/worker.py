@@ -49,7 +49,7 @@ class StopOrder(NamedTuple):
     """Order to save and end."""
 
     number: int
-    """Of the signal that asked for it."""
+    """Number of the signal that asked for it."""
 
 
 # Messages from a worker.
@@ -74,7 +74,7 @@ class Ended(NamedTuple):
     """End of a trial; the worker waits for the next one."""
 
     error: UserError | None = None
-    """What ended the trial; None: it is finished."""
+    """The error that ended the trial; None: it is finished."""
     cause: BaseException | None = None
 
 
