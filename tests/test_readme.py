@@ -22,7 +22,8 @@ def test_python_blocks_run(compiled, tmp_path):
     script = "\n".join(blocks("python"))
     assert "run_study" in script
     assert "query" in script
-    assert "METHODS" in script
+    for table in ("METHODS", "NETWORKS", "SETS", "adversary="):
+        assert table in script
     flags = os.environ["XLA_FLAGS"].replace("count=4", "count=1")
     cache = {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
     environment = {**os.environ, "XLA_FLAGS": flags, **cache}
@@ -37,7 +38,7 @@ def test_python_blocks_run(compiled, tmp_path):
 def test_two_set_up_commands():
     commands = [block for block in blocks("bash") if "venv" in block]
     assert len(commands) == 2
-    assert "--config=configs/digits.py" in commands[0]
+    assert "--config=digits" in commands[0]
     assert commands[1].rstrip().endswith("pytest")
 
 
