@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
     from tavaal_jax.run import run_study
-    from tavaal_jax.study.estimator import Learner
-    from tavaal_jax.study.method_checks import check_method
+    from tavaal_jax.study.checks.methods import check_method
+    from tavaal_jax.study.checks.networks import check_network
     from tavaal_jax.study.model import Model, load_model
-    from tavaal_jax.study.networks import check_network
-    from tavaal_jax.study.query import Query, query
+    from tavaal_jax.study.notebook.estimator import Learner
+    from tavaal_jax.study.notebook.query import Query, query
 
 _PLACES = {
     "METHODS": "algorithm.methods:METHODS",
@@ -42,8 +42,8 @@ _PLACES = {
     "Network": "models:Network",
     "TaskNetwork": "models:TaskNetwork",
     "TaskOutput": "models:TaskOutput",
-    "check_method": "study.method_checks:check_method",
-    "check_network": "study.networks:check_network",
+    "check_method": "study.checks.methods:check_method",
+    "check_network": "study.checks.networks:check_network",
     "default_config": "config:default",
     "load_config": "config_file:load",
     "SETS": "data:SETS",
@@ -53,11 +53,11 @@ _PLACES = {
     "Interrupted": "errors:Interrupted",
     "UserError": "errors:UserError",
     "WaitingForLabels": "errors:WaitingForLabels",
-    "Learner": "study.estimator:Learner",
+    "Learner": "study.notebook.estimator:Learner",
     "Event": "report.progress:Event",
     "StudyResult": "report.result:StudyResult",
-    "Query": "study.query:Query",
-    "query": "study.query:query",
+    "Query": "study.notebook.query:Query",
+    "query": "study.notebook.query:query",
     "run_study": "run:run_study",
     "Model": "study.model:Model",
     "load_model": "study.model:load_model",

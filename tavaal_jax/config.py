@@ -306,7 +306,7 @@ def changed(config: ConfigDict, **values: object) -> ConfigDict:
     return copy
 
 
-def _get(config, name):
+def _get(config: ConfigDict, name: str) -> Any:
     for part in name.split("."):
         if not isinstance(config, ConfigDict) or part not in config:
             raise UserError(f"the config has no {name}: build it from tavaal_jax.config.default()")

@@ -11,7 +11,7 @@ Limit = Callable[[Any], str | None]
 def one_of(*choices: Any) -> Limit:
     """Equal to one of them; the nearest is named first."""
 
-    def limit(value):
+    def limit(value: Any) -> str | None:
         if value in choices:
             return None
         names = [str(choice) or '""' for choice in choices]

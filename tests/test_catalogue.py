@@ -11,7 +11,7 @@ from configs import digits, moons
 from tavaal_jax import data as sets
 from tavaal_jax.data import SETS, DataFacts, Dataset, load
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks
+from tavaal_jax.study.checks import config as checks
 
 
 def test_moons_are_500_and_50_and_tested_evenly():

@@ -11,7 +11,7 @@ from tavaal_jax.algorithm.adversary import tavaal
 from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.data import Dataset
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks
+from tavaal_jax.study.checks import config as checks
 
 IMAGES = Dataset.from_arrays(np.zeros((80, 6, 6, 3), np.uint8), np.arange(80) % 4, name="mine")
 POINTS = Dataset.from_arrays(np.zeros((80, 3)), np.arange(80) % 2, name="mine")

@@ -15,7 +15,7 @@ import tavaal_jax
 from tavaal_jax import Learner
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import estimator
+from tavaal_jax.study.notebook import estimator
 
 
 @pytest.fixture(scope="module")

@@ -130,8 +130,8 @@ def test_no_files_import_each_other_in_a_circle():
 KNOW_METHODS = {"algorithm/methods.py", "report/plots/style.py", "config.py"}
 OTHERWISE = {
     ("algorithm/problems.py", "entropy"),  # a key of what one pass with dropout says
-    ("study/query.py", "tavaal"),  # the default of what a notebook asks
-    ("study/estimator.py", "coreset"),
+    ("study/notebook/query.py", "tavaal"),  # the default of what a notebook asks
+    ("study/notebook/estimator.py", "coreset"),
 }
 
 

@@ -12,7 +12,7 @@ from configs import moons, smoke
 from tavaal_jax import METHODS, Method, UserError, check_method, losses, picks, values
 from tavaal_jax.algorithm.adversary import tavaal, vaal
 from tavaal_jax.algorithm.problems import Classification, Segmentation
-from tavaal_jax.study import method_checks
+from tavaal_jax.study.checks import methods as method_checks
 
 METHOD = Method("mine", values.entropy, picks.largest)
 RANKED = METHOD._replace(ranking_loss=losses.ranking)

@@ -14,7 +14,7 @@ from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.engine import components
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import NETWORKS, Network, TaskOutput, layers
-from tavaal_jax.study import checks
+from tavaal_jax.study.checks import config as checks
 
 SHAPE, CLASSES = (6, 6, 1), 3
 

@@ -18,7 +18,7 @@ from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import checks
+from tavaal_jax.study.checks import config as checks
 
 SHAPE, CLASSES = (8, 8, 1), 10
 

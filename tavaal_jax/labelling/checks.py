@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks
-from tavaal_jax.study.checks import DatasetFacts
+from tavaal_jax.study.checks import config as checks
+from tavaal_jax.study.checks.config import DatasetFacts
 
 
 def check(config: ConfigDict, devices: int) -> None:

@@ -24,7 +24,7 @@ from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
 from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_keys
 from tavaal_jax.report import checkpoints, files, progress
-from tavaal_jax.study import checks
+from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
 
 _FIXED = (

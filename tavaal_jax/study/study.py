@@ -17,7 +17,8 @@ from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
-from tavaal_jax.study import checks, cycle, training
+from tavaal_jax.study import cycle, training
+from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.parallel import runner, worker, worker_pool
 from tavaal_jax.study.parallel.runner import Outcomes
 from tavaal_jax.study.trial import Stop, TrialHooks

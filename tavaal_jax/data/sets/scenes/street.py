@@ -104,9 +104,7 @@ class Picture:
         self.label = np.zeros((HEIGHT, WIDTH), np.uint8)
         self.dark = dark
 
-    def paint(
-        self, where: Where, colour: Colour, raw_id: int, glow: float = 0.0
-    ) -> None:
+    def paint(self, where: Where, colour: Colour, raw_id: int, glow: float = 0.0) -> None:
         """Covers what is at `where`; `glow` is the share of light that comes from there."""
         self.image[where] = colour
         self.label[where] = raw_id

@@ -15,7 +15,9 @@ from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import method_checks, networks, setup
+from tavaal_jax.study import setup
+from tavaal_jax.study.checks import methods as method_checks
+from tavaal_jax.study.checks import networks
 
 
 class DatasetFacts(NamedTuple):

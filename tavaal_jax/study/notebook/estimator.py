@@ -23,9 +23,11 @@ from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks, estimator_inputs, export
-from tavaal_jax.study import query as queries
+from tavaal_jax.study import export
+from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.model import DatasetInfo, Model, from_state
+from tavaal_jax.study.notebook import inputs as estimator_inputs
+from tavaal_jax.study.notebook import query as queries
 
 
 class NotFitted(UserError, NotFittedError):

@@ -15,7 +15,8 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import checks, cycle, setup, stages
+from tavaal_jax.study import cycle, setup, stages
+from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
 
 

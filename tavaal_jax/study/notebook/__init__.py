@@ -1,0 +1,1 @@
+"""What a notebook or a scikit-learn pipeline calls: the Learner, and one query."""
