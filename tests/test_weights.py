@@ -208,7 +208,7 @@ def test_a_file_is_checked_without_starting_a_device(file):
     program = """
         import json, sys
         from tavaal_jax.config import default
-        from tavaal_jax.study import checks
+        from tavaal_jax.study.checks import config as checks
         config = default()
         config.update(json.loads(sys.argv[1]))
         checks.check(config, 1)
