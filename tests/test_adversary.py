@@ -101,7 +101,7 @@ def test_metrics_are_equations_4_to_6():
     np.testing.assert_allclose(metrics["discriminator_accuracy"], accuracy)
 
 
-@pytest.mark.parametrize("make", [tavaal, vaal])
+@pytest.mark.parametrize("make", [tavaal, pytest.param(vaal, marks=pytest.mark.slow)])
 def test_a_step_updates_both_networks(make):
     _, state, _, after, metrics = stepped(make)
     assert differs(after.vae_params, state.vae_params)
@@ -170,6 +170,7 @@ def test_noise_depends_on_the_position_and_differs_between_pools():
         np.testing.assert_array_equal(whole[2:], jax.random.key_data(half.keys))
 
 
+@pytest.mark.slow
 def test_what_devices_must_agree_on_passes_through_mean():
     adversary, state, both, _, _ = stepped()
     seen = []

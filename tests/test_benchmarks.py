@@ -32,6 +32,7 @@ def test_each_states_its_claim():
         assert shared or study or "`ratio`" in text, path.name
 
 
+@pytest.mark.slow
 def test_the_peer_answers_one_line_per_run():
     pytest.importorskip("torch")
     arguments = json.dumps({"batch_size": 4, "latent": 8, "hidden": 2})

@@ -78,6 +78,7 @@ def test_quickly_compiled_initial_weights_are_the_same():
     assert subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_programs_make_room_where_they_fill_the_memory_maps():
     if not pathlib.Path("/proc/self/maps").exists():
         pytest.skip("only Linux tells")

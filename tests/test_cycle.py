@@ -102,7 +102,9 @@ def task_losses(seen):
     return np.concatenate([r.values()["task_loss"] for r in reports])
 
 
-@pytest.mark.parametrize("name", ["coreset", "mc_dropout", "vaal"])
+@pytest.mark.parametrize(
+    "name", ["coreset", *(pytest.param(m, marks=pytest.mark.slow) for m in ("mc_dropout", "vaal"))]
+)
 def test_methods_without_a_ranking_loss_train_the_same_learner(name):
     made = without_dropout() if name == "mc_dropout" else prepared(name)
     seen, random = cycle_of(made), first_cycle("random")
@@ -127,6 +129,7 @@ def test_dropout_is_on_in_training_for_mc_dropout_alone():
     assert np.abs(dropped - kept).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_vaal_is_tavaal_without_the_rank():
     """The same VAE, discriminator and picks: the rank is the only difference."""
     made = setup_of(config_of(), METHODS["tavaal"]._replace(adversary=vaal))
@@ -157,7 +160,9 @@ def last_losses(name):
 # What is said of a choice
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+)
 def test_a_choice_is_diagnosed(name):
     (report,) = [r for _, r in first_cycle(name) if r and r.stage == "diagnose" and r.stage_ended]
     method, found, arrays = METHODS[name], report.metrics, report.details

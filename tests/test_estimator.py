@@ -161,6 +161,7 @@ def test_the_number_of_features_is_kept_and_compared(points):
         learner.predict(scipy.sparse.csr_array(x))
 
 
+@pytest.mark.slow
 def test_images_have_no_number_of_features(points):
     _, y, truth = points
     images = (200 * truth[:, None, None] + np.zeros((80, 8, 8))).astype(np.uint8)

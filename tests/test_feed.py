@@ -272,8 +272,7 @@ class Unreadable:
 
 @pytest.mark.parametrize(
     ("name", "reads"),
-    [("random", ""), ("learning_loss", ""), ("vaal", "thumbnail"), ("tavaal", "thumbnail"),
-     ("sraal", "thumbnail"), ("entropy", "image"), ("coreset", "image"), ("mc_dropout", "image")],
+    [("random", ""), ("learning_loss", ""), ("tavaal", "thumbnail"), ("coreset", "image")],
 )  # fmt: skip
 def test_scoring_reads_only_what_the_value_depends_on(name, reads):
     config, shape = smoke.get_config(), (12, 12, 1)

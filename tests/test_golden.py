@@ -84,7 +84,7 @@ def methods():
     return tuple(METHODS)
 
 
-QUICK = ("random", "mc_dropout", "coreset", "learning_loss_v2", "tavaal", "margin", "badge")
+QUICK = ("random", "coreset", "tavaal", "badge")
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,7 @@ def check_losses(method, now, golden, rtol):
 
 @pytest.mark.parametrize(
     "method",
-    [
-        m if m in ("learning_loss_v2", "tavaal") else pytest.param(m, marks=pytest.mark.slow)
-        for m in TRAINED
-    ],
+    [m if m == "tavaal" else pytest.param(m, marks=pytest.mark.slow) for m in TRAINED],
 )
 def test_later_epochs_and_cycles_are_those_on_record(method):
     golden, now = json.loads(GOLDEN.read_text())[method], recorded_late(method)

@@ -111,6 +111,7 @@ def test_a_frozen_ranker_stays_and_still_teaches_the_learner():
     assert metrics["ranking_loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_frozen_ranker_stays_with_weight_decay_and_momentum_too():
     learner, state, images = begun()
     batch = Batch(images, jnp.arange(6))

@@ -92,7 +92,8 @@ except tv.UserError as error:
 """
 
 
-@pytest.mark.parametrize("parallel", ["devices", pytest.param("trials", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["devices", "trials"])
 def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
     flags = os.environ["XLA_FLAGS"].replace("count=4", "count=1")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
@@ -106,6 +107,7 @@ def test_one_device_alone_says_it_too(parallel, tmp_path, compiled):
     assert [row["method"] for row in read_csv(tmp_path / "results.csv")] == ["random"] * 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_has_failed_leaves_nothing_on_the_devices(tmp_path):
     """Its error is kept to the end of the study, and must not keep the trial's weights."""
     config = config_of(**{"vae.learning_rate": 1e38, "discriminator.hidden": (700, 700)})

@@ -70,7 +70,7 @@ def accuracy(method):
 @pytest.mark.parametrize(
     "method",
     # 0.79, 0.83 and 0.78; random 0.74
-    ["margin", pytest.param("entropy", marks=slow), pytest.param("badge", marks=slow)],
+    [pytest.param(m, marks=slow) for m in ("margin", "entropy", "badge")],
 )
 def test_uncertain_points_are_worth_more_than_random_ones(method):
     assert accuracy(method) > accuracy("random")

@@ -77,7 +77,11 @@ def test_mlp_taps_its_middle_layer():
 
 
 @pytest.mark.parametrize("place", ["head", "stages"])
-@pytest.mark.parametrize("config", [moons, smoke, scenes], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "config",
+    [moons, smoke, pytest.param(scenes, marks=pytest.mark.slow)],
+    ids=lambda c: c.__name__,
+)
 def test_the_head_alone_makes_the_logits_of_the_features(config, place, rng):
     """So that Monte-Carlo dropout before it need not repeat what comes before."""
     shape = {moons: (3, 2), smoke: (3, 8, 8, 1), scenes: (3, 21, 30, 3)}[config]

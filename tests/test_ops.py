@@ -82,8 +82,14 @@ def forget():
     chex.clear_trace_counter()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("most_bytes", [1, 10**9])  # one image at a time, all images at once
+ALL_AT_ONCE, ONE_BY_ONE = 10**9, 1  # bytes of images that are worked on together
+
+
+@pytest.mark.parametrize(
+    ("shape", "most_bytes"),
+    [(shape, ALL_AT_ONCE) for shape in SHAPES]
+    + [(shape, ONE_BY_ONE) for shape in (SHAPES[3], SHAPES[8], SHAPES[11], SHAPES[16])],
+)
 def test_conv_equals_lax(shape, most_bytes, monkeypatch):
     monkeypatch.setattr(patches, "_CACHED_BYTES", most_bytes)
     monkeypatch.setattr(winograd, "_MOST_BYTES", most_bytes)
@@ -101,8 +107,7 @@ def test_conv_equals_lax(shape, most_bytes, monkeypatch):
 
 @pytest.mark.parametrize("padding", [0, 1, 2])  # in dilations; 1 keeps the size
 @pytest.mark.parametrize("dilation", [2, 4])
-@pytest.mark.parametrize("size", [(9, 9), (12, 16), (11, 14)])
-@pytest.mark.parametrize("channels", [(3, 5), (16, 17)])
+@pytest.mark.parametrize(("size", "channels"), [((9, 9), (3, 5)), ((11, 14), (16, 17))])
 def test_dilated_conv_equals_lax(channels, size, dilation, padding):
     images, kernel = normal(0, 2, *size, channels[0]), normal(1, 3, 3, *channels)
     padding = padding * dilation
@@ -120,8 +125,9 @@ def test_dilation_with_a_stride_or_another_padding_is_refused(stride, padding):
         convolution.conv(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 3)), stride, padding, 2)
 
 
-@pytest.mark.parametrize("size", [2, 4, 5])
-@pytest.mark.parametrize("channels", [(5, 3), (16, 17), (32, 16)])
+@pytest.mark.parametrize(
+    ("size", "channels"), [(2, (5, 3)), (5, (5, 3)), (2, (16, 17)), (4, (32, 16)), (5, (16, 17))]
+)
 def test_conv_transpose_equals_lax_and_is_the_transpose_of_conv(size, channels):
     images, kernel = normal(0, 6, size, size, channels[0]), normal(1, 4, 4, *channels)
     assert_same_value_and_gradients(
@@ -186,11 +192,13 @@ def test_no_less_accurate_than_lax_at_full_width(shape):
         assert our < 1e-5
 
 
-@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize(
-    ("room", "window", "stride"),
-    [(winograd, 4, 2), (winograd, 3, 1), (patches, 4, 2), (patches, 3, 1), (patches, 3, 2)],
-)
+    ("room", "native", "window", "stride"),
+    [
+        (winograd, False, 4, 2), (winograd, True, 4, 2), (winograd, True, 3, 1),
+        (patches, False, 3, 1), (patches, True, 3, 2),
+    ],
+)  # fmt: skip
 def test_bfloat16_sums_in_float32(room, native, window, stride, monkeypatch):
     """bfloat16 has 8 bits: a rounding of factors and result (0.004 each), not one per addition.
 

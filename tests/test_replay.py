@@ -42,7 +42,7 @@ def moved(whole, folder, cycles, names=("picks.csv", "results.csv")):
     return to
 
 
-@pytest.mark.parametrize("cycles", [1, 2, 3])
+@pytest.mark.parametrize("cycles", [2, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 3))])
 def test_another_folder_goes_on_to_the_same_files(whole, tmp_path, cycles):
     told = []
     to = moved(whole, tmp_path, cycles)

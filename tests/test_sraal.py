@@ -57,7 +57,7 @@ def test_it_is_told_the_uncertainty_of_t_and_hides_it_from_the_networks():
     np.testing.assert_array_equal(adversary.initial_condition(keys), [1, 1, 1])
 
 
-@pytest.mark.parametrize("latent", [1, 4, 5])
+@pytest.mark.parametrize("latent", [5, *(pytest.param(z, marks=pytest.mark.slow) for z in (1, 4))])
 def test_one_half_of_the_latent_is_decoded_and_the_other_classified(latent):
     adversary = built(**{"vae.latent": latent})
     state = adversary.init(KEY, IMAGES[:1])

@@ -105,6 +105,7 @@ def test_a_head_for_as_many_classes_is_left_in_the_file(tmp_path):
     assert not np.array_equal(heads[0]["bias"], given["fc.bias"])
 
 
+@pytest.mark.slow
 def test_a_study_learns_from_a_file_and_its_model_needs_it_no_more(tmp_path, file):
     config = config_of(file, methods="random", trials=1, cycles=1)
     result = tavaal_jax.run_study(config, tmp_path / "study")

@@ -291,7 +291,8 @@ def serve():
 
     yield start
     for ours, thread in zip(pipes, threads, strict=True):
-        ours.send(StopOrder(signal.SIGTERM))
+        with contextlib.suppress(BrokenPipeError):  # It may have ended already.
+            ours.send(StopOrder(signal.SIGTERM))
         thread.join(60)
         assert not thread.is_alive()
 
