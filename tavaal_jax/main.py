@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -30,6 +31,8 @@ class Signals:
         self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python lets no other one handle signals.
         for number in supervisor.signals():
             self._usual[number] = signal.signal(number, self._receive)
         return self

@@ -15,7 +15,7 @@ import tavaal_jax
 from tavaal_jax import Learner
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
-from tavaal_jax.study.notebook import estimator
+from tavaal_jax.study.notebook import estimator, inputs
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_model_is_exported(points, tmp_path):
         (lambda x, y: Learner().fit(x, y + 0.5), "y has the continuous value 0.5: give whole"),
         (lambda x, y: Learner().fit(x[:, 0], y), r"X has shape \(80,\): give features .N, F."),
         (lambda x, y: Learner().fit(x + 1j, y), "X is complex"),
-        (lambda x, y: Learner().fit(x * 1e300, y), "X holds NaN, infinity or what float32 cannot"),
+        (lambda x, y: Learner().fit(x * 1e300, y), "X with NaN, infinity or what float32 cannot"),
         (lambda x, y: Learner().fit(x[:, :0], y), r"0 feature\(s\)"),
         (lambda x, y: Learner().fit(x[:9], y), "y has 80 labels and X 9 examples"),
         (lambda x, y: Learner().predict(x), "has not been fitted"),
@@ -148,6 +148,105 @@ def test_what_does_not_fit_is_one_line(call, says, points):
     with pytest.raises(UserError, match=says) as error:
         call(x, y)
     assert "\n" not in str(error.value)
+
+
+class NAType:
+    """Stands for pandas' NA: no bool."""
+
+    def __eq__(self, other):
+        return self
+
+    __hash__ = object.__hash__
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+def masked(values, rows):
+    mask = np.zeros(np.shape(values), bool)
+    mask[rows] = True
+    return np.ma.array(values, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("y", "missing"),
+    [
+        (masked(np.arange(8) % 2, range(4, 8)), np.nan),
+        (masked(np.arange(8) % 2, range(4, 8))[:, None], np.nan),
+        (masked(["a", "b"] * 4, range(4, 8)), None),
+        ([0, 1, 0, 1, *[NAType()] * 4], np.nan),
+        ([0, 1, 0, 1, *[NAType()] * 4], NAType()),
+        ([0, 1, 0, 1, *[np.nan] * 4], NAType()),
+        ([0, 1, 0, 1, *[type("NaTType", (), {})()] * 4], np.nan),
+        (np.array([0, 1, 0, 1, *[np.nan] * 4], np.float32), np.float32(np.nan)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_what_is_masked_or_not_available_has_no_label(y, missing):
+    found = inputs.labels(y, 8, missing)
+    assert list(found.known) == [True] * 4 + [False] * 4
+    assert list(found.codes) == [0, 1, 0, 1, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x, y: Learner().fit(masked(x, (0, 0)), y), "1 of 160 values of X are masked: fill"),
+        (
+            lambda x, y: Learner().fit([*x[:79], masked(x[79], 0)], y),
+            r"1 of 2 .*X\[79\] are masked",
+        ),
+        (
+            lambda x, y: Learner().query(x, y, candidates=masked(np.arange(80) > 40, range(60))),
+            "candidates are masked: give indices",
+        ),
+        (lambda x, y: Learner().query(x, y, candidates=[]), "none of the 0 candidates is unlab"),
+        (lambda x, y: Learner().query(x, y, candidates=[1, 2]), "none of the 2 candidates"),
+        (
+            lambda x, y: Learner().query(x, y, candidates=(np.arange(80) > 40).astype(int)),
+            r"candidates are 80 whole numbers 0 and 1: give .astype\(bool\)",
+        ),
+        (
+            lambda x, y: Learner().query(x, np.arange(80) % 2),
+            "all 80 labels of y are known, so.*nan$",
+        ),
+        (
+            lambda x, y: Learner().query(x, np.where(np.isnan(y), -1, y)),
+            r"is nan \(y has 56 times -1: is missing_label=-1 meant\?\)",
+        ),
+        (lambda x, y: Learner().fit(x.astype("M8[s]"), y), r"X of type datetime64\[s\]: give num"),
+        (lambda x, y: Learner().fit(x, y.astype("M8[s]")), "y holds dates or times: give texts"),
+        (
+            lambda x, y: Learner().fit(np.arange(160).reshape(80, 2) + 1.7e9, y),
+            "column 0 of X has 80 different values, of which float32 tells 2 apart: subtract",
+        ),
+        (lambda x, y: Learner().fit(Gradient(), y), "no array can be made of X .Can't call numpy"),
+        (
+            lambda x, y: Learner().fit(np.zeros((80, 3, 16, 16), np.uint8), y),
+            r"would be 16 channels of 3 x 16 pixels: give .N, H, W, C., images.transpose",
+        ),
+    ],
+)
+def test_what_numpy_would_change_in_silence_is_refused(call, says, points):
+    x, y, _ = points
+    with pytest.raises(UserError, match=says) as error:
+        call(x, y)
+    assert "\n" not in str(error.value)
+
+
+class Gradient:
+    """Stands for a tensor of torch that needs a gradient."""
+
+    shape = (80, 2)
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+def test_an_array_with_a_mask_that_hides_nothing_is_an_array(points):
+    x, y, _ = points
+    learner = Learner("random", quick()).fit(np.ma.array(x), np.ma.array(y, mask=np.isnan(y)))
+    np.testing.assert_array_equal(learner.predict(x), learner.predict(np.ma.array(x)))
 
 
 def test_the_number_of_features_is_kept_and_compared(points):

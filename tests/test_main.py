@@ -1,8 +1,10 @@
 """What a user can get wrong: one clear line, exit code 2, nothing lost."""
 
+import concurrent.futures
 import json
 import os
 import shutil
+import signal
 
 import jax
 import pytest
@@ -327,3 +329,32 @@ def test_corrupt_checkpoints(run_main, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "none of the checkpoints in" in done.stderr.strip().splitlines()[-1]
     assert os.path.exists(checkpoints)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_signals_that_a_batch_system_warns_by_are_asked_to_stop_by(number):
+    with main.Signals() as signals:
+        signal.raise_signal(number)
+    assert signals.received == number
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_signal_that_something_else_listens_to_is_left_alone():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with main.Signals() as signals:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
+    assert signals.received is None
+
+
+def test_another_thread_runs_without_handling_signals():
+    def enter():
+        with main.Signals() as signals:
+            return signals.received
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        assert thread.submit(enter).result() is None

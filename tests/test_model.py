@@ -103,7 +103,7 @@ def test_images_of_another_shape_are_refused(moons, shape):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_numbers_that_are_not_finite_are_refused(moons, value):
-    with pytest.raises(UserError, match=r"^images hold nan, infinity or what float32 cannot"):
+    with pytest.raises(UserError, match=r"^images with NaN, infinity or what float32 cannot"):
         load_model(moons[2]).predict_proba([[0.5, 1.0], [value, 0.0]])
 
 
@@ -112,6 +112,14 @@ def test_what_is_no_array_of_numbers_is_one_line(moons, wrong):
     with pytest.raises(UserError, match="give ") as error:
         load_model(moons[2]).predict(wrong)
     assert "\n" not in str(error.value)
+
+
+def test_masked_values_and_dates_are_refused(moons):
+    model = load_model(moons[2])
+    with pytest.raises(UserError, match="1 of 4 values of images are masked: fill them in"):
+        model.predict(np.ma.masked_equal([[0.5, 1.0], [7.0, 0.0]], 7))
+    with pytest.raises(UserError, match=r"images of type datetime64\[s\]: give numbers"):
+        model.predict(np.zeros((2, 2), "M8[s]"))
 
 
 def test_a_model_in_an_old_ones_place_leaves_nothing_of_it(moons, digits, tmp_path):

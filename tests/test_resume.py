@@ -99,6 +99,7 @@ def test_killed_and_stopped_it_goes_on_to_the_same_files(command, run_main, tmp_
     killed = tmp_path / "killed"
     kill(command, killed, "moons", QUICK, "joint")
     kill(command, killed, "moons", QUICK, "select")
+    stop(command, killed, "moons", QUICK, "joint", signal.SIGUSR1)
     stop(command, killed, "moons", QUICK, "joint", signal.SIGTERM)
     assert go_on(run_main, killed, "moons", QUICK) == expected
 

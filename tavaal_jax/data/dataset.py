@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.data import arrays
 from tavaal_jax.data.image_statistics import ImageStatistics, thumbnail
 from tavaal_jax.data.pictures.lazy import LazyPictures
 from tavaal_jax.data.pool import (
@@ -222,15 +223,8 @@ def _is_writable(text: str) -> bool:
     return True
 
 
-def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"{name} make no array ({error}): give all the same shape") from error
-
-
 def _images(given: npt.ArrayLike, name: str) -> np.ndarray:
-    images = _array(given, name)
+    images = arrays.plain(given, name)
     if 0 in images.shape[1:]:
         raise UserError(f"{name} have shape {images.shape}: give images, or features, of some size")
     if images.dtype != np.uint8:
@@ -239,9 +233,10 @@ def _images(given: npt.ArrayLike, name: str) -> np.ndarray:
                 f"{name} are {images.dtype} {images.shape}: give uint8 [N, H, W, C], or numbers"
                 " [N, F]"
             )
-        images = images.astype(np.float32)
-        if not np.isfinite(images).all():
-            raise UserError(f"{name} hold a number that is not finite: leave such examples out")
+        features = arrays.features(images, name)
+        arrays.check_precision(images, name)
+        images = features
+    arrays.check_layout(images.shape, name)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim not in (2, 4) or not len(images):
@@ -252,7 +247,7 @@ def _images(given: npt.ArrayLike, name: str) -> np.ndarray:
 def _labels(given: npt.ArrayLike, images: np.ndarray, name: str, least: int) -> np.ndarray:
     if np.ma.is_masked(given):
         raise UserError(f"{name} are masked: give -1 to those that are unknown")
-    labels, count = _array(given, name), len(images)
+    labels, count = arrays.plain(given, name), len(images)
     if labels.ndim == 3 and images.ndim == 4:
         if labels.shape != images.shape[:3] or labels.dtype != np.uint8:
             raise UserError(

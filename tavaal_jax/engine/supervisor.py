@@ -64,9 +64,18 @@ def run_supervised(argv: list[str]) -> int | None:
 
 
 def signals() -> tuple[int, ...]:
-    """Signals that ask this program to end; not SIGHUP where `nohup` has it ignored."""
+    """Signals that ask this program to end, and those by which a batch system warns that it will.
+
+    Not SIGHUP where `nohup` has it ignored, and no warning that something else listens to.
+    """
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM) + (() if ignored else (signal.SIGHUP,))
+    warnings = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    return (
+        signal.SIGINT,
+        signal.SIGTERM,
+        *(() if ignored else (signal.SIGHUP,)),
+        *(number for number in warnings if signal.getsignal(number) == signal.SIG_DFL),
+    )
 
 
 def is_child() -> bool:

@@ -21,7 +21,7 @@ from tavaal_jax.algorithm import learner as learners
 from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.learner import Learner, LearnerOutput
 from tavaal_jax.algorithm.state import LearnerState, LoopState
-from tavaal_jax.data import Dataset
+from tavaal_jax.data import Dataset, arrays
 from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.errors import UserError
 from tavaal_jax.models.networks import NETWORKS, SHIPPED
@@ -162,10 +162,7 @@ class Model:
 
     def _checked(self, given: ArrayLike) -> np.ndarray:
         """Images as an array of the training images' shape and type; else raises UserError."""
-        try:
-            images = np.asarray(given)
-        except ValueError as error:
-            raise UserError(f"images make no array ({error}): give all the same shape") from error
+        images = arrays.plain(given, "images")
         if self.shape[-1] == 1 and images.ndim == len(self.shape):
             images = images[..., None]
         if images.shape[1:] != self.shape or not len(images):
@@ -175,12 +172,7 @@ class Model:
             raise UserError(f"images are {images.dtype}: give uint8, as those of the training were")
         if images.dtype.kind not in "fiub":
             raise UserError(f"images are {images.dtype}: give numbers")
-        if images.dtype != np.uint8:
-            with np.errstate(over="ignore"):
-                images = images.astype(np.float32)
-        if not np.isfinite(images).all():
-            raise UserError("images hold nan, infinity or what float32 cannot: give finite numbers")
-        return images
+        return images if images.dtype == np.uint8 else arrays.features(images, "images")
 
 
 @jax.jit(static_argnums=0)
@@ -227,8 +219,8 @@ def load_model(folder: str | pathlib.Path) -> Model:
     try:
         record = json.loads((folder / "model.json").read_text())
         record["config"] = present_record(record["config"])
-        with np.load(folder / "weights.npz") as arrays:
-            tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
+        with np.load(folder / "weights.npz") as weights:
+            tree = traverse_util.unflatten_dict(dict(weights), sep="/")
         return _built(record, tree)
     except (
         OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile

@@ -20,6 +20,7 @@ from tavaal_jax.labelling.images.files import (
     list_files,
     read_head,
 )
+from tavaal_jax.labelling.passed_over import printable
 
 _KEY = "--config.folder.images"
 _SHOWN = 3  # names in a line
@@ -98,11 +99,6 @@ class Scan(NamedTuple):
             for line in _summary(new_faults, *_UNUSABLE):
                 log(line)
         return scan
-
-
-def printable(name: str) -> str:
-    """A name with control characters escaped, safe to print on a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def scan(

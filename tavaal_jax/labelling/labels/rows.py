@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.images.inventory import printable
+from tavaal_jax.labelling.passed_over import shown
 
 
 class Answer(NamedTuple):
@@ -43,12 +43,6 @@ KINDS = {
     bool: "true or false", type(None): "null",
 }  # fmt: skip
 _LONGEST = 100  # characters of an annotator's name
-
-
-def shown(text: str, most: int = 80) -> str:
-    """A text from a file for a message: one line, printable, cut at `most` characters."""
-    cut = text[:most]
-    return printable(cut) + "..." * (len(text) > most)
 
 
 def place(source: str, line: int) -> str:

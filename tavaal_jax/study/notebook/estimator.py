@@ -86,6 +86,8 @@ class Learner(ClassifierMixin, BaseEstimator):
         images = estimator_inputs.examples(X, self, is_training=True)
         labels = estimator_inputs.labels(y, len(images), self.missing_label)
         free = estimator_inputs.candidates(candidates, labels.known)
+        assert y is not None
+        estimator_inputs.check_free(free, candidates, y, self.missing_label)
         if not (estimator_inputs.is_whole(batch_size) and 1 <= batch_size <= int(free.sum())):
             raise UserError(
                 f"batch_size is {batch_size!r}: give 1 to {int(free.sum())}, the images that can be"

@@ -4,10 +4,12 @@ import textwrap
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
+from tavaal_jax.data import arrays
 from tavaal_jax.errors import UserError
 
 
@@ -29,30 +31,41 @@ def examples(X: ArrayLike, learner: BaseEstimator, is_training: bool = False) ->
     was fitted on. Raises UserError, and for sparse matrices and objects that are no numbers the
     TypeError of scikit-learn.
     """
+    if scipy.sparse.issparse(X):
+        _validated(X, learner, is_training)  # Raises.
+    array = arrays.plain(X, "X")
+    if array.ndim > 2:
+        return array
+    if array.ndim < 2:
+        raise UserError(
+            f"X has shape {array.shape}: give features [N, F] or uint8 images [N, H, W, C]."
+            " Reshape your data, a single example is X[None]"
+        )
+    if np.iscomplexobj(array):
+        raise UserError("X is complex. Complex data not supported: give real numbers")
+    is_frame = hasattr(X, "columns")  # Its columns have names, which scikit-learn compares.
+    found = _validated(X if is_frame else array, learner, is_training)
+    features = arrays.features(found, "X")
+    if is_training:
+        arrays.check_precision(found, "X")
+    return features
+
+
+def _validated(X: ArrayLike, learner: BaseEstimator, is_training: bool) -> np.ndarray:
+    """Features `[N, F]` as scikit-learn checks them; those of a data frame are numbers, too."""
     try:
-        array = X if hasattr(X, "shape") else np.asarray(X)  # A data frame has names, too.
-        if len(array.shape) > 2:
-            return np.asarray(array)
-        if len(array.shape) < 2:
-            raise UserError(
-                f"X has shape {array.shape}: give features [N, F] or uint8 images [N, H, W, C]."
-                " Reshape your data, a single example is X[None]"
-            )
-        if np.iscomplexobj(array):
-            raise UserError("X is complex. Complex data not supported: give real numbers")
         if is_training:
-            found = check_array(array, estimator=learner, input_name="X", ensure_all_finite=False)
+            found = check_array(X, estimator=learner, input_name="X", ensure_all_finite=False)
         else:
-            found = validate_data(learner, array, reset=False, ensure_all_finite=False)
-    except UserError:
-        raise
+            found = validate_data(learner, X, reset=False, ensure_all_finite=False)
     except ValueError as error:
         raise UserError(textwrap.shorten(str(error), 300)) from error
-    with np.errstate(over="ignore"):
-        features = np.asarray(found).astype(np.float32)
-    if not np.isfinite(features).all():
-        raise UserError("X holds NaN, infinity or what float32 cannot: give finite numbers")
-    return features
+    except TypeError as error:
+        if not hasattr(X, "columns"):
+            raise
+        reason = textwrap.shorten(str(error), 80)
+        raise UserError(f"columns of X are no numbers ({reason}): leave them out") from error
+    return np.asarray(found)
 
 
 def labels(y: ArrayLike | None, count: int, missing: object) -> Labels:
@@ -62,6 +75,8 @@ def labels(y: ArrayLike | None, count: int, missing: object) -> Labels:
             "Learner requires y to be passed, but the target y is None: give a label for each"
             " example, missing_label where it is unknown"
         )
+    if getattr(getattr(y, "dtype", None), "kind", "") in ("m", "M"):
+        raise UserError("y holds dates or times: give texts or whole numbers, None where unknown")
     given = np.asarray(y, dtype=object)
     if given.ndim == 2 and given.shape[1] == 1:
         given = column_or_1d(given, dtype=object, warn=True)
@@ -70,8 +85,12 @@ def labels(y: ArrayLike | None, count: int, missing: object) -> Labels:
     if len(given) != count:
         raise UserError(f"y has {len(given)} labels and X {count} examples: give a label for each")
     known = np.array([not _is_missing(label, missing) for label in given], bool)
+    if isinstance(y, np.ma.MaskedArray):
+        known &= ~np.ma.getmaskarray(y).ravel()
     texts = [isinstance(label, str) for label in given[known]]
-    if any(texts) and (not all(texts) or (_is_missing(np.nan, missing) and "nan" in given)):
+    if any(texts) and (
+        not all(texts) or (_is_missing(np.nan, missing) and "nan" in given[known].tolist())
+    ):
         raise UserError(
             "y mixes texts with other labels, or with nan, which is a text among them: give"
             " one kind, and missing labels as None in an array of dtype=object"
@@ -101,8 +120,16 @@ def candidates(given: ArrayLike | None, known: np.ndarray) -> np.ndarray:
     """Which of the examples may be picked, bool `[N]`: of those `given` the ones not `known`."""
     if given is None:
         return ~known
+    if np.ma.is_masked(given):
+        raise UserError("candidates are masked: give indices, or a mask [N], without a mask")
     array = np.asarray(given)
-    free = np.zeros(len(known), bool)
+    size = len(known)
+    if array.shape == (size,) and size > 2 and array.dtype.kind in "iu" and array.max() <= 1:
+        raise UserError(
+            f"candidates are {size} whole numbers 0 and 1: give .astype(bool) for a mask, or"
+            " different indices"
+        )
+    free = np.zeros(size, bool)
     try:
         if array.ndim != 1 or (array.size and array.dtype.kind not in "biu"):
             raise TypeError("these are none")
@@ -113,6 +140,21 @@ def candidates(given: ArrayLike | None, known: np.ndarray) -> np.ndarray:
             " a mask [N]"
         ) from error
     return free & ~known
+
+
+def check_free(free: np.ndarray, given: ArrayLike | None, y: ArrayLike, missing: object) -> None:
+    """Raises UserError, with what `y` has instead of `missing`, where no example may be picked."""
+    if free.any():
+        return
+    if given is not None:
+        raise UserError(f"none of the {np.size(given)} candidates is unlabelled: give others")
+    numbers = np.asarray(y, dtype=object).ravel()
+    minus = sum(isinstance(label, int | float | np.number) and label == -1 for label in numbers)
+    guess = f" (y has {minus} times -1: is missing_label=-1 meant?)" if minus else ""
+    raise UserError(
+        f"all {len(free)} labels of y are known, so there is nothing to ask for: mark the unknown"
+        f" ones by missing_label, which is {missing}{guess}"
+    )
 
 
 def is_whole(value: object) -> bool:
@@ -135,7 +177,19 @@ def _whole(classes: np.ndarray) -> np.ndarray:
 
 def _is_missing(label: object, missing: object) -> bool:
     if missing is None:
-        return label is None
-    if isinstance(missing, float) and np.isnan(missing):
-        return label is None or (isinstance(label, float | np.floating) and bool(np.isnan(label)))
-    return bool(label == missing)
+        return _is_na(label)
+    if _is_nan(missing) or _is_na(missing):
+        return _is_na(label) or _is_nan(label)
+    try:
+        return bool(label == missing)
+    except (TypeError, ValueError):  # NA compares as neither.
+        return False
+
+
+def _is_na(value: object) -> bool:
+    """Whether a value is None, or NA or NaT of pandas, which need not be installed."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS, Method
 from tavaal_jax.data import SETS, Dataset, DataSource
+from tavaal_jax.engine import supervisor
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.models.networks import NETWORKS, Network
 from tavaal_jax.study.parallel.runner import Runner, oracle
@@ -165,7 +166,7 @@ def _picklable(error: BaseException | None) -> BaseException | None:
 def main() -> None:
     """Entry point of a worker process; its argument is the file descriptor of its pipe."""
     # The worker pool handles signals and orders its workers to stop.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (*supervisor.signals(), signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.set_verbosity(logging.ERROR)
     Worker(Connection(int(sys.argv[1]))).serve()

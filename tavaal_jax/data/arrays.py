@@ -1,0 +1,74 @@
+"""Arrays as users give them: what `np.asarray` would change without a word is refused."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tavaal_jax.errors import UserError
+
+
+def plain(given: npt.ArrayLike, name: str) -> np.ndarray:
+    """`given` as an array without a mask; UserError for masked values, dates, and what is none."""
+    check_unmasked(given, name)
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"no array can be made of {name} ({' '.join(str(error).split())}): give a NumPy array,"
+            " all examples of the same shape"
+        ) from error
+    if array.dtype.kind in "mM":
+        raise UserError(
+            f"{name} of type {array.dtype}: give numbers, such as the days since the first"
+        )
+    return array
+
+
+def check_unmasked(given: object, name: str) -> None:
+    """Raises UserError where a value is masked, also in one of several arrays."""
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        mask = np.ma.getmaskarray(given)
+        raise UserError(
+            f"{mask.sum()} of {mask.size} values of {name} are masked: fill them in, or leave these"
+            " examples out"
+        )
+    if isinstance(given, list | tuple):
+        for number, one in enumerate(given):
+            if isinstance(one, np.ma.MaskedArray):
+                check_unmasked(one, f"{name}[{number}]")
+
+
+def features(array: np.ndarray, name: str) -> np.ndarray:
+    """Features as float32; UserError for what is not finite in it."""
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise UserError(
+            f"{name} with NaN, infinity or what float32 cannot hold: give finite numbers, or leave"
+            " such examples out"
+        )
+    return found
+
+
+def check_precision(array: np.ndarray, name: str) -> None:
+    """Raises UserError where float32 makes most of a column's values equal: features `[N, F]`."""
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize < 4 or not len(array):
+        return
+    low, high = array.min(0).astype(np.float64), array.max(0).astype(np.float64)
+    # Only values that differ little for their size can fall together; columns are rarely like that.
+    for column in np.flatnonzero((high > low) & (high - low < np.maximum(-low, high) / 64)):
+        values = np.unique(array[:, column])
+        left = len(np.unique(values.astype(np.float32)))
+        if left < len(values) / 2:
+            raise UserError(
+                f"column {column} of {name} has {len(values)} different values, of which float32"
+                f" tells {left} apart: subtract a constant, such as the least one"
+            )
+
+
+def check_layout(shape: tuple[int, ...], name: str) -> None:
+    """Raises UserError for images `[N, C, H, W]`, as other libraries have them."""
+    if len(shape) == 4 and shape[1] <= 4 < min(shape[2:]):
+        raise UserError(
+            f"{name} have shape {shape}, which would be {shape[3]} channels of {shape[1]} x"
+            f" {shape[2]} pixels: give [N, H, W, C], {name}.transpose(0, 2, 3, 1)"
+        )

@@ -1,0 +1,77 @@
+"""Files that reading passes over, counted by kind, and the one line that tells of each kind."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypedDict
+
+SHOWN = 3
+"""Names in a line."""
+_LONGEST = 80  # characters of a name in a line
+
+
+class PassedOver(NamedTuple):
+    """One kind of thing that was not read."""
+
+    what: str
+    """The kind in words that follow a number and end before the names, as "hidden files"."""
+    names: tuple[str, ...]
+    """All of that kind, sorted."""
+
+    @property
+    def line(self) -> str:
+        """`12 hidden files: .a, .b, .c, ...`."""
+        return summary(self.names, self.what)
+
+
+class PassedOverRecord(TypedDict):
+    """An entry of status.json's `passed_over`."""
+
+    what: str
+    count: int
+    first: list[str]
+
+
+def collected(pairs: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
+    """Kinds, sorted, of pairs of a kind and a name."""
+    found: dict[str, set[str]] = {}
+    for what, name in pairs:
+        found.setdefault(what, set()).add(name)
+    return tuple(PassedOver(what, tuple(sorted(found[what]))) for what in sorted(found))
+
+
+def records(kinds: Iterable[PassedOver]) -> list[PassedOverRecord]:
+    """What status.json says of the kinds."""
+    return [
+        {
+            "what": kind.what,
+            "count": len(kind.names),
+            "first": [shown(name) for name in kind.names[:SHOWN]],
+        }
+        for kind in kinds
+    ]
+
+
+def changed(kinds: Iterable[PassedOver], before: object) -> Iterator[PassedOver]:
+    """Those kinds that the records `before`, of the status.json so far, lack or count otherwise."""
+    known: set[tuple[object, object]] = set()
+    if isinstance(before, list):
+        known = {
+            (str(one.get("what")), one.get("count")) for one in before if isinstance(one, Mapping)
+        }
+    return (kind for kind in kinds if (kind.what, len(kind.names)) not in known)
+
+
+def summary(names: Sequence[str], many: str, one: str | None = None) -> str:
+    """`3 images gone: a.jpg, b.jpg, c.jpg`; `one` stands in the place of `many` before one name."""
+    words = one if one is not None and len(names) == 1 else many
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"{len(names):,} {words}: {', '.join(map(shown, names[:SHOWN]))}{more}"
+
+
+def shown(text: str, most: int = _LONGEST) -> str:
+    """A text from outside for a message: one line, printable, cut at `most` characters."""
+    return printable(text[:most]) + "..." * (len(text) > most)
+
+
+def printable(name: str) -> str:
+    """A name with control characters escaped, safe to print on a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
