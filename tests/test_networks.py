@@ -82,7 +82,7 @@ def picked(result, method):
     return len(set(result.picks(method).index))
 
 
-@pytest.mark.parametrize("methods", ["badge", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("methods", ["tavaal", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_network_of_a_config_file_trains_with_every_method(
     methods, config_file, dataset, tmp_path, monkeypatch
 ):

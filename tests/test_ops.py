@@ -253,7 +253,10 @@ def test_a_portable_program_has_lax_convolutions_and_takes_any_batch():
         exported = jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(images)
     assert exported.out_avals[0].shape == (batch, 16, 16, 16)
     image = normal(0, 3, 8, 8, 16)
-    np.testing.assert_allclose(exported.call(image), function(image), rtol=1e-5, atol=1e-3)
+    expected = function(image)
+    # Kernels of ones sum up to numbers that cancel: rounding is that of the largest.
+    atol = 1e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(exported.call(image), expected, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere they are always lax")
