@@ -100,7 +100,7 @@ def test_images_come_in_upstreams_order(config, classes, digits, data_dir):
 def test_training_never_imports_tensorflow(data_dir):
     script = (
         "import sys; from configs import cifar10; from tavaal_jax import data, main;"
-        "from tavaal_jax.study import query, study;"
+        "from tavaal_jax.study import study; from tavaal_jax.study.notebook import query;"
         "config = cifar10.get_config(); config.data_dir = sys.argv[1]; data.load(config);"
         "sys.exit('tensorflow' in sys.modules)"
     )
