@@ -58,7 +58,7 @@ def widths(value: Any) -> str | None:
 
 
 def strides(value: Any) -> str | None:
-    """Those of DRN's first four levels."""
+    """Four strides, of DRN's first four levels."""
     fits = len(value) == 4 and all(stride in (1, 2) for stride in value)
     return None if fits else "four strides, each of them 1 or 2"
 

@@ -28,7 +28,7 @@ from tavaal_jax.labelling.workdir import (
     FrozenCycle,
     LabellingWorkdir,
     TestScore,
-    changed_keys,
+    changed_among,
 )
 from tavaal_jax.report import checkpoints, files, progress, records, statistics
 from tavaal_jax.report.plots import curves
@@ -66,7 +66,7 @@ class LabellingContext:
 def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
     """Raises UserError where cycle `number` has begun with a config other than the present one."""
     changed = files.changed_keys(begun.config, context.config)
-    changed += changed_keys(begun.config, context.config, ("methods",))
+    changed += changed_among(begun.config, context.config, ("methods",))
     if changed:
         raise UserError(
             f"cycle {number} in {context.workdir.folder} has begun with another config:"

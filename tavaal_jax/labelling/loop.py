@@ -22,7 +22,7 @@ from tavaal_jax.labelling.labels.consensus import Verdict
 from tavaal_jax.labelling.requester import Requester
 from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
-from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_keys
+from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
 from tavaal_jax.report import checkpoints, files, progress
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
@@ -62,7 +62,7 @@ def _check_begun(config: ConfigDict, folder: pathlib.Path) -> None:
     before = files.read_config(folder)
     if before is None:
         return
-    changed = changed_keys(before, config, _FIXED)
+    changed = changed_among(before, config, _FIXED)
     if before.get("format") != files.FORMAT:
         changed = [f"its format ({before.get('format')} -> {files.FORMAT})", *changed]
     if changed:

@@ -51,7 +51,7 @@ def records(kinds: Iterable[PassedOver]) -> list[PassedOverRecord]:
 
 
 def changed(kinds: Iterable[PassedOver], before: object) -> Iterator[PassedOver]:
-    """Those kinds that the records `before`, of the status.json so far, lack or count otherwise."""
+    """Kinds that the records `before`, of the status.json so far, lack or count otherwise."""
     known: set[tuple[object, object]] = set()
     if isinstance(before, list):
         known = {

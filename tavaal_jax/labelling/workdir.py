@@ -275,7 +275,7 @@ def _score(score: float) -> str:
     return "" if math.isnan(score) else f"{score:.9g}"
 
 
-def changed_keys(record: dict[str, Any], config: ConfigDict, keys: Sequence[str]) -> list[str]:
-    """Those of `keys`, with both values, in which a config differs from that of a config.json."""
+def changed_among(record: dict[str, Any], config: ConfigDict, keys: Sequence[str]) -> list[str]:
+    """Keys among `keys`, with both values, that differ from a config.json's."""
     old, new = configs.flat(record["config"]), configs.flat(configs.plain(config))
     return [f"{k} ({old.get(k)} -> {new.get(k)})" for k in keys if old.get(k) != new.get(k)]

@@ -69,7 +69,7 @@ class Published(NamedTuple):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Per channel, of images scaled to [0, 1]: torchvision's for ImageNet."""
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Likewise."""
+    """Standard deviation per channel, of images scaled to [0, 1]."""
 
 
 class Network(NamedTuple):
@@ -155,7 +155,7 @@ NETWORKS: dict[str, Network] = {
 """By the name that `task.network` gives."""
 
 SHIPPED = tuple(NETWORKS.values())
-"""Those that are tested; others are checked before anything is trained."""
+"""Networks of this package; others are checked before anything is trained."""
 
 
 def find(name: str) -> Network:

@@ -20,7 +20,7 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
-    """It tells files of one size and time apart that have swapped their names."""
+    """Time of the inode's last change, by which files that have swapped their names differ."""
 
     @classmethod
     def from_stat(cls, found: os.stat_result) -> "Stamp":

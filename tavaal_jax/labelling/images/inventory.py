@@ -159,7 +159,7 @@ def _facts(
 
 
 def _limited(facts: FileFacts, max_pixels: int) -> FileFacts:
-    """The same facts, with the status too_large above `max_pixels`."""
+    """A file's facts, whose status is too_large above `max_pixels`."""
     if facts.status != "ok" or facts.width * facts.height <= max_pixels:
         return facts
     reason = str(decode.TooLarge.from_size(facts.width, facts.height, max_pixels))

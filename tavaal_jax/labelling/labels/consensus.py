@@ -35,7 +35,7 @@ class Consensus(NamedTuple):
     unmatched: tuple[str, ...]
     """A line for each row that names no image, or several."""
     classes: tuple[str, ...]
-    """Those known before in their order, then new ones, sorted."""
+    """Classes known before in their order, then new ones, sorted."""
 
 
 _REQUESTS = "to_label/"  # where requests lie

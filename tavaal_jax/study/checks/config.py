@@ -33,7 +33,7 @@ class DatasetFacts(NamedTuple):
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetFacts":
-        """Those of a data set that is loaded."""
+        """Facts of a data set that is loaded."""
         size = len(dataset.train_images)
         return cls(dataset.name, size, dataset.classes, dataset.shape, dataset.has_maps)
 

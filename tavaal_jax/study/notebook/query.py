@@ -125,7 +125,7 @@ class Values(NamedTuple):
     value: ArrayTree
     """The method's value of each candidate, `[M, ...]`."""
     labelled: ArrayTree | None
-    """The same of each labelled image, `[L, ...]`; None for a method that does not compare."""
+    """Value of each labelled image, `[L, ...]`; None for a method that does not compare."""
 
 
 def values(trained: FittedMethod) -> Values:

@@ -34,9 +34,9 @@ class Job(NamedTuple):
     methods: dict[str, Method]
     """Some may have been defined in a notebook."""
     networks: dict[str, Network]
-    """Likewise."""
+    """Rows of NETWORKS, of which some may have been defined there, too."""
     sets: dict[str, DataSource]
-    """Likewise; empty where `dataset` is given."""
+    """Rows of SETS; empty where `dataset` is given."""
 
 
 class TrialOrder(NamedTuple):
