@@ -225,8 +225,8 @@ def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
         "cityscapes.folder", "cityscapes.cache", "labelled_folder.path", "maps_folder.images",
         "maps_folder.maps", "maps_folder.train", "maps_folder.test", "maps_folder.cache",
-        "folder.images", "folder.suggest", "folder.request_parts", "folder.label_studio_images",
-        "folder.label_studio_root", "folder.poll_seconds",
+        "folder.images", "folder.follow_links", "folder.suggest", "folder.request_parts",
+        "folder.label_studio_images", "folder.label_studio_root", "folder.poll_seconds",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 from tavaal_jax.labelling import checks as people_checks
-from tavaal_jax.labelling import cycle, requests, selection
+from tavaal_jax.labelling import cycle, passed_over, requests, selection
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
@@ -79,6 +79,8 @@ class _Loop:
         self._context, self._config, self._workdir = context, context.config, context.workdir
         self._requester = Requester(context)
         self._last_line = ""
+        before = self._workdir.status().get("passed_over")
+        self._passed: dict[str, object] = dict(before) if isinstance(before, dict) else {}
 
     def run(self) -> None:
         """Runs until labels are missing, or no image is left to ask for."""
@@ -128,13 +130,16 @@ class _Loop:
         """Images and labels as they are now; waits for people's repairs where the config polls."""
         while True:
             try:
-                return take_snapshot(
+                now = take_snapshot(
                     self._config, self._workdir, self._context.log, self._check_stop
                 )
             except UserError as error:
                 if not self._config.folder.poll_seconds:
                     raise
                 self._wait(f"{error}; trying again")  # Somebody may be writing the file.
+            else:
+                self._log_passed(now)
+                return now
 
     def _begin(self, number: int) -> None:
         """Requests the labels of a cycle, or waits for them, or freezes those that are there."""
@@ -223,6 +228,13 @@ class _Loop:
 
     # Log and status
 
+    def _log_passed(self, now: Snapshot) -> None:
+        """Logs kinds of files that are not read, unless the status.json so far counts as many."""
+        for where, kinds in now.passed.items():
+            for kind in passed_over.changed(kinds, self._passed.get(where)):
+                self._context.log(f"not read: {kind.line}")
+            self._passed[where] = passed_over.records(kinds)
+
     def _log_changes(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
         """Logs labels that have changed, and classes that are new, since the cycle before."""
         before = self._workdir.frozen(number - 1) if number else None
@@ -247,6 +259,7 @@ class _Loop:
             state=state, cycle=number, **done._asdict(), images=len(now.images),
             labelled=len(now.labelled), test=test,
             request=str(self._request_folder(number)) if state == "WAITING" else None,
+            passed_over=self._passed,
         )  # fmt: skip
 
     def _request_folder(self, number: int) -> pathlib.Path:

@@ -12,14 +12,19 @@ class PassedOver(NamedTuple):
     """One kind of thing that was not read."""
 
     what: str
-    """The kind in words that follow a number and end before the names, as "hidden files"."""
+    """The kind in words, which begin with a plural: "files that are hidden"."""
     names: tuple[str, ...]
     """All of that kind, sorted."""
 
     @property
     def line(self) -> str:
-        """`12 hidden files: .a, .b, .c, ...`."""
-        return summary(self.names, self.what)
+        """`12 files that are hidden: .a, .b, .c, ...`, or `1 file that ...`."""
+        noun = self.what.partition(" ")[0]
+        return summary(self.names, self.what, self.what.replace(noun, _singular(noun), 1))
+
+
+def _singular(noun: str) -> str:
+    return noun.removesuffix("ies") + "y" if noun.endswith("ies") else noun.removesuffix("s")
 
 
 class PassedOverRecord(TypedDict):

@@ -20,7 +20,11 @@ class Requester:
 
     def __init__(self, context: LabellingContext):
         self._context, self._config, self._workdir = context, context.config, context.workdir
-        self._key = derive(jax.random.key(context.config.seed), TRIAL)
+
+    @functools.cached_property
+    def _key(self) -> jax.Array:
+        """The trial's key; a start that only waits needs none, and compiles nothing."""
+        return derive(jax.random.key(self._config.seed), TRIAL)
 
     def random_rows(self, now: Snapshot, least: int = 0) -> list[RequestRow]:
         """As many random images as `initial` lacks, or `least`, in a simulation's initial order."""

@@ -11,15 +11,18 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
+from tavaal_jax.data.pictures.values import overflow_lines
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
 from tavaal_jax.labelling.images import inventory
+from tavaal_jax.labelling.images.files import path_of
 from tavaal_jax.labelling.images.inventory import Image, Log, Progress, Scan
 from tavaal_jax.labelling.labels import answers, consensus
 from tavaal_jax.labelling.labels.consensus import Consensus, Verdict
 from tavaal_jax.labelling.labels.rows import Answer
 from tavaal_jax.labelling.page.static import RequestItem
+from tavaal_jax.labelling.passed_over import PassedOver
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 _LOG_EVERY = 5.0  # seconds
@@ -39,6 +42,8 @@ class Snapshot:
     reserved: frozenset[str]
     """Images reserved for a random test set, see `selection.reserved`."""
     folder: pathlib.Path
+    passed: Mapping[str, tuple[PassedOver, ...]]
+    """What was not read of the images and of the others, see `passed_over`."""
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -105,7 +110,8 @@ class Snapshot:
     def request_item(self, name: str, guesses: Mapping[str, str]) -> RequestItem:
         """An image as a request shows it; `guesses` are the model's predictions by id."""
         file = self.files[name]
-        return RequestItem(name, file, self.folder / file, guesses.get(name, ""))
+        path = pathlib.Path(path_of(self.folder, file))
+        return RequestItem(name, file, path, guesses.get(name, ""))
 
 
 def preview(path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
@@ -144,8 +150,10 @@ def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict
     ):  # fmt: skip
         if root and pathlib.Path(root).expanduser().is_dir():
             place = workdir.folder / index
-            scan = inventory.scan(root, known, place, options.max_pixels, lambda text: None)
-            found.update(scan.readable)
+            scan = inventory.scan(
+                root, known, place, options.max_pixels, follow_links=options.follow_links
+            )
+            found |= {name: pathlib.Path(path) for name, path in scan.readable}
     if not found:
         log(f"no image is left in {options.images}")
     return found
@@ -178,7 +186,8 @@ class _Reader:
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
         reserved = selection.reserved(names, config.seed, fraction)
-        return Snapshot(scan.images, result, test_labels, frozenset(reserved), scan.folder)
+        passed = {"images": scan.passed}
+        return Snapshot(scan.images, result, test_labels, frozenset(reserved), scan.folder, passed)
 
     def _scan(
         self,
@@ -188,12 +197,18 @@ class _Reader:
         log: Log,
         key: str = "--config.folder.images",
     ) -> Scan:
-        """Scans a folder of images and decodes them all into the cache."""
-        max_pixels = self.config.folder.max_pixels
+        """Scans a folder of images and decodes them all into the cache; logs what has changed."""
+        options, photos = self.config.folder, decoded_cache(self.config)
         read, decoded = self._progress("read", log), self._progress("decoded", log)
-        scan = inventory.scan(root, known, index_file, max_pixels, log, read, key)
-        faults = decoded_cache(self.config).add(scan.readable, decoded)
-        return scan.with_faults(faults, known, log)
+        scan = inventory.scan(
+            root, known, index_file, options.max_pixels, read, key, options.follow_links
+        )
+        scan = scan.with_faults(photos.add(scan.readable, decoded))
+        before = {image.id for image in known}
+        new = photos.overflows(image.id for image in scan.images if image.id not in before)
+        for line in [*scan.changes(known), *overflow_lines(new, "folder.low_high")]:
+            log(line)
+        return scan
 
     def _progress(self, verb: str, log: Log) -> Progress:
         """A callback that logs every few seconds what was read or decoded."""

@@ -1,15 +1,20 @@
 """Image files in a folder, and a cache of what they contain, so that each is read only once."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
-from collections.abc import Collection
+import re
+import stat
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import BinaryIO, NamedTuple
 
 from tavaal_jax.data.pictures import decode
-from tavaal_jax.data.pictures.reading import Stamp
+from tavaal_jax.data.pictures.reading import Stamp, records
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.passed_over import shown
 from tavaal_jax.report.files import named
 
 EXTENSIONS = (
@@ -27,9 +32,35 @@ _OTHERS = {
     ),
 }  # fmt: skip
 """Formats of images that cannot be opened; they are listed with the advice to convert them."""
-_HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # beside names with a dot
+_PICTURES = (
+    ".svg", ".dcm", ".dicom", ".ico", ".cur", ".exr", ".hdr", ".pcx", ".dds", ".eps", ".pdf", ".ai",
+    ".xcf", ".npy", ".npz", ".nii", ".mat", ".mpo", ".apng", ".dib", ".jps", ".wmf", ".emf",
+)  # fmt: skip
+_FROM_SYSTEM = (
+    b"__macosx", b"@eadir", b"$recycle.bin", b"system volume information", b"thumbs.db",
+    b"desktop.ini",
+)  # fmt: skip
+_LEFT_BEHIND = re.compile(
+    rf"({'|'.join(map(re.escape, (*EXTENSIONS, *_OTHERS)))})"
+    r"(~|_original|_large|\.(\d{1,3}|bak|orig|old|save|swp|tmp|temp|part|partial|crdownload|download"
+    r"|filepart|!ut))$",
+    re.IGNORECASE,
+)
+_ENDINGS = 5  # shown of other files
+
+HIDDEN = "entries hidden or of other programs"
+IN_CLOUD = "images in iCloud only: download them"
+NOWHERE = "links leading nowhere"
+AGAIN = "links to folders searched anyway"
+OUTSIDE = "links out of the folder, not followed (but with follow_links)"
+NO_FILE = "pipes and devices"
+NO_PICTURE = "files without an ending or a picture in them"
+LEFT_BEHIND = "backups or unfinished downloads of images"
+OTHER_PICTURES = "pictures in formats not read ({}): convert them to PNG"
+OTHER_FILES = "files with other endings ({})"
+"""Kinds of entries that are passed over."""
 _ATTEMPTS = 3
-_VERSION = 1  # of the cache's lines; lines of other versions are ignored
+_VERSION = 2  # of the cache's lines; lines of other versions are ignored
 _FRESH = 2 * 10**9  # ns within which a file may change again without another time
 
 
@@ -41,7 +72,7 @@ class FileFacts(NamedTuple):
     height: int
     mode: str
     status: str
-    """ok, corrupt, too_large, unsupported."""
+    """ok, corrupt, too_large, unsupported; other: it has no ending, and is no picture."""
     reason: str
     """Why it cannot be used; "" where it can."""
 
@@ -52,92 +83,189 @@ class FileFacts(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Image files below a folder, and what was left out; paths have `/`."""
+    """All that is below a folder: image files, and what is passed over; paths have `/`."""
 
     files: dict[str, Stamp]
+    """Those to be read: of an image's ending, or of none."""
     undecodable: list[str]
-    """Names of images that are not UTF-8, escaped."""
-    outside: list[str]
-    """Links that lead out of the folder; they are not followed."""
-    unreadable: list[str]
-    """Folders and files that cannot be read, with the reason."""
+    """Names of images that are not UTF-8, escaped; none is also in `files`."""
+    passed: list[tuple[str, str]]
+    """Kind, see `passed_over.PassedOver`, and name of each entry that is neither."""
 
 
 # Listing
 
 
-def list_files(folder: pathlib.Path, key: str) -> Listing:
-    """Lists the image files in a folder and below.
+def list_files(folder: pathlib.Path, key: str, follow_links: bool = False) -> Listing:
+    """Lists what is in a folder and below.
 
-    Raises UserError, which names the config's `key`, where the folder cannot be read.
+    Links out of the folder are passed over, unless `follow_links`. Raises UserError, which names
+    the config's `key`, where the folder cannot be read.
     """
-    real = os.path.realpath(folder)
-    found = Listing({}, [], [], [])
-    below = [""]
-    while below:
-        place = below.pop()
+    return _Lister(folder, key, follow_links).listing()
+
+
+def path_of(folder: str | pathlib.Path, file: str) -> str:
+    """Path of a listed file. A name on the disk is bytes, here UTF-8 whatever the locale."""
+    return os.fsdecode(os.fsencode(folder) + b"/" + file.encode())
+
+
+class _Lister:
+    """Sorts the entries of a folder and those below it by what they are."""
+
+    def __init__(self, folder: pathlib.Path, key: str, follow_links: bool):
+        self._folder, self._key, self._follows = folder, key, follow_links
+        self._root = os.fsencode(folder)
+        self._real = os.path.realpath(self._root)
+        self._seen: set[tuple[int, int]] = set()
+        self._found = Listing({}, [], [])
+        self._other_endings: list[tuple[str, str]] = []
+        self._other_pictures: list[tuple[str, str]] = []
+
+    def listing(self) -> Listing:
+        below = [b""]
+        with contextlib.suppress(OSError):  # Told below.
+            found = os.stat(self._root)
+            self._seen.add((found.st_dev, found.st_ino))
+        while below:
+            place = below.pop()
+            try:
+                with os.scandir(self._root + b"/" + place) as entries:
+                    # In order, so that of two links to one folder the same is followed each time.
+                    for entry in sorted(entries, key=lambda entry: entry.name):
+                        name = place + b"/" + entry.name if place else entry.name
+                        if self._is_searched(entry, name):
+                            below.append(name)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if not place:
+                    raise self._unreadable(error, reason) from error
+                self._pass(f"folders unreadable ({reason})", place)
+        self._count_endings(OTHER_PICTURES, self._other_pictures)
+        self._count_endings(OTHER_FILES, self._other_endings)
+        return self._found._replace(undecodable=self._escaped_apart())
+
+    def _unreadable(self, error: OSError, reason: str) -> UserError:
+        reason = {
+            FileNotFoundError: "it does not exist", NotADirectoryError: "it is no folder"
+        }.get(type(error), reason)  # fmt: skip
+        return UserError(f"cannot read the images in {self._folder} ({reason}): see to {self._key}")
+
+    def _pass(self, what: str, name: bytes) -> None:
+        self._found.passed.append((what, _escaped(name)))
+
+    def _is_searched(self, entry: os.DirEntry[bytes], name: bytes) -> bool:
+        """Adds an entry to the listing; returns whether it is a folder to be searched."""
+        if _is_hidden(entry.name):
+            of_image = entry.name.endswith(b".icloud") and _is_image(_text(entry.name[1:-7]))
+            self._pass(IN_CLOUD if of_image else HIDDEN, name)
+            return False
         try:
-            with os.scandir(folder / place) as entries:
-                for entry in entries:
-                    name = f"{place}/{entry.name}" if place else entry.name
-                    if not _is_hidden(entry.name) and _classify(entry, name, real, found):
-                        below.append(name)
+            return self._is_folder(entry, name)
+        except FileNotFoundError:
+            if entry.is_symlink():
+                self._pass(NOWHERE, name)
         except OSError as error:
+            is_circle = error.errno == errno.ELOOP
             reason = error.strerror or str(error)
-            if not place:
-                reason = {
-                    FileNotFoundError: "it does not exist", NotADirectoryError: "it is no folder"
-                }.get(type(error), reason)  # fmt: skip
-                raise UserError(
-                    f"cannot read the images in {folder} ({reason}): see to {key}"
-                ) from error
-            found.unreadable.append(f"{_escaped(place)} ({reason})")
-    return found
+            self._pass(NOWHERE if is_circle else f"files unreadable ({reason})", name)
+        return False
 
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _HIDDEN
-
-
-def _classify(entry: os.DirEntry[str], name: str, real: str, found: Listing) -> bool:
-    """Adds an entry to a listing; returns whether it is a folder to be searched."""
-    is_image = _extension(name) in EXTENSIONS or _extension(name) in _OTHERS
-    # An entry that vanishes meanwhile, or a link in a circle, counts as not there.
-    with contextlib.suppress(OSError):
+    def _is_folder(self, entry: os.DirEntry[bytes], name: bytes) -> bool:
+        found = entry.stat()
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
-            if not target.startswith(real.rstrip("/") + "/") and target != real:
-                if is_image or entry.is_dir():
-                    found.outside.append(_escaped(name))
+            if target != self._real and not target.startswith(self._real.rstrip(b"/") + b"/"):
+                if not self._follows:
+                    self._pass(OUTSIDE, name)
+                    return False
+            elif stat.S_ISDIR(found.st_mode):  # A link's target is listed at its own place.
+                self._pass(AGAIN, name)
                 return False
-        if entry.is_dir():
-            return not entry.is_symlink()  # A link's target is listed at its own place.
-        if is_image and entry.is_file():
-            if _escaped(name) == name:
-                found.files[name] = Stamp.from_stat(entry.stat())
+        if stat.S_ISDIR(found.st_mode):
+            place = (found.st_dev, found.st_ino)
+            if self._follows and place in self._seen:
+                self._pass(AGAIN, name)
+                return False
+            self._seen.add(place)
+            return True
+        if stat.S_ISREG(found.st_mode):
+            self._add_file(name, found)
+        else:
+            self._pass(NO_FILE, name)
+        return False
+
+    def _add_file(self, name: bytes, found: os.stat_result) -> None:
+        text = _text(name)
+        ending = _extension(text)
+        if _is_image(text) or not ending:
+            if text == _escaped(name):
+                self._found.files[text] = Stamp.from_stat(found)
             else:
-                found.undecodable.append(_escaped(name))
-    return False
+                self._found.undecodable.append(_escaped(name))
+        elif _LEFT_BEHIND.search(text):
+            self._pass(LEFT_BEHIND, name)
+        elif ending in _PICTURES:
+            self._other_pictures.append((ending, _escaped(name)))
+        else:
+            self._other_endings.append((ending, _escaped(name)))
+
+    def _count_endings(self, what: str, named: Sequence[tuple[str, str]]) -> None:
+        counts = Counter(shown(ending, 12) for ending, _ in named).most_common()
+        texts = [f"{ending} {count:,}" for ending, count in counts[:_ENDINGS]]
+        more = ["..."] if len(counts) > _ENDINGS else []
+        kind = what.format(", ".join(texts + more))
+        self._found.passed.extend((kind, name) for _, name in named)
+
+    def _escaped_apart(self) -> list[str]:
+        """Undecodable names, escaped so that none is that of another file."""
+        taken = set(self._found.files)
+        escaped = []
+        for found in sorted(self._found.undecodable):
+            name = found
+            while name in taken:
+                name = name.replace("\\x", "\\\\x", 1)
+            taken.add(name)
+            escaped.append(name)
+        return escaped
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(b".") or name.lower() in _FROM_SYSTEM
+
+
+def _is_image(name: str) -> bool:
+    return _extension(name) in EXTENSIONS or _extension(name) in _OTHERS
 
 
 def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """A file name's ending, in small letters; what an address asks for does not count."""
+    base = name.rpartition("/")[2]
+    ending = os.path.splitext(base)[1].lower()
+    if "?" not in base:
+        return ending
+    of_address = os.path.splitext(base.partition("?")[0])[1].lower()
+    return of_address if of_address in EXTENSIONS else ending
 
 
-def _escaped(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 # Reading
 
 
-def read_head(path: pathlib.Path) -> tuple[Stamp | None, FileFacts | None]:
+def read_head(path: str) -> tuple[Stamp | None, FileFacts | None]:
     """Stamp and facts of a file; facts are None where it is gone, or keeps being written."""
     try:
         for _ in range(_ATTEMPTS):
-            with path.open("rb") as file:
+            with open(path, "rb") as file:
                 before = Stamp.from_file(file)
-                facts = _facts(file, _extension(path.name))
+                facts = _facts(file, _extension(path))
                 if Stamp.from_file(file) == before:
                     return before, facts
     except (FileNotFoundError, NotADirectoryError):
@@ -148,6 +276,9 @@ def read_head(path: pathlib.Path) -> tuple[Stamp | None, FileFacts | None]:
 
 
 def _facts(file: BinaryIO, extension: str) -> FileFacts:
+    if not extension and not decode.is_picture(file):
+        return FileFacts.unread("other", "no picture")
+    file.seek(0)
     name, kind = decode.content_id(file), _OTHERS.get(extension)
     file.seek(0)
     advice = f"{kind}: convert to JPEG"
@@ -192,11 +323,11 @@ class FactsCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
             self._file.seek(0)
-            for line in self._file:
+            for record in records(self._file.read()):
                 self._lines += 1
-                # Where a line was cut short, or is another version's, the image is read again.
-                with contextlib.suppress(ValueError, TypeError, KeyError):
-                    file, known = _parsed(line)
+                # Another version's: the image is read again.
+                with contextlib.suppress(ValueError, TypeError):
+                    file, known = _parsed(record)
                     self._known[file] = known
             if self._file.tell():
                 self._file.seek(-1, os.SEEK_END)
@@ -215,7 +346,8 @@ class FactsCache:
         known = self._known.get(file)
         if known is None or known.stamp != stamp:
             return None
-        is_old = max(stamp.mtime_ns, stamp.ctime_ns) + _FRESH < known.when_ns
+        # A camera's clock may be ahead; but ctime is the disk's, and each change sets it.
+        is_old = stamp.ctime_ns + _FRESH < known.when_ns
         return known.facts if is_old else None
 
     def put(self, file: str, stamp: Stamp, when_ns: int, facts: FileFacts) -> None:
@@ -238,15 +370,11 @@ class FactsCache:
 
 
 def _line(file: str, known: _Entry) -> bytes:
-    record = {"version": _VERSION, "file": file, **known._asdict()}
-    return f"{json.dumps(record)}\n".encode()
+    return f"{json.dumps([_VERSION, file, known.when_ns, known.stamp, known.facts])}\n".encode()
 
 
-def _parsed(line: bytes) -> tuple[str, _Entry]:
-    record = json.loads(line)
-    if record["version"] != _VERSION:
+def _parsed(record: object) -> tuple[str, _Entry]:
+    if not isinstance(record, list) or len(record) != 5 or record[0] != _VERSION:
         raise ValueError
-    when_ns = int(record["when_ns"])
-    return str(record["file"]), _Entry(
-        Stamp(*record["stamp"]), when_ns, FileFacts(*record["facts"])
-    )
+    _, file, when_ns, stamp, facts = record
+    return str(file), _Entry(Stamp(*stamp), int(when_ns), FileFacts(*facts))
