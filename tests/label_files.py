@@ -24,7 +24,12 @@ def put(folder, name, content):
 
 
 def read(folder, *further, **options):
-    return answers.read(folder, further, **options)
+    return answers.read(folder, further, **options).answers
+
+
+def passed(folder, *further, **options):
+    """Lines about what is not read."""
+    return [kind.line for kind in answers.read(folder, further, **options).passed]
 
 
 def said(folder):
@@ -156,6 +161,7 @@ def write(folder, name, form, rows, contents=None):
     """The rows as a file or folder of that form; (source, line, row) of each."""
     rows = list(rows)
     if form in TABLES:
+        name += {"json": ".json", "json_min": ".json", "jsonl": ".jsonl"}.get(form, ".csv")
         put(folder, name, TABLES[form](rows))
         first = 2 if form in ("csv", "tsv", "semicolon", "label_studio_csv") else 1
         return [(f"labels/{name}", at, row) for at, row in enumerate(rows, first)]

@@ -28,8 +28,8 @@ def test_class_folders(labels):
         put(labels, f"{name}/{name}.png", b"w")
     x = "i2d711642b726b044"
     assert read(labels)[:2] == [
-        Answer("labels/cat/x.png", 0, x, "cat/x.png", "cat", False, "", ""),
-        Answer("labels/cat/y.JPG", 0, "ia1fce4363854ff88", "cat/y.JPG", "cat", False, "", ""),
+        Answer("labels/cat/x.png", 0, x, "cat/x.png", "cat", False, "", "", True),
+        Answer("labels/cat/y.JPG", 0, "ia1fce4363854ff88", "cat/y.JPG", "cat", False, "", "", True),
     ]
     assert [a.label for a in read(labels)] == ["cat", "cat", "hot dog"]
     (labels / "linked").mkdir()
@@ -69,13 +69,11 @@ def test_further_files_and_folders(labels, tmp_path):
     sheet = put(tmp_path, "to_label/cycle_000/to_label.csv", "file,label\nc.png,cat\n")
     other = put(tmp_path / "other", "a.csv", "file,label\na.png,cat\n")
     (tmp_path / "link.csv").symlink_to(other)
-    everything = answers.read(labels, (sheet, other.parent))
+    everything = read(labels, sheet, other.parent)
     assert [a.source for a in everything] == [
         "labels/b.csv", "other/a.csv", "to_label/cycle_000/to_label.csv"
     ]  # fmt: skip
-    assert (
-        answers.read(labels, (other, other.parent, labels, sheet, labels / "b.csv")) == everything
-    )
+    assert read(labels, other, other.parent, labels, sheet, labels / "b.csv") == everything
     assert [a.source for a in read(None, other)] == [str(other)]
     assert [a.source for a in read(None, tmp_path / "link.csv")] == [str(tmp_path / "link.csv")]
     assert read(tmp_path / "none") == []

@@ -24,10 +24,11 @@ NAME = "images/img 0{} ü.png"
 
 
 def exported(number, label, when, skipped=False, item=None):
+    """An answer to a task of ours."""
     name = NAME.format(number)
     when = f"2026-11-23T05:50:{when}+00:00"
     return Answer("labels/x", number + 1 if item is None else item, name, name, label, skipped, "1",
-                  when)  # fmt: skip
+                  when, is_offered=True)  # fmt: skip
 
 
 LABELLED = [
@@ -53,9 +54,9 @@ def test_exports_of_label_studio(labels, sample, expected, first):
     shutil.copy(SAMPLES / sample, labels / sample)
     source = f"labels/{sample}"
     assert read(labels) == [a._replace(source=source, line=a.line + first) for a in expected]
-    # Whatever it is called.
-    (labels / sample).rename(labels / "x")
-    assert read(labels) == [a._replace(source="labels/x", line=a.line + first) for a in expected]
+    # Whatever it is called, where it is given by name.
+    path = (labels / sample).rename(labels.parent / "x")
+    assert read(labels, path) == [a._replace(source="x", line=a.line + first) for a in expected]
 
 
 def test_target_storage_of_label_studio(labels):
@@ -234,5 +235,7 @@ def test_a_file_that_is_wrong_is_named_with_the_place(labels, content, says):
     message = line(labels)
     assert message.startswith(f"labels/{path.name}")
     assert says in message
-    path.rename(labels / "b")
-    assert line(labels).startswith("labels/b")
+    path.rename(labels / "7")
+    assert line(labels).startswith("labels/7")
+    (labels / "7").rename(labels / "b.txt")
+    assert line(labels, labels / "b.txt").startswith("labels/b.txt")

@@ -315,7 +315,7 @@ def test_forty_images_by_keys(start):
         [f"i{place:016x}", NAMES[place], expected[place], "Ann Lee", ""] for place in range(40)
     ]
     assert not browser.warns()
-    said = answers.read(browser.downloads)
+    said = answers.read(browser.downloads).answers
     assert {a.id: a.label for a in said} == {f"i{k:016x}": expected[k] for k in range(40)}
 
 
@@ -341,7 +341,7 @@ def test_names_stay_text_in_a_browser(start):
         ["i0000000000000002", files[2], ODD[2], "'=Ann", ""],
         ["i0000000000000003", files[3], ODD[3], "'=Ann", '\'@note, "quoted"'],
     ]
-    said = answers.read(browser.downloads)
+    said = answers.read(browser.downloads).answers
     assert [(a.name, a.label, a.annotator) for a in said] == [
         (file.strip(), label, "=Ann") for file, label in zip(files, ODD, strict=True)
     ]

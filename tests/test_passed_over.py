@@ -15,7 +15,8 @@ def test_kinds_are_sorted_and_name_three():
 
 
 def test_only_what_has_changed_is_told_again():
-    kinds = passed_over.collected([("backups", "a~"), ("backups", "b~"), ("files that are hidden", ".a")])
+    pairs = [("backups", "a~"), ("backups", "b~"), ("files that are hidden", ".a")]
+    kinds = passed_over.collected(pairs)
     records = passed_over.records(kinds)
     assert records[0] == {"what": "backups", "count": 2, "first": ["a~", "b~"]}
     assert list(passed_over.changed(kinds, records)) == []

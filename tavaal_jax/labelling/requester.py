@@ -76,8 +76,7 @@ class Requester:
         guesses = self._predictions() if options.suggest else {}
         requests.write(
             self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
-            classes=now.consensus.classes, unsure=tuple(options.unsure),
-            bad=tuple(options.exclude_answers),
+            classes=now.consensus.classes, unsure=now.words.unsure, bad=now.words.bad,
             preview=functools.partial(snapshot.preview, config=self._config),
             part_count=options.request_parts,
             label_studio_images=options.label_studio_images,

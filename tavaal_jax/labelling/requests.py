@@ -21,6 +21,7 @@ from tavaal_jax.report import files
 FOLDER = "to_label"
 FIELDS = ("rank", "id", "file", "label", "annotator", "note")
 _EMBEDDED = 512  # pixels of the longer side of a picture within a task
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 # One transparent pixel: a task must have a picture.
 _NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
@@ -108,8 +109,11 @@ def _new_folder(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib
 
 
 def escape_formula(text: str) -> str:
-    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236).
+
+    What begins as an escaped cell does is escaped, too, so that reading gives back every text.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax.config import default
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.data.pictures.values import overflow_lines
@@ -18,7 +19,8 @@ from tavaal_jax.labelling.frozen import Frozen, LabelRow
 from tavaal_jax.labelling.images import inventory
 from tavaal_jax.labelling.images.files import path_of
 from tavaal_jax.labelling.images.inventory import Image, Log, Progress, Scan
-from tavaal_jax.labelling.labels import answers, consensus
+from tavaal_jax.labelling.labels import answers, class_names, consensus, listing
+from tavaal_jax.labelling.labels.class_names import Words
 from tavaal_jax.labelling.labels.consensus import Consensus, Verdict
 from tavaal_jax.labelling.labels.rows import Answer
 from tavaal_jax.labelling.page.static import RequestItem
@@ -44,6 +46,8 @@ class Snapshot:
     folder: pathlib.Path
     passed: Mapping[str, tuple[PassedOver, ...]]
     """What was not read of the images and of the others, see `passed_over`."""
+    words: Words
+    """Words for answers that are no class."""
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -173,21 +177,57 @@ class _Reader:
         index = self.workdir.folder / ".scanned"
         scan = self._scan(options.images, self.workdir.images(), index, self.log)
         self.workdir.write_images(scan.images)
-        tests = self._fixed_tests(scan.images)
+        said, lists = self._read(scan.images)
+        folders = {answer.label for answer in said.answers if answer.is_name}
+        tests, kinds = self._fixed_tests(scan.images, folders)
         test_labels = {n: v.label for n, v in tests.verdicts.items() if v.kind == "label"}
-        found = answers.read(
-            self.workdir.answers, self._label_files(), keep_annotators=options.keep_annotators
-        )
-        found += answers.from_class_folders(
-            scan.images, tuple(options.classes), options.class_folders, "folder.images"
-        )
-        result = self._aggregate(scan.images, found, tests.classes)
+        result = self._aggregate(scan.images, said.answers, tests.classes, folders)
         self._report_unmatched(result.unmatched, options.labels_strict)
+        words = self._words(result.classes)
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
         reserved = selection.reserved(names, config.seed, fraction)
-        passed = {"images": scan.passed}
-        return Snapshot(scan.images, result, test_labels, frozenset(reserved), scan.folder, passed)
+        labels = (*said.passed, *result.passed, *lists, *self.workdir.others())
+        passed = {"images": scan.passed, "labels": labels, **kinds}
+        return Snapshot(
+            scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words
+        )
+
+    def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
+        """All answers on the pool, and what of the requests' folders was not read."""
+        options, workdir = self.config.folder, self.workdir
+        named = [pathlib.Path(text).expanduser() for text in options.labels]
+        lists, others = listing.requests(workdir.folder, named)
+        classes = tuple(options.classes)
+        said = answers.read(
+            workdir.answers,
+            [*named, *lists],
+            classes=classes,
+            keep_annotators=options.keep_annotators,
+        )
+        folders = answers.from_class_folders(
+            images, classes, options.class_folders, "folder.images"
+        )
+        every = answers.Reading([*said.answers, *folders.answers], (*said.passed, *folders.passed))
+        return every, others
+
+    def _words(self, classes: Sequence[str]) -> Words:
+        """Words for answers that are no class; logs those that have become one."""
+        options = self.config.folder
+        words = class_names.words_in_force(
+            classes, tuple(options.unsure), tuple(options.exclude_answers)
+        )
+        known = self.workdir.classes()
+        for word in words.dropped:
+            if word not in known:
+                is_bad = word in options.exclude_answers
+                instead = (words.bad if is_bad else words.unsure)[0]
+                what = "is not for training" if is_bad else "nobody can tell"
+                self.log(
+                    f'"{word}" is a class here, as a folder or folder.classes has that name: say'
+                    f' "{instead}" of an image that {what}'
+                )
+        return words
 
     def _scan(
         self,
@@ -225,41 +265,54 @@ class _Reader:
         return progress
 
     def _aggregate(
-        self, images: Sequence[Image], found: Sequence[Answer], classes: Sequence[str]
+        self,
+        images: Sequence[Image],
+        found: Sequence[Answer],
+        classes: Sequence[str],
+        folders: Collection[str],
     ) -> Consensus:
+        """The consensus of answers; `folders` are names of all class folders."""
         options = self.config.folder
+        given = {"unsure": options.unsure, "bad": options.exclude_answers}
+        usual = default().folder
+        before = {"unsure": usual.unsure, "bad": usual.exclude_answers}
+        # Whoever has given the words or the classes has thought of what they mean.
+        ask = [k for k in given if tuple(given[k]) == tuple(before[k]) and not options.classes]
         return consensus.aggregate(
-            images, found, classes=classes, fixed=bool(options.classes),
+            images, found, classes=classes, fixed=bool(options.classes), named=folders, ask=ask,
             unsure=tuple(options.unsure), bad=tuple(options.exclude_answers),
         )  # fmt: skip
 
-    def _fixed_tests(self, pool: Sequence[Image]) -> Consensus:
-        """Labels of a fixed test set; without one, only the classes known so far."""
+    def _fixed_tests(
+        self, pool: Sequence[Image], folders: Collection[str]
+    ) -> tuple[Consensus, dict[str, tuple[PassedOver, ...]]]:
+        """Labels of a fixed test set, and what of it was not read, by its place in status.json.
+
+        Without one, only the classes known so far; `folders` are names of the pool's class folders.
+        """
         options = self.config.folder
         known = tuple(options.classes) or self.workdir.classes()
         if not options.test:
-            return Consensus({}, (), known)
+            return Consensus({}, (), known), {}
         path, images = pathlib.Path(options.test).expanduser(), pool
+        other: tuple[PassedOver, ...] = ()
         if path.is_file():  # Its rows name images of the pool.
             found = answers.read(None, (path,))
         else:
             index = self.workdir.folder / ".scanned_tests"
             log: Log = (lambda text: None) if index.exists() else self.log
-            images = self._scan(path, (), index, log, "--config.folder.test").images
-            found = answers.from_class_folders(images, (), True, "folder.test")
-        result = self._aggregate(images, found, known)
+            scan = self._scan(path, (), index, log, "--config.folder.test")
+            images, other = scan.images, scan.passed
+            classes = tuple(options.classes)
+            found = answers.from_class_folders(images, classes, True, "folder.test")
+        result = self._aggregate(images, found.answers, known, folders)
         self._report_unmatched(result.unmatched, True)
         if not result.verdicts:
             raise UserError(
                 f"folder.test is {options.test}: give a folder with a sub-folder of images per"
                 " class, or a csv with file and label of images of the pool"
             )
-        return result
-
-    def _label_files(self) -> list[pathlib.Path]:
-        """Label files outside labels/: those that the config names, and lists of requests."""
-        named = [pathlib.Path(text).expanduser() for text in self.config.folder.labels]
-        return [*named, *sorted(self.workdir.folder.glob("to_label/*/to_label*.csv"))]
+        return result, {"test": (*other, *found.passed, *result.passed)}
 
     def _report_unmatched(self, unmatched: Sequence[str], strict: bool) -> None:
         """Raises UserError for rows that name no image, or, unless `strict`, logs them."""
