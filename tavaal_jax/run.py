@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax import jax_settings
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import processes
 from tavaal_jax.errors import UserError
@@ -35,6 +36,7 @@ def run_study(
     and reports progress. With `parallel="trials"` any number of processes may call it on one
     `workdir`, at any time: those that are not the first help, and each trial is run once.
     """
+    jax_settings.check()
     folder = pathlib.Path(workdir).expanduser()
     if dataset is None and is_labelled_by_people(config):
         if processes.several():

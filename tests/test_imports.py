@@ -14,14 +14,15 @@ from tavaal_jax.algorithm.methods import METHODS
 PACKAGE = ROOT / "tavaal_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    "algorithm", "config", "config_file", "data", "engine", "errors", "limits", "models", "ops",
-    "renamed_keys", "report", "study",
+    "algorithm", "config", "config_file", "data", "engine", "errors", "jax_settings", "limits",
+    "models", "ops", "renamed_keys", "report", "study",
 )  # fmt: skip
 ALL = (*ROOMS, "command_line", "labelling", "run")
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
     "errors": (),
+    "jax_settings": ("errors",),
     "limits": (),
     "renamed_keys": (),
     "config": ("errors", "limits", "renamed_keys"),
@@ -31,11 +32,12 @@ ALLOWED = {
     "models": ("ops", "errors"),
     "algorithm": ("models", "ops"),
     "data": ("config", "errors"),
-    "engine": ("algorithm", "data", "models", "errors"),
+    "engine": ("algorithm", "data", "models", "errors", "jax_settings"),
     "report": (
         "data",
         "config",
         "errors",
+        "jax_settings",
         "renamed_keys",
         "algorithm.methods",
         "algorithm.state",
@@ -46,6 +48,7 @@ ALLOWED = {
         "data",
         "engine",
         "errors",
+        "jax_settings",
         "models",
         "renamed_keys",
         "report",

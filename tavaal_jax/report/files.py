@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax import jax_settings
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.errors import UserError, WorkdirLocked
 from tavaal_jax.renamed_keys import present_record
@@ -148,12 +149,16 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
 
 
 def changed_keys(record: ConfigRecord, config: ConfigDict) -> list[str]:
-    """Keys that change results and differ between a config.json and `config`, as text."""
+    """What changes results and differs between a config.json and now, as text.
+
+    That are keys of `config`, the content of weights, and settings of JAX; older versions kept
+    none of these.
+    """
     changed = list(configs.differences(record["config"], configs.plain(config)))
     old, new = record.get("pretrained"), digest(config.task.pretrained)
-    if old not in (None, new):  # Older versions kept none.
+    if old not in (None, new):
         changed.append(f"the content of {config.task.pretrained} (task.pretrained)")
-    return changed
+    return changed + jax_settings.differences(record.get("jax", {}))
 
 
 def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
@@ -174,6 +179,7 @@ def running(config: ConfigDict, data: str | None = None) -> ConfigRecord:
         "config": configs.plain(config),
         "data": data,
         "pretrained": digest(config.task.pretrained),
+        "jax": jax_settings.of_numbers(),
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),
     }
