@@ -81,6 +81,8 @@ class _Loop:
         self._last_line = ""
         before = self._workdir.status().get("passed_over")
         self._passed: dict[str, object] = dict(before) if isinstance(before, dict) else {}
+        notes = self._workdir.status().get("notes")
+        self._notes = tuple(notes) if isinstance(notes, list) else ()
 
     def run(self) -> None:
         """Runs until labels are missing, or no image is left to ask for."""
@@ -234,6 +236,10 @@ class _Loop:
             for kind in passed_over.changed(kinds, self._passed.get(where)):
                 self._context.log(f"not read: {kind.line}")
             self._passed[where] = passed_over.records(kinds)
+        for note in now.notes:
+            if note not in self._notes:
+                self._context.log(note)
+        self._notes = now.notes
 
     def _log_changes(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
         """Logs labels that have changed, and classes that are new, since the cycle before."""
@@ -259,7 +265,7 @@ class _Loop:
             state=state, cycle=number, **done._asdict(), images=len(now.images),
             labelled=len(now.labelled), test=test,
             request=str(self._request_folder(number)) if state == "WAITING" else None,
-            passed_over=self._passed,
+            passed_over=self._passed, notes=self._notes,
         )  # fmt: skip
 
     def _request_folder(self, number: int) -> pathlib.Path:

@@ -1,5 +1,6 @@
 """Files that reading passes over, counted by kind, and the one line that tells of each kind."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -40,7 +41,16 @@ def collected(pairs: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
     found: dict[str, set[str]] = {}
     for what, name in pairs:
         found.setdefault(what, set()).add(name)
-    return tuple(PassedOver(what, tuple(sorted(found[what]))) for what in sorted(found))
+    return tuple(
+        PassedOver(what, tuple(sorted(found[what], key=lambda name: (natural(name), name))))
+        for what in sorted(found)
+    )
+
+
+def natural(text: str) -> tuple[str | int, ...]:
+    """Sort key by which `a (2)` comes before `a (10)`."""
+    parts = re.split(r"([0-9]+)", text)
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def records(kinds: Iterable[PassedOver]) -> list[PassedOverRecord]:

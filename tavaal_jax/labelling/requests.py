@@ -162,8 +162,9 @@ def _as_csv(rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     text = escape_formula(text)
-    # Python 3.11's csv does not quote a lone CR.
-    return '"' + text.replace('"', '""') + '"' if re.search('[",;\t\r\n]', text) else text
+    # Python 3.11's csv does not quote a lone CR, and blanks at an end would be lost.
+    is_quoted = re.search('[",;\t\r\n]', text) or text != text.strip()
+    return '"' + text.replace('"', '""') + '"' if is_quoted else text
 
 
 # Label Studio

@@ -48,6 +48,8 @@ class Snapshot:
     """What was not read of the images and of the others, see `passed_over`."""
     words: Words
     """Words for answers that are no class."""
+    notes: tuple[str, ...]
+    """Lines to be logged once."""
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -183,15 +185,16 @@ class _Reader:
         test_labels = {n: v.label for n, v in tests.verdicts.items() if v.kind == "label"}
         result = self._aggregate(scan.images, said.answers, tests.classes, folders)
         self._report_unmatched(result.unmatched, options.labels_strict)
-        words = self._words(result.classes)
+        words, notes = self._words(result.classes)
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
         reserved = selection.reserved(names, config.seed, fraction)
         labels = (*said.passed, *result.passed, *lists, *self.workdir.others())
         passed = {"images": scan.passed, "labels": labels, **kinds}
         return Snapshot(
-            scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words
-        )
+            scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words,
+            notes,
+        )  # fmt: skip
 
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
         """All answers on the pool, and what of the requests' folders was not read."""
@@ -211,23 +214,22 @@ class _Reader:
         every = answers.Reading([*said.answers, *folders.answers], (*said.passed, *folders.passed))
         return every, others
 
-    def _words(self, classes: Sequence[str]) -> Words:
-        """Words for answers that are no class; logs those that have become one."""
+    def _words(self, classes: Sequence[str]) -> tuple[Words, tuple[str, ...]]:
+        """Words for answers that are no class, and a line for each word that has become one."""
         options = self.config.folder
         words = class_names.words_in_force(
             classes, tuple(options.unsure), tuple(options.exclude_answers)
         )
-        known = self.workdir.classes()
+        notes = []
         for word in words.dropped:
-            if word not in known:
-                is_bad = word in options.exclude_answers
-                instead = (words.bad if is_bad else words.unsure)[0]
-                what = "is not for training" if is_bad else "nobody can tell"
-                self.log(
-                    f'"{word}" is a class here, as a folder or folder.classes has that name: say'
-                    f' "{instead}" of an image that {what}'
-                )
-        return words
+            is_bad = word in options.exclude_answers
+            instead = (words.bad if is_bad else words.unsure)[0]
+            what = "is not for training" if is_bad else "nobody can tell"
+            notes.append(
+                f'"{word}" is a class here, as a folder or folder.classes has that name: say'
+                f' "{instead}" of an image that {what}'
+            )
+        return words, tuple(notes)
 
     def _scan(
         self,

@@ -11,8 +11,8 @@ from tavaal_jax.labelling import passed_over
 from tavaal_jax.labelling.images.inventory import Image
 from tavaal_jax.labelling.labels import class_names
 from tavaal_jax.labelling.labels.matching import Index
-from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, moment, natural, place
-from tavaal_jax.labelling.passed_over import PassedOver, shown
+from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, moment, place
+from tavaal_jax.labelling.passed_over import PassedOver, natural, shown
 
 
 class Verdict(NamedTuple):

@@ -106,7 +106,10 @@ def _table(text: str, source: str) -> Iterator[list[_Row]]:
                     f"{here} has {len(cells)} cells, and the header {len(header)}: quote a cell"
                     " that holds the character between cells"
                 )
-            found = rows.parse_row(dict(zip(header, cells, strict=False)), source, number)
+            fields = dict(zip(header, cells, strict=False))
+            # A file's name may begin or end with a blank.
+            fields |= {k: _unescaped(c) for k, c in zip(header, row, strict=False) if k in NAMES}
+            found = rows.parse_row(fields, source, number)
             if not _BOXES.isdisjoint(header):
                 _check_boxes(found, boxes)
             yield found
@@ -174,9 +177,12 @@ def _key(text: str) -> str:
 
 
 def _unquoted(cell: str) -> str:
+    return _unescaped(cell.strip()).strip()
+
+
+def _unescaped(cell: str) -> str:
     """A cell without the apostrophe that keeps spreadsheets from reading it as a formula."""
-    cell = cell.strip()
-    return cell[1:].strip() if _FORMULA.match(cell) else cell
+    return cell[1:] if _FORMULA.match(cell) else cell
 
 
 # JSON

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.images.inventory import EXTENSIONS
-from tavaal_jax.labelling.labels.rows import REQUESTS, natural
-from tavaal_jax.labelling.passed_over import PassedOver, collected, printable
+from tavaal_jax.labelling.labels.rows import REQUESTS
+from tavaal_jax.labelling.passed_over import PassedOver, collected, natural, printable
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _READ = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")

@@ -115,9 +115,10 @@ class Index:
 
 
 def _normalised(text: str) -> str:
-    """A path with `/`, in Unicode's form NFC, however it is written."""
+    """A path with `/`, in Unicode's form NFC, without blanks around names, however written."""
     text = unicodedata.normalize("NFC", text).replace("\\", "/")
-    return "/".join(part for part in text.split("/") if part not in ("", "."))
+    parts = [part.strip() for part in text.split("/")]
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _stem(path: str) -> str:

@@ -72,12 +72,6 @@ def place(source: str, line: int) -> str:
     return f"{source} {word} {line}"
 
 
-def natural(text: str) -> tuple[str | int, ...]:
-    """Sort key by which `a (2)` comes before `a (10)`."""
-    parts = re.split(r"([0-9]+)", text)
-    return tuple(int(part) if at % 2 else part for at, part in enumerate(parts))
-
-
 def moment(text: str) -> datetime.datetime:
     """Parses a time in ISO 8601, UTC where it names no zone. Raises ValueError."""
     found = datetime.datetime.fromisoformat(text)
@@ -152,7 +146,7 @@ def image(fields: Mapping[str, object], here: str) -> tuple[str, str]:
     # In Label Studio's flat exports and tasks "id" is the task's number.
     has_task_number = "annotation_id" in fields
     values = [*(fields.get(key) for key in NAMES), _in_meta(fields.get("meta"))]
-    name = next((name for value in values if (name := _name(_text(value, here)))), "")
+    name = next((name for value in values if (name := _name(_text(value, here, False)))), "")
     found = own or ("" if has_task_number else _text(fields.get("id"), here))
     if not found and not name:
         raise UserError(f"{here} names no image: give its id or file, or empty its label")
@@ -185,6 +179,8 @@ def names(text: str) -> Iterator[str]:
     """What a name as written may stand for, the likeliest first: itself, or the path of a URL."""
     yield text
     path = text
+    if text.strip() != text:
+        yield text.strip()
     if "://" in text:
         path = text.partition("://")[2].partition("/")[2]
         yield f"/{path}"
@@ -221,8 +217,11 @@ def time(fields: Mapping[str, object], here: str) -> str:
         ) from error
 
 
-def _text(value: object, here: str) -> str:
-    """A text or whole number, stripped; "" for None and nan. Raises UserError for anything else."""
+def _text(value: object, here: str, strip: bool = True) -> str:
+    """A text or whole number, stripped; "" for None and nan. Raises UserError for anything else.
+
+    Without `strip`, as names of files are read, only what has nothing but blanks is empty.
+    """
     if isinstance(value, float):
         if math.isnan(value):
             return ""
@@ -232,6 +231,7 @@ def _text(value: object, here: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UserError(f"{here} has {KINDS[type(value)]} where a text is expected: mend it")
     try:
-        return str(value).strip()
+        text = str(value)
+        return text.strip() if strip or not text.strip() else text
     except ValueError as error:  # Python limits the digits.
         raise UserError(f"{here} has a number that is too big: mend it") from error
