@@ -243,7 +243,8 @@ def _changes(known: Sequence[Image], scan: Scan) -> Iterator[str]:
     """Lines about what has changed in a folder since the rows `known`."""
     pairs = list(zip(known, scan.images, strict=False))
     new = scan.images[len(known) :]
-    is_copy = lambda image: image.status.startswith(_COPY)
+    # A copy of what cannot be used has the reason, too.
+    is_copy = lambda image: image.status.startswith(_COPY) and image.file not in scan.reasons
     lost = lambda image: image.status == "missing"
 
     there = {image.file for image in scan.images if not lost(image)}
@@ -276,8 +277,7 @@ def _changes(known: Sequence[Image], scan: Scan) -> Iterator[str]:
 
 def _unusable(images: Sequence[Image], reasons: Mapping[str, str]) -> Iterator[str]:
     """A line for each reason why some of the images cannot be used."""
-    lost = [image for image in images if reasons.get(image.file)]
-    lost = [image for image in lost if image.status != "ok" and not image.status.startswith(_COPY)]
+    lost = [image for image in images if image.status != "ok" and image.file in reasons]
     by_reason: dict[str, list[str]] = defaultdict(list)
     for image in lost:
         by_reason[_SIZE.sub("", reasons[image.file])].append(image.file)
