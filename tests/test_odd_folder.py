@@ -1,5 +1,6 @@
 """A folder with every oddity: each entry is accounted for, and a second start reads no file."""
 
+import json
 import os
 import re
 import resource
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import people
 import photo_models
 import pytest
 from conftest import ROOT, read_csv
 from odd_folder import OddFolder
+from PIL import Image
 
 from tavaal_jax.labelling import snapshot
 from tavaal_jax.labelling.images import files, inventory
@@ -118,6 +122,39 @@ def test_no_locale_changes_a_name(odd, starts, tmp_path, locale):
     )  # fmt: skip
     names = (tmp_path / "names").read_text(encoding="utf-8").splitlines()
     assert names == [repr(image.file) for image in first.images]
+
+
+def test_status_always_says_what_is_not_read_and_the_log_when_it_changes(tmp_path):
+    people.folder(tmp_path / "photos")
+    config, work = people.config(tmp_path / "photos", tmp_path), tmp_path / "work"
+    record = lambda: json.loads((work / "status.json").read_text(encoding="utf-8"))["passed_over"]
+    told = lambda lines: [line for line in lines if line.startswith("not read: ")]
+    (tmp_path / "photos" / "notes.txt").write_text("text")
+    line = "not read: 1 file with other endings (.txt 1): notes.txt"
+    assert told(people.run(config, work)[1]) == [line]
+    assert record()["images"] == [
+        {"what": "files with other endings (.txt 1)", "count": 1, "first": ["notes.txt"]}
+    ]
+    assert told(people.run(config, work)[1]) == []
+    (tmp_path / "photos" / "a.png.bak").write_bytes(b"late")
+    backup = "not read: 1 backup or unfinished downloads of images: a.png.bak"
+    assert told(people.run(config, work)[1]) == [backup]
+    assert [one["count"] for one in record()["images"]] == [1, 1]
+    assert told(people.run(config, work)[1]) == []
+
+
+def test_pictures_that_come_out_white_are_told_once(tmp_path):
+    people.folder(tmp_path / "photos")
+    for number in range(2):
+        values = np.arange(64, dtype=np.float32).reshape(8, 8) + number
+        Image.fromarray(values).save(tmp_path / "photos" / f"deep_{number}.tif")
+    config, work = people.config(tmp_path / "photos", tmp_path), tmp_path / "work"
+    lines = [people.run(config, work)[1] for _ in range(2)]
+    assert [sum("low_high" in line for line in said) for said in lines] == [1, 0]
+    assert (
+        "2 pictures of floats have values from 0 to 64 and come out mostly white or black, as 0 to"
+        ' 1 is shown: give --config.folder.low_high="(0, 127)"'
+    ) in lines[0]
 
 
 @pytest.mark.slow
