@@ -91,12 +91,11 @@ def answer(name="", label="cat", id="", line=2, source="labels/a.csv", annotator
     return Answer(source, line, id, name, label, skipped, annotator, updated)
 
 
-def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD):
-    found = aggregate(images, said, classes=classes, fixed=fixed, unsure=unsure, bad=bad)
+def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD, **options):
+    options |= {"classes": classes, "fixed": fixed, "unsure": unsure, "bad": bad}
+    found = aggregate(images, said, **options)
     for order in (said[::-1], sorted(said)):
-        assert (
-            aggregate(images, order, classes=classes, fixed=fixed, unsure=unsure, bad=bad) == found
-        )
+        assert aggregate(images, order, **options) == found
     return found
 
 
