@@ -18,8 +18,11 @@ import numpy as np
 
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.decode import Pixels
 from tavaal_jax.data.pictures.reading import Fault, decode_ahead
+from tavaal_jax.data.pictures.values import Overflow, overflow_lines
 from tavaal_jax.engine import compilation
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import predictions
 from tavaal_jax.labelling.images.files import list_files, path_of
@@ -49,7 +52,7 @@ def predict(
     each photo, sorted by path. `log` gets a line for each photo that cannot be read, and for each
     kind of other files. Raises UserError for what the user can mend.
     """
-    folder, target = (pathlib.Path(path).expanduser() for path in (images, out))
+    folder, target = user_path(images, "--images"), user_path(out, "--out")
     _check_target(target)
     list_files(folder.absolute(), _KEY)  # Raises before a model is loaded.
     loaded = load_model(model)
@@ -124,17 +127,21 @@ def _decoded(
 ) -> Iterator[tuple[Image, np.ndarray]]:
     """The pixels of each photo, in order; `log` gets a line for each that has none."""
 
-    def decode_file(file: BinaryIO) -> np.ndarray:
+    def decode_file(file: BinaryIO) -> Pixels:
         size, channels, resize, low_high, _ = decoding
-        return decode.decode(file, size, channels, resize, low_high)
+        return decode.decode_checked(file, size, channels, resize, low_high)
 
+    overflows: list[Overflow] = []
     photos = ((image.id, path_of(folder, image.file)) for image in readable)
     with contextlib.closing(decode_ahead(photos, decode_file, _AHEAD)) as outcomes:
         for image, outcome in zip(readable, outcomes, strict=True):
             if isinstance(outcome, Fault):
                 log(_cannot_read(image, outcome.reason))
             else:
-                yield image, outcome
+                overflows += [outcome.overflow] if outcome.overflow else []
+                yield image, outcome.values
+    for line in overflow_lines(overflows, "folder.low_high"):
+        log(f"{line} when the model is trained")
 
 
 def _cannot_read(image: Image, reason: str) -> str:

@@ -133,6 +133,13 @@ def test_links_out_of_the_folder_are_said(model, folder, tmp_path, capsys):
     assert [row["file"] for row in read_csv(out)] == ["a.png", "b.png"]
 
 
+def test_photos_that_come_out_white_are_said(model, tmp_path, capsys):
+    Image.fromarray(np.arange(64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "a.tif")
+    code, lines = run(capsys, model=model, images=tmp_path, out=tmp_path / "p.csv")
+    assert code == 0
+    assert lines[0].endswith('--config.folder.low_high="(0, 63)" when the model is trained')
+
+
 # Wrong inputs: one line, exit code 2, and --out as it was
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from tavaal_jax.data.pictures import decode
 from tavaal_jax.data.pictures.decode import Overflow, Pixels
 from tavaal_jax.data.pictures.reading import Fault, Path, decode_ahead
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _VERSION = 1  # of how photos are decoded; part of the folder's name
@@ -46,7 +47,7 @@ def folder(
     """Folder of the photos decoded to `shape` `[S, S, C]` with these options of `decode.decode`."""
     how = ["x".join(map(str, shape)), resize, *(f"{value:g}" for value in low_high)]
     name = f"photos-{'-'.join(how)}-v{_VERSION}"
-    return pathlib.Path(data_dir).expanduser() / "decoded" / name
+    return user_path(data_dir, "data_dir") / "decoded" / name
 
 
 class Decoded:
@@ -126,12 +127,13 @@ class Decoded:
                 return  # It only grows.
             text = self._index.read_bytes() if is_there else b""
         self._rows, self._faults, self._overflows, self._end = {}, {}, {}, 0
+        each = self._row_bytes
         for length, record in _records(text):
             name, row = record["id"], len(self._rows)
             if "fault" in record:
                 if record.get("version") == _FAULTS:
                     self._faults[name] = record["fault"]
-            elif record["row"] == row and size >= (row + 1) * self._row_bytes:
+            elif record["row"] == row and size >= (row + 1) * each:
                 self._rows[name] = row
                 if "overflow" in record:
                     self._overflows[name] = Overflow(*record["overflow"])
