@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import locales
 import numpy as np
 import pytest
 from conftest import ROOT, read_csv
@@ -221,7 +222,7 @@ def test_photos_that_come_out_white_are_told(split, capsys):
     assert 'give --config.labelled_folder.low_high="(0, 63)"' in said
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("locale", locales.NAMES)
 def test_no_locale_changes_a_name(locale, tmp_path):
     draw_all(tmp_path / "photos", 6)
     os.rename(tmp_path / "photos" / "cat", tmp_path / "photos" / "größe")
@@ -240,7 +241,7 @@ def test_no_locale_changes_a_name(locale, tmp_path):
     )
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=True,
-        env={**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        env={**os.environ, **locales.settings(locale, tmp_path / "locales")},
     )  # fmt: skip
     names = (tmp_path / "names").read_text(encoding="utf-8").splitlines()
     assert {"dog", "größe"} < set(names)

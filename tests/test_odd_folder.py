@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import locales
 import numpy as np
 import people
 import photo_models
@@ -105,7 +106,7 @@ def test_files_and_names_are_those_of_the_disk(odd, starts):
             assert os.path.isfile(path)
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("locale", locales.NAMES)
 def test_no_locale_changes_a_name(odd, starts, tmp_path, locale):
     (first, _), _, _ = starts
     script = (
@@ -118,7 +119,7 @@ def test_no_locale_changes_a_name(odd, starts, tmp_path, locale):
     )
     subprocess.run(
         [sys.executable, "-c", script, str(odd.folder), str(tmp_path)], cwd=ROOT, check=True,
-        env={**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        env={**os.environ, **locales.settings(locale, tmp_path / "locales")},
     )  # fmt: skip
     names = (tmp_path / "names").read_text(encoding="utf-8").splitlines()
     assert names == [repr(image.file) for image in first.images]
