@@ -287,9 +287,9 @@ def test_what_is_hidden_or_of_other_programs_is_counted(labels):
     for name in (".a.csv.swp", ".DS_Store", "Thumbs.db", "~$a.csv", "#a.csv#", "__MACOSX/a.csv"):
         put(labels, name, b"\0")
     put(labels, "cat/x.png.bak", b"\0")
-    others, hidden = passed(labels)
+    hidden, others = passed(labels)
     assert hidden == (
-        "6 files that are hidden or other programs' own: labels/#a.csv#, labels/.DS_Store,"
+        "6 files hidden or of other programs: labels/#a.csv#, labels/.DS_Store,"
         " labels/.a.csv.swp, ..."
     )
     assert others.startswith("1 file of other kinds")

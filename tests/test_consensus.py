@@ -413,7 +413,7 @@ def test_what_programs_write_for_an_empty_cell_is_no_answer(word):
     assert number(0) not in found.verdicts
     (kind,) = found.passed
     assert kind.line == (
-        f"4 rows that say {word.casefold()}, which is no answer: labels/a.csv line 2, labels/a.csv"
+        f"4 rows saying {word.casefold()}, which is no answer: labels/a.csv line 2, labels/a.csv"
         " line 3, labels/a.csv line 4, ..."
     )
     if "/" not in word and "<" not in word:

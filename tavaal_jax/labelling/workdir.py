@@ -128,7 +128,7 @@ class LabellingWorkdir:
         """What lies among the cycles and is none, such as copies of them."""
         names = [path.name for path in self.folder.glob("cycles/*")]
         others = [f"cycles/{name}" for name in names if not _CYCLE.fullmatch(name)]
-        return collected(("folders and files in cycles/ that are no cycles", n) for n in others)
+        return collected(("entries of cycles/ beside the cycles", n) for n in others)
 
     def cycle_folder(self, number: int) -> pathlib.Path:
         """Folder of a cycle's request and frozen labels."""

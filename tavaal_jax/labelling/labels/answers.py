@@ -44,7 +44,7 @@ PARTS = frozenset(
 
 _UNSORTED = "images in folders that are no class"
 _WITHOUT = "files of labels without any answer"
-_REJECTED = "rows that reject a class, which is no answer"
+_REJECTED = "rows rejecting a class, which is no answer"
 # What programs add to the name of a copy.
 _COPY = re.compile(
     r"(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?|\.sync-conflict-[\w-]+|_conflict-[\d-]+"

@@ -94,7 +94,7 @@ def aggregate(
     for answer in answers:
         here, label = place(answer.source, answer.line), _nfc(answer.label)
         if class_names.is_missing(label) and label not in names and not answer.skipped:
-            passed.append((f"rows that say {label.casefold()}, which is no answer", here))
+            passed.append((f"rows saying {label.casefold()}, which is no answer", here))
             continue
         if not (label or answer.skipped):
             continue

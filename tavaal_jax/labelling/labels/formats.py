@@ -36,7 +36,7 @@ class ParsedFile(NamedTuple):
     rows: int
     """All rows, also those without an answer; reading ends behind MOST_ROWS."""
     rejected: list[str]
-    """Places of rows that say only which class an image is not."""
+    """Places of rows saying only which class an image is not."""
 
 
 _NEEDED = (

@@ -22,7 +22,7 @@ _PACKED = (
 _ELSEWHERE = {".icloud": "iCloud: download it", ".gsheet": "Google Drive: save it as CSV"}
 """Files that stand for one whose content is not on this disk."""
 _FROM_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin")
-_HIDDEN = "files that are hidden or other programs' own"
+_HIDDEN = "files hidden or of other programs"
 OTHERS = f"files of other kinds than {' '.join(_READ)} and images in class folders"
 _LIST = re.compile(r"to_label/cycle_\d{3,}/to_label(?:_\d+of\d+)?\.csv")
 _PARTS_OF_REQUESTS = re.compile(
