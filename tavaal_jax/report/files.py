@@ -92,13 +92,42 @@ def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path
 
 
 def trials(workdir: pathlib.Path) -> list[tuple[str, int]]:
-    """Every trial that has a folder, (method, trial), in `order`."""
+    """Every trial that has a folder of its own, (method, trial), in `order`."""
+    return [trial for trial in _folders(workdir) if _holder(workdir, trial) == trial]
+
+
+def copies(workdir: pathlib.Path) -> list[UserError]:
+    """A line for each folder that is a copy of another trial's, and belongs to none."""
+    held = {trial: _holder(workdir, trial) for trial in _folders(workdir)}
+    return [
+        UserError(
+            f"{trial_folder(workdir, *trial)} is left out: it holds {holder[0]}'s trial"
+            f" {holder[1]}, of which it seems to be a copy"
+        )
+        for trial, holder in held.items()
+        if holder != trial
+    ]
+
+
+def _folders(workdir: pathlib.Path) -> list[tuple[str, int]]:
+    """Method and trial by the names of folders, in `order`."""
     found = (
         (path.parent.name, int(path.name.removeprefix("trial_")))
         for path in workdir.glob("*/trial_*")
         if path.name.removeprefix("trial_").isdecimal()
     )
     return sorted(found, key=order)
+
+
+def _holder(workdir: pathlib.Path, trial: tuple[str, int]) -> tuple[str, int]:
+    """The trial whose results a trial's folder holds: itself, unless the folder is a copy."""
+    path = trial_folder(workdir, *trial) / "results.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            row = next(csv.DictReader(file))
+        return row["method"], int(row["trial"])
+    except (OSError, StopIteration, KeyError, TypeError, ValueError, csv.Error):
+        return trial  # Without results, or damaged, which reading it tells.
 
 
 def order(trial: tuple[str, int]) -> tuple[int, str, int]:

@@ -89,7 +89,7 @@ def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
     Trials in the study's own results.csv whose folders are gone are kept.
     """
     found: dict[tuple[str, int], list[Result]] = {}
-    faults = []
+    faults = files.copies(workdir)
     for method, trial in files.trials(workdir):
         try:
             rows = read_results(files.trial_folder(workdir, method, trial))
