@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.images import files, inventory
+from tavaal_jax.labelling.images import facts, inventory
 
 LATER = 10 * 10**9
 
@@ -19,7 +19,7 @@ LATER = 10 * 10**9
 def looked(monkeypatch):
     """Names of files that have been read."""
     found = []
-    read_head = files.read_head
+    read_head = facts.read_head
     monkeypatch.setattr(
         inventory,
         "read_head",
@@ -135,5 +135,5 @@ def test_many_files_that_are_known_are_not_opened(read_head, clock, tmp_path, mo
         draw(tmp_path / "images" / f"more{number}.bmp", number % 250)
     clock(LATER)
     first = read_head()
-    monkeypatch.setattr(files.decode, "content_id", None)
+    monkeypatch.setattr(facts.decode, "content_id", None)
     assert read_head() == first

@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from tavaal_jax.data.pictures import decode
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.images import files, inventory
+from tavaal_jax.labelling.images import facts, inventory
 from tavaal_jax.labelling.images.inventory import Image
 
 
@@ -506,7 +506,7 @@ def test_a_file_that_may_not_be_read_has_no_id(place, monkeypatch):
     path = place.put("b.png", 2)
     refuse = lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     monkeypatch.setattr(
-        files, "open", lambda name, *a: (refuse if name == str(path) else open)(name, *a),
+        facts, "open", lambda name, *a: (refuse if name == str(path) else open)(name, *a),
         raising=False,
     )  # fmt: skip
     found = place.scan()

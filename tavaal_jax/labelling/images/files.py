@@ -1,34 +1,32 @@
-"""Image files in a folder, and a cache of what they contain, so that each is read only once."""
+"""Entries of a folder: image files to be read, and what is passed over, by kind."""
 
 import contextlib
 import errno
-import json
 import os
 import pathlib
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from tavaal_jax.data.pictures import decode
-from tavaal_jax.data.pictures.reading import Stamp, records
+from tavaal_jax.data.pictures.reading import Stamp
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.passed_over import shown
-from tavaal_jax.report.files import named
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".pfm",
 )  # fmt: skip
 """File name extensions of images that are opened, in any case."""
-_RAW = "a raw photograph"
-_OTHERS = {
+RAW = "a raw photograph"
+"""The format of what cameras save; its TIFF holds a small preview first."""
+OTHERS = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
     ".avif": "AVIF", ".jxl": "JPEG XL", ".psd": "PSD", ".tga": "TGA",
     **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000"),
     **dict.fromkeys(
-        (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"), _RAW
+        (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"), RAW
     ),
 }  # fmt: skip
 """Formats of images that cannot be opened; they are listed with the advice to convert them."""
@@ -41,7 +39,7 @@ _FROM_SYSTEM = (
     b"desktop.ini",
 )  # fmt: skip
 _LEFT_BEHIND = re.compile(
-    rf"({'|'.join(map(re.escape, (*EXTENSIONS, *_OTHERS)))})"
+    rf"({'|'.join(map(re.escape, (*EXTENSIONS, *OTHERS)))})"
     r"(~|_original|_large|\.(\d{1,3}|bak|orig|old|save|swp|tmp|temp|part|partial|crdownload|download"
     r"|filepart|!ut))$",
     re.IGNORECASE,
@@ -59,27 +57,6 @@ LEFT_BEHIND = "backups or unfinished downloads of images"
 OTHER_PICTURES = "pictures in formats not read ({}): convert them to PNG"
 OTHER_FILES = "files with other endings ({})"
 """Kinds of entries that are passed over."""
-_ATTEMPTS = 3
-_VERSION = 2  # of the cache's lines; lines of other versions are ignored
-_FRESH = 2 * 10**9  # ns within which a file may change again without another time
-
-
-class FileFacts(NamedTuple):
-    """Content id, size and status of an image file."""
-
-    id: str
-    width: int
-    height: int
-    mode: str
-    status: str
-    """ok, corrupt, too_large, unsupported; other: it has no ending, and is no picture."""
-    reason: str
-    """Why it cannot be used; "" where it can."""
-
-    @classmethod
-    def unread(cls, status: str, reason: str) -> "FileFacts":
-        """The facts of a file whose content could not be read."""
-        return cls("", 0, 0, "", status, reason)
 
 
 class Listing(NamedTuple):
@@ -197,7 +174,7 @@ class _Lister:
 
     def _add_file(self, name: bytes, found: os.stat_result) -> None:
         text = _text(name)
-        ending = _extension(text)
+        ending = extension(text)
         if _is_image(text) or not ending:
             if text == _escaped(name):
                 self._found.files[text] = Stamp.from_stat(found)
@@ -235,10 +212,10 @@ def _is_hidden(name: bytes) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return _extension(name) in EXTENSIONS or _extension(name) in _OTHERS
+    return extension(name) in EXTENSIONS or extension(name) in OTHERS
 
 
-def _extension(name: str) -> str:
+def extension(name: str) -> str:
     """A file name's ending, in small letters; what an address asks for does not count."""
     base = name.rpartition("/")[2]
     ending = os.path.splitext(base)[1].lower()
@@ -254,127 +231,3 @@ def _text(name: bytes) -> str:
 
 def _escaped(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
-
-
-# Reading
-
-
-def read_head(path: str) -> tuple[Stamp | None, FileFacts | None]:
-    """Stamp and facts of a file; facts are None where it is gone, or keeps being written."""
-    try:
-        for _ in range(_ATTEMPTS):
-            with open(path, "rb") as file:
-                before = Stamp.from_file(file)
-                facts = _facts(file, _extension(path))
-                if Stamp.from_file(file) == before:
-                    return before, facts
-    except (FileNotFoundError, NotADirectoryError):
-        return None, None
-    except OSError as error:
-        return None, FileFacts.unread("corrupt", error.strerror or str(error))
-    return None, None
-
-
-def _facts(file: BinaryIO, extension: str) -> FileFacts:
-    if not extension and not decode.is_picture(file):
-        return FileFacts.unread("other", "no picture")
-    file.seek(0)
-    name, kind = decode.content_id(file), _OTHERS.get(extension)
-    file.seek(0)
-    advice = f"{kind}: convert to JPEG"
-    try:
-        if kind == _RAW:  # Some are TIFF with a small preview first.
-            raise decode.Unsupported(advice)
-        return FileFacts(name, *decode.header(file), "ok", "")
-    except decode.Corrupt as error:
-        if not error.lasting:
-            return FileFacts.unread("corrupt", str(error))
-        if isinstance(error, decode.TooLarge):
-            status, reason = "too_large", str(error)
-        elif isinstance(error, decode.Unsupported):
-            status, reason = "unsupported", str(error)
-        else:
-            status, reason = ("corrupt", str(error)) if kind is None else ("unsupported", advice)
-        return FileFacts(name, 0, 0, "", status, reason)
-
-
-# The cache
-
-
-class _Entry(NamedTuple):
-    """Facts of a file, its stamp, and when it was read."""
-
-    stamp: Stamp
-    when_ns: int
-    facts: FileFacts
-
-
-class FactsCache:
-    """Facts of files by path and stamp, kept in a file of JSON lines; a context that closes it.
-
-    What a killed process has found is there for the next one.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-        self._known: dict[str, _Entry] = {}
-        self._lines = 0
-        with named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-            self._file.seek(0)
-            for record in records(self._file.read()):
-                self._lines += 1
-                # Another version's: the image is read again.
-                with contextlib.suppress(ValueError, TypeError):
-                    file, known = _parsed(record)
-                    self._known[file] = known
-            if self._file.tell():
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":
-                    self._file.write(b"\n")
-
-    def __enter__(self) -> "FactsCache":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with named(self._path):
-            self._file.close()
-
-    def get(self, file: str, stamp: Stamp) -> FileFacts | None:
-        """The cached facts of a file; None where it has changed since, or may have."""
-        known = self._known.get(file)
-        if known is None or known.stamp != stamp:
-            return None
-        # A camera's clock may be ahead; but ctime is the disk's, and each change sets it.
-        is_old = stamp.ctime_ns + _FRESH < known.when_ns
-        return known.facts if is_old else None
-
-    def put(self, file: str, stamp: Stamp, when_ns: int, facts: FileFacts) -> None:
-        """Stores a file's facts; `when_ns` is the time before it was read."""
-        self._known[file] = _Entry(stamp, when_ns, facts)
-        self._lines += 1
-        with named(self._path):
-            self._file.write(_line(file, self._known[file]))
-            self._file.flush()
-
-    def compact(self, files: Collection[str]) -> None:
-        """Drops all but the present `files`, if most lines are of others or outdated."""
-        if self._lines <= 2 * len(files) + 100:
-            return
-        present = {file: known for file, known in self._known.items() if file in files}
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with named(self._path):
-            temporary.write_bytes(b"".join(_line(file, known) for file, known in present.items()))
-            os.replace(temporary, self._path)
-
-
-def _line(file: str, known: _Entry) -> bytes:
-    return f"{json.dumps([_VERSION, file, known.when_ns, known.stamp, known.facts])}\n".encode()
-
-
-def _parsed(record: object) -> tuple[str, _Entry]:
-    if not isinstance(record, list) or len(record) != 5 or record[0] != _VERSION:
-        raise ValueError
-    _, file, when_ns, stamp, facts = record
-    return str(file), _Entry(Stamp(*stamp), int(when_ns), FileFacts(*facts))

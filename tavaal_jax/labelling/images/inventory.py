@@ -14,15 +14,13 @@ from typing import NamedTuple
 
 from tavaal_jax.data.pictures import decode
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.images.facts import FactsCache, FileFacts, read_head
 from tavaal_jax.labelling.images.files import (
     EXTENSIONS,
     NO_PICTURE,
-    FactsCache,
-    FileFacts,
     Listing,
     list_files,
     path_of,
-    read_head,
 )
 from tavaal_jax.labelling.passed_over import PassedOver, collected, printable, summary
 
