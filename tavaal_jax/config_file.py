@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 
@@ -49,7 +50,7 @@ def load(name: str | pathlib.Path, **overrides: Any) -> ConfigDict:
 
 def _file(text: str) -> pathlib.Path:
     """The file of a config; UserError where there is none."""
-    path = pathlib.Path(text).expanduser()
+    path = user_path(text, "--config")
     if path.is_file():
         return path
     ours = _folder() / f"{text}.py"

@@ -18,9 +18,14 @@ _FLAGS = ("deterministic", "fast_m")
 _GUARDS = ("host_to_device", "device_to_device", "device_to_host")
 
 
+def _setting(name: str) -> object:
+    """A setting's value now, also within one of JAX's contexts; None where this JAX has none."""
+    return getattr(jax.config, name, None)
+
+
 def of_numbers() -> dict[str, object]:
     """The settings by which numbers change, for config.json."""
-    found: dict[str, object] = {name: getattr(jax.config, name, None) for name in _NUMBERS}
+    found: dict[str, object] = {name: _setting(name) for name in _NUMBERS}
     flags = os.environ.get("XLA_FLAGS", "").split()
     found["xla_flags"] = sorted(flag for flag in flags if any(part in flag for part in _FLAGS))
     return found
@@ -38,19 +43,19 @@ def differences(before: dict[str, object]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """All settings that another process needs, as its environment variables."""
-    values = {name: getattr(jax.config, name, None) for name in (*_NUMBERS, *_OTHERS)}
+    values = {name: _setting(name) for name in (*_NUMBERS, *_OTHERS)}
     return {name.upper(): str(value) for name, value in values.items() if value is not None}
 
 
 def check() -> None:
     """Raises UserError for settings to debug by, with which no study runs."""
-    if jax.config.jax_disable_jit:
+    if _setting("jax_disable_jit"):
         raise UserError(
             "jax_disable_jit is set (JAX_DISABLE_JIT), and all that trains here is compiled: unset"
             " it"
         )
     for name in ("jax_transfer_guard", *(f"jax_transfer_guard_{one}" for one in _GUARDS)):
-        value = getattr(jax.config, name, None)
+        value = _setting(name)
         if value in ("disallow", "disallow_explicit"):
             raise UserError(
                 f"{name} is {value} ({name.upper()}), and examples and numbers are moved to and"
@@ -64,7 +69,7 @@ def check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        asked = jax.config.jax_platforms
+        asked = _setting("jax_platforms")
         if not asked:
             raise UserError(f"JAX finds no device ({reason}): see to its install") from error
         raise UserError(

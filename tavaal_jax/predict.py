@@ -22,7 +22,7 @@ from tavaal_jax.data.pictures.decode import Pixels
 from tavaal_jax.data.pictures.reading import Fault, decode_ahead
 from tavaal_jax.data.pictures.values import Overflow, overflow_lines
 from tavaal_jax.engine import compilation
-from tavaal_jax.environment import user_path
+from tavaal_jax.environment import forgive_output, user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import predictions
 from tavaal_jax.labelling.images.files import list_files, path_of
@@ -182,6 +182,7 @@ def _print(text: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 2, after one line, for what the user can mend."""
+    forgive_output()
     try:
         given = _parsed(argv)
         compilation.keep_in_cache()

@@ -9,6 +9,7 @@ from tavaal_jax import config as configs
 from tavaal_jax import jax_settings
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import processes
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.report.progress import Callback, silent
 from tavaal_jax.report.result import StudyResult
@@ -37,7 +38,7 @@ def run_study(
     `workdir`, at any time: those that are not the first help, and each trial is run once.
     """
     jax_settings.check()
-    folder = pathlib.Path(workdir).expanduser()
+    folder = user_path(workdir, "workdir")
     if dataset is None and is_labelled_by_people(config):
         if processes.several():
             raise UserError("people's images need --distributed=False: one process asks them")

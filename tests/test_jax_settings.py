@@ -56,7 +56,7 @@ def test_workers_get_all_of_them():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda: jax.disable_jit(), "jax_disable_jit is set .JAX_DISABLE_JIT., and all that"),
+        (jax.disable_jit, "jax_disable_jit is set .JAX_DISABLE_JIT., and all that"),
         (lambda: jax.transfer_guard("disallow"), "jax_transfer_guard is disallow .JAX_TR"),
         (lambda: jax.transfer_guard_device_to_host("disallow"), "guard_device_to_host is disallow"),
     ],

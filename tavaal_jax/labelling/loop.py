@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 from tavaal_jax.labelling import checks as people_checks
 from tavaal_jax.labelling import cycle, passed_over, requests, selection
@@ -41,7 +42,7 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
     Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
     people_checks.check(config, devices.device_count())
-    images = pathlib.Path(config.folder.images).expanduser()
+    images = user_path(config.folder.images, "folder.images")
     if config.folder.label_studio_images == "local":
         requests.local_files_prefix(images, config.folder.label_studio_root)
     if folder.resolve().is_relative_to(images.resolve()):

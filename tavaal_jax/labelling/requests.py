@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypedDict
 from xml.sax import saxutils
 
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.page import static
 from tavaal_jax.labelling.page.static import RequestItem
@@ -85,8 +86,8 @@ def write(
             bad=" or ".join(bad),
             parts=_about_parts(part_count),
             mode="local" if is_local else "embed",
-            images=images_folder.resolve(),
-            root=_root(images_folder, label_studio_root),
+            images=_utf8(images_folder.resolve()),
+            root=_utf8(_root(images_folder, label_studio_root)),
         ))  # fmt: skip
     return target
 
@@ -134,7 +135,14 @@ def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]
 
 def _root(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> pathlib.Path:
     images = images_folder.resolve()
-    return pathlib.Path(root).expanduser().resolve() if os.fspath(root) else images.parent
+    if not os.fspath(root):
+        return images.parent
+    return user_path(root, "folder.label_studio_root").resolve()
+
+
+def _utf8(path: pathlib.Path) -> str:
+    """A path for a text file, whatever the locale."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ from tavaal_jax.config import default
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.data.pictures.values import overflow_lines
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
@@ -154,7 +155,7 @@ def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict
     for root, known, index in (
         (options.images, workdir.images(), ".scanned"), (options.test, (), ".scanned_tests"),
     ):  # fmt: skip
-        if root and pathlib.Path(root).expanduser().is_dir():
+        if root and user_path(root, "folder.images").is_dir():
             place = workdir.folder / index
             scan = inventory.scan(
                 root, known, place, options.max_pixels, follow_links=options.follow_links
@@ -199,7 +200,7 @@ class _Reader:
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
         """All answers on the pool, and what of the requests' folders was not read."""
         options, workdir = self.config.folder, self.workdir
-        named = [pathlib.Path(text).expanduser() for text in options.labels]
+        named = [user_path(text, "folder.labels") for text in options.labels]
         lists, others = listing.requests(workdir.folder, named)
         classes = tuple(options.classes)
         said = answers.read(
@@ -296,7 +297,7 @@ class _Reader:
         known = tuple(options.classes) or self.workdir.classes()
         if not options.test:
             return Consensus({}, (), known), {}
-        path, images = pathlib.Path(options.test).expanduser(), pool
+        path, images = user_path(options.test, "folder.test"), pool
         other: tuple[PassedOver, ...] = ()
         if path.is_file():  # Its rows name images of the pool.
             found = answers.read(None, (path,))

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from tavaal_jax import config as configs
 from tavaal_jax import jax_settings
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError, WorkdirLocked
 from tavaal_jax.renamed_keys import present_record
 
@@ -71,7 +72,7 @@ def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
 def how_it_runs(workdir: pathlib.Path) -> str | None:
     """`parallel` of the study that runs in the folder; None where none has begun."""
     path = workdir / ".parallel"
-    return path.read_text() if path.exists() else None
+    return path.read_text("utf-8") if path.exists() else None
 
 
 def _lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[object]:
@@ -220,7 +221,7 @@ def read_config(workdir: pathlib.Path) -> ConfigRecord | None:
     if not path.exists():
         return None
     try:
-        record: ConfigRecord = json.loads(path.read_text())
+        record: ConfigRecord = json.loads(path.read_text("utf-8"))
         record["config"] = present_record(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -238,10 +239,10 @@ def _git_revision() -> str | None:
         tracked = [*command, "ls-files", "--error-unmatch", pathlib.Path(__file__).name]
         subprocess.run(tracked, capture_output=True, check=True)
         describe = [*command, "describe", "--always", "--dirty", "--abbrev=40"]
-        done = subprocess.run(describe, capture_output=True, text=True, check=True)
+        done = subprocess.run(describe, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 # Writing
@@ -263,7 +264,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file atomically: it is the old one or the whole new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with named(path):
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(temporary, path)
 
 
@@ -281,7 +282,7 @@ def read_csv(path: pathlib.Path, mend: str = "put back a copy") -> list[dict[str
     if not path.exists():
         return []
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}): {mend}") from error
@@ -304,7 +305,7 @@ def as_csv(fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
 def digest(path: str) -> str | None:
     """SHA-256 of a file's content; None where it cannot be read."""
     try:
-        with pathlib.Path(path).expanduser().open("rb") as file:
+        with user_path(path, "task.pretrained").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, UnicodeEncodeError):  # Or the locale cannot name it.
         return None

@@ -25,6 +25,7 @@ from tavaal_jax.data.pictures.values import overflow_lines
 from tavaal_jax.data.pool import RowView
 from tavaal_jax.data.sets.source import DataFacts
 from tavaal_jax.data.sets.walk import PassedOver, files_below, folders_in, path_of, stamp, text
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _ENDINGS = (
@@ -55,7 +56,7 @@ class _Listing(NamedTuple):
 
 
 def _root(config: ConfigDict) -> pathlib.Path:
-    return pathlib.Path(config.labelled_folder.path).expanduser()
+    return user_path(config.labelled_folder.path, "labelled_folder.path")
 
 
 def facts(config: ConfigDict) -> DataFacts:

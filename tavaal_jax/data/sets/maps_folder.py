@@ -25,6 +25,7 @@ from tavaal_jax.data.pool import IGNORED, StoredArray
 from tavaal_jax.data.sets import source
 from tavaal_jax.data.sets.source import DataFacts
 from tavaal_jax.data.sets.walk import PassedOver, files_below, stamp, text
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -56,7 +57,7 @@ Splits = dict[str, list[_Pair]]
 
 
 def _folder(config: ConfigDict, key: str, endings: Sequence[str], passed: PassedOver) -> _Folder:
-    root = pathlib.Path(config.maps_folder[key]).expanduser()
+    root = user_path(config.maps_folder[key], f"maps_folder.{key}")
     if not config.maps_folder[key]:
         raise UserError(f"maps_folder.{key} is empty: {_FORM}")
     if not root.is_dir():
@@ -102,7 +103,7 @@ def _splits(config: ConfigDict, passed: PassedOver) -> Splits:
 
 
 def _split(key: str, place: str, images: _Folder, maps: _Folder) -> list[_Pair]:
-    listed = pathlib.Path(place).expanduser()
+    listed = user_path(place, f"maps_folder.{key}")
     if listed.is_file():
         names = _listed(listed, images)
         what = f"images that {listed} names"

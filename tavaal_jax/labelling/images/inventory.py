@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.images.facts import FactsCache, FileFacts, read_head
 from tavaal_jax.labelling.images.files import (
@@ -114,7 +115,7 @@ def scan(
     """
     if not str(folder):
         raise UserError(f"no folder of images is given: give {key}")
-    folder = pathlib.Path(folder).expanduser().absolute()
+    folder = user_path(folder, "folder.images").absolute()
     listing = list_files(folder, key, follow_links)
     with FactsCache(index_file) as cache:
         facts = _facts(folder, listing, cache, progress)

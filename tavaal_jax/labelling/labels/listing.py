@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.images.inventory import EXTENSIONS
 from tavaal_jax.labelling.labels.rows import REQUESTS
@@ -91,7 +92,7 @@ def requests(
 def _root(given: pathlib.Path, folder: pathlib.Path | None) -> pathlib.Path | None:
     """A given file or folder, resolved; None where `folder` itself is missing."""
     try:
-        return given.expanduser().resolve(strict=True)
+        return user_path(given, "folder.labels").resolve(strict=True)
     except FileNotFoundError as error:
         if given is folder:
             return None
