@@ -1,5 +1,6 @@
 """Files that reading passes over, counted by kind, and the one line that tells of each kind."""
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypedDict
@@ -47,6 +48,7 @@ def collected(pairs: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
     )
 
 
+@functools.lru_cache(2**16)
 def natural(text: str) -> tuple[str | int, ...]:
     """Sort key by which `a (2)` comes before `a (10)`."""
     parts = re.split(r"([0-9]+)", text)
