@@ -120,6 +120,29 @@ def test_overrides_flat_and_nested(file):
     assert config_file.load(f"{path}:20").epochs == 20
 
 
+def test_a_path_may_have_a_colon_in_it(tmp_path):
+    path = tmp_path / "run_12:30" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(GOOD, "utf-8")
+    assert config_file.load(str(path)).epochs == 7
+    assert config_file.load(f"{path}:20").epochs == 20
+    assert config_file.stem(f"{path}:20") == config_file.stem("mine:20") == "mine"
+    with pytest.raises(UserError, match=r"there is no config file .*/run_12:30/yours.py: give"):
+        config_file.load(str(path.with_name("yours.py")))
+
+
+def test_a_file_finds_its_own_neighbours(tmp_path):
+    before = list(sys.path)
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "neighbour.py").write_text(GOOD.replace("7", str(number + 1)), "utf-8")
+        (folder / "mine.py").write_text("from neighbour import get_config", "utf-8")
+        assert config_file.load(folder / "mine.py").epochs == number + 1
+    assert sys.path == before
+    assert "neighbour" not in sys.modules
+
+
 def test_a_file_of_the_clone_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import filelock
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,6 +24,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError, WorkdirLocked
 from tavaal_jax.renamed_keys import present_record
+from tavaal_jax.report import locks
 
 ConfigRecord = dict[str, Any]
 """Content of config.json, see `running`."""
@@ -42,13 +42,13 @@ def claim(workdir: pathlib.Path) -> AbstractContextManager[object]:
 
     Raises WorkdirLocked where another process has locked it.
     """
-    return _lock(workdir, ".lock", f"another process is running in {workdir}")
+    return locks.lock(workdir, ".lock", f"another process is running in {workdir}")
 
 
 def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> AbstractContextManager[object]:
     """Locks one trial of the folder, as `claim` does the whole."""
     fault = f"another process is running {method} trial {trial} in {workdir}"
-    return _lock(workdir / ".locks", f"{method}_{trial}", fault)
+    return locks.lock(workdir / ".locks", f"{method}_{trial}", fault)
 
 
 def is_free(workdir: pathlib.Path) -> bool:
@@ -73,18 +73,6 @@ def how_it_runs(workdir: pathlib.Path) -> str | None:
     """`parallel` of the study that runs in the folder; None where none has begun."""
     path = workdir / ".parallel"
     return path.read_text("utf-8") if path.exists() else None
-
-
-def _lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[object]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / name).acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise WorkdirLocked(f"{fault}: wait for it, or give another --workdir") from error
-    except OSError as error:
-        raise UserError(
-            f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"
-        ) from error
 
 
 def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
