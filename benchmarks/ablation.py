@@ -148,7 +148,9 @@ def run(arguments: argparse.Namespace) -> int:
 def study(workdir: pathlib.Path, *job: Any) -> bool:
     """Runs one study in a process of its own; whether it ended well."""
     line = command(workdir, *job)
-    done = subprocess.run(line, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        line, cwd=FOLDER.parent, capture_output=True, encoding="utf-8", check=False
+    )
     print(*job, "done" if not done.returncode else f"failed:\n{done.stderr}", flush=True)
     return not done.returncode
 

@@ -59,7 +59,7 @@ class Peer:
         arguments["device"] = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self._process = subprocess.Popen(
             [sys.executable, str(FOLDER / "torch_peer.py"), work, json.dumps(arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=clean,
         )  # fmt: skip
         self.about = self._answer()
 
@@ -146,7 +146,7 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [
             line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
             if line.startswith("model name")
         ]
         model = names[0] if names else model

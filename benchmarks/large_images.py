@@ -153,7 +153,7 @@ def write(root, split, count):
 def anonymous(pid):
     """Bytes of a process's anonymous memory; 0 when it has ended."""
     try:
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return 0
     lines = [line for line in status.splitlines() if line.startswith("RssAnon")]

@@ -124,7 +124,7 @@ def measure(job, devices=1, count=1):
         condition = {**job, "place": [f"localhost:{port}", count, index] if count > 1 else None}
         argv = [sys.executable, __file__, "--one", json.dumps(condition)]
         out = subprocess.PIPE if index == 0 else subprocess.DEVNULL
-        run.append(subprocess.Popen(argv, env=environment, stdout=out, text=True))
+        run.append(subprocess.Popen(argv, env=environment, stdout=out, encoding="utf-8"))
     out, _ = run[0].communicate()
     if any(process.wait() for process in run):
         raise SystemExit(f"error: {job} failed, see above")
@@ -253,7 +253,7 @@ class Peak:
 
     def _watch(self):
         while self._go_on:
-            status = pathlib.Path("/proc/self/status").read_text()
+            status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
             (line,) = (line for line in status.splitlines() if line.startswith("RssAnon"))
             self.bytes = max(self.bytes, 1024 * int(line.split()[1]))
             time.sleep(0.01)

@@ -58,7 +58,7 @@ def main():
             for kind in ("cold", "warm"):
                 command = [sys.executable, __file__, "--child", folder]
                 output = subprocess.run(
-                    command, check=True, capture_output=True, text=True, env=os.environ
+                    command, check=True, capture_output=True, encoding="utf-8", env=os.environ
                 ).stdout
                 runs.append({"cache": kind, **json.loads(output.splitlines()[-1])})
                 times[kind].append(runs[-1]["compiling"])

@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from tavaal_jax import config_file
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.renamed_keys import present_flag
 
@@ -46,7 +47,7 @@ def parse(argv: list[str]) -> CommandLine:
         raise UserError(f"unknown argument {others[1]!r}: flags are written --name=value")
     found = CommandLine(
         values["config"].value,
-        pathlib.Path(values.workdir or f"runs/{config_file.stem(name)}").expanduser(),
+        user_path(values.workdir or f"runs/{config_file.stem(name)}", "--workdir"),
         values.distributed,
         values.coordinator,
         values.process_count,

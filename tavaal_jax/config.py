@@ -133,6 +133,9 @@ KEYS: dict[str, Key] = {
         False, "decode all once, to data_dir; else whenever they are read", neutral=True
     ),
     "folder.images": Key("", "people's images, searched in all its sub-folders", neutral=True),
+    "folder.follow_links": Key(
+        False, "images behind links that lead out of folder.images, too", neutral=True
+    ),
     "folder.classes": Key((), "names in order; empty: as labels name them", classes),
     "folder.class_folders": Key(
         None, "whether sub-folders are classes; None: those that are named in classes are"

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 
@@ -22,11 +23,12 @@ def load(name: str | pathlib.Path, **overrides: Any) -> ConfigDict:
     follows a colon, `file.py:argument`, is given to `get_config`. Raises UserError, which names
     file and line, for what is wrong with the file.
     """
-    text, *arguments = str(name).split(":", 1)
+    text, arguments = _split(name)
     path = _file(text)
-    # Config files import each other by the folder they are in.
-    there = str(path.resolve().parent.parent)
-    sys.path.append(there)
+    # Config files import each other, by the folder they are in or as neighbours.
+    there = [str(folder) for folder in path.resolve().parents[:2]][::-1]
+    sys.path.extend(there)
+    before = set(sys.modules)
     try:
         spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
         if spec is None or spec.loader is None:
@@ -42,14 +44,37 @@ def load(name: str | pathlib.Path, **overrides: Any) -> ConfigDict:
         raise UserError(fault_of_file(error, path)) from error
     finally:
         sys.path.reverse()
-        sys.path.remove(there)  # The last one of that name, which is ours.
+        for folder in there:
+            sys.path.remove(folder)  # The last one of that name, which is ours.
         sys.path.reverse()
+        _forget_neighbours(path, before)
     return configs.override(config, **overrides)
+
+
+def _split(name: str | pathlib.Path) -> tuple[str, list[str]]:
+    """A config's path, which may have a colon in it, and what follows its colon if it has one."""
+    text = str(name)
+    if text.endswith(".py") or pathlib.Path(text).is_file():
+        return text, []
+    head, colon, argument = text.partition(".py:")
+    if colon:
+        return f"{head}.py", [argument]
+    head, colon, argument = text.partition(":")
+    return head, [argument] if colon else []
+
+
+def _forget_neighbours(path: pathlib.Path, before: set[str]) -> None:
+    """Drops modules imported from the file's own folder: another folder may have one so named."""
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        is_ours = name.startswith("_config_") or "." in name
+        if file and not is_ours and pathlib.Path(file).parent == path.resolve().parent:
+            del sys.modules[name]
 
 
 def _file(text: str) -> pathlib.Path:
     """The file of a config; UserError where there is none."""
-    path = pathlib.Path(text).expanduser()
+    path = user_path(text, "--config")
     if path.is_file():
         return path
     ours = _folder() / f"{text}.py"
@@ -76,7 +101,7 @@ def _names() -> list[str]:
 
 def stem(name: str | pathlib.Path) -> str:
     """What a config, a path or a name, is called."""
-    return pathlib.Path(str(name).split(":", 1)[0]).stem
+    return pathlib.Path(_split(name)[0]).stem
 
 
 def listing() -> str:

@@ -13,6 +13,7 @@ from absl import logging
 from tavaal_jax import command_line
 from tavaal_jax.command_line import CommandLine
 from tavaal_jax.engine import allocator, supervisor
+from tavaal_jax.environment import forgive_output
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 
 WAITING = 75
@@ -58,7 +59,7 @@ def _say(text: str) -> None:
     """A line on stderr, if anybody is there to read it."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except OSError:
+    except (OSError, ValueError):  # Its reader is gone, or it is closed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
@@ -72,7 +73,9 @@ def _run(command: CommandLine) -> None:
     logging.set_verbosity(logging.ERROR)
     if command.distributed:
         processes.join(command.coordinator, command.process_count, command.process_index)
-    compilation.keep_in_cache()
+    note = compilation.keep_in_cache()
+    if note is not None:
+        _say(f"note: {note}")
     console = progress.Terminal(quiet=command.distributed and not processes.is_first())
     if not console.is_terminal:
         console.width = 160  # In a log, tables are not broken.
@@ -112,6 +115,7 @@ def main(argv: list[str]) -> int:
 
     A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
     """
+    forgive_output()
     code, is_distributed = 0, False
     try:
         if command_line.wants_help(argv):

@@ -18,44 +18,52 @@ import numpy as np
 
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.decode import Pixels
 from tavaal_jax.data.pictures.reading import Fault, decode_ahead
+from tavaal_jax.data.pictures.values import Overflow, overflow_lines
 from tavaal_jax.engine import compilation
+from tavaal_jax.environment import forgive_output, user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import predictions
-from tavaal_jax.labelling.images.files import list_files
-from tavaal_jax.labelling.images.inventory import Image, printable, scan
+from tavaal_jax.labelling.images.files import list_files, path_of
+from tavaal_jax.labelling.images.inventory import Image, scan
+from tavaal_jax.labelling.passed_over import printable
 from tavaal_jax.labelling.predictions import PredictionRow
 from tavaal_jax.study.model import Decoding, Model, load_model
 
 _KEY = "--images"
 _AHEAD = 16  # photos that are decoded, or wait for the model
 _MAX_PIXELS = 10**8
+_CANNOT = "cannot read"
 
 Log = Callable[[str], None]
 
 
 def predict(
-    model: str | pathlib.Path, images: str | pathlib.Path, out: str | pathlib.Path, log: Log
+    model: str | pathlib.Path,
+    images: str | pathlib.Path,
+    out: str | pathlib.Path,
+    log: Log,
+    follow_links: bool = False,
 ) -> int:
     """Writes a model's predictions for all photos in a folder and below; returns their number.
 
     `out` is a csv of id, file, predicted, confidence and `p_<class>`, replaced whole: a row for
-    each photo, sorted by path. `log` gets a line for each photo that cannot be read. Raises
-    UserError for what the user can mend.
+    each photo, sorted by path. `log` gets a line for each photo that cannot be read, and for each
+    kind of other files. Raises UserError for what the user can mend.
     """
-    folder, target = (pathlib.Path(path).expanduser() for path in (images, out))
+    folder, target = user_path(images, "--images"), user_path(out, "--out")
     _check_target(target)
-    there = list_files(folder.absolute(), _KEY)
+    list_files(folder.absolute(), _KEY)  # Raises before a model is loaded.
     loaded = load_model(model)
     decoding = _decoding(loaded, model)
-    for name in there.outside:
-        log(f"left out: {printable(name)} (leads out of the folder)")
-    for name in there.unreadable:
-        log(f"left out: {printable(name)} (not searched)")
     with tempfile.TemporaryDirectory() as index:
         found = scan(
-            folder, (), pathlib.Path(index) / "index.jsonl", decoding.max_pixels, _silent, key=_KEY
-        )
+            folder, (), pathlib.Path(index) / "index.jsonl", decoding.max_pixels, key=_KEY,
+            follow_links=follow_links,
+        )  # fmt: skip
+    for kind in found.passed:
+        log(f"not read: {kind.line}")
     usable = {image.id for image in found.images if image.status == "ok"}
     for image in found.images:
         if image.id not in usable:
@@ -119,25 +127,25 @@ def _decoded(
 ) -> Iterator[tuple[Image, np.ndarray]]:
     """The pixels of each photo, in order; `log` gets a line for each that has none."""
 
-    def decode_file(file: BinaryIO) -> np.ndarray:
+    def decode_file(file: BinaryIO) -> Pixels:
         size, channels, resize, low_high, _ = decoding
-        return decode.decode(file, size, channels, resize, low_high)
+        return decode.decode_checked(file, size, channels, resize, low_high)
 
-    photos = ((image.id, folder / image.file) for image in readable)
+    overflows: list[Overflow] = []
+    photos = ((image.id, path_of(folder, image.file)) for image in readable)
     with contextlib.closing(decode_ahead(photos, decode_file, _AHEAD)) as outcomes:
         for image, outcome in zip(readable, outcomes, strict=True):
             if isinstance(outcome, Fault):
                 log(_cannot_read(image, outcome.reason))
             else:
-                yield image, outcome
+                overflows += [outcome.overflow] if outcome.overflow else []
+                yield image, outcome.values
+    for line in overflow_lines(overflows, "folder.low_high"):
+        log(f"{line} when the model is trained")
 
 
 def _cannot_read(image: Image, reason: str) -> str:
-    return f"cannot read {printable(image.file)}: {printable(reason)}"
-
-
-def _silent(*_: object) -> None:
-    pass
+    return f"{_CANNOT} {printable(image.file)}: {printable(reason)}"
 
 
 # The command
@@ -158,9 +166,12 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         "--images", required=True, help="folder of photos, searched in all below it"
     )
     parser.add_argument("--out", required=True, help="csv to be written")
+    parser.add_argument(
+        "--follow_links", action="store_true", help="photos behind links out of the folder, too"
+    )
     given = parser.parse_args(argv)
     for name, value in vars(given).items():
-        if not value:
+        if value == "":
             raise UserError(f"--{name} is empty: give --{name}=...")
     return given
 
@@ -171,16 +182,18 @@ def _print(text: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 2, after one line, for what the user can mend."""
+    forgive_output()
     try:
         given = _parsed(argv)
         compilation.keep_in_cache()
         left_out: list[str] = []
 
         def log(text: str) -> None:
-            left_out.append(text)
+            if text.startswith(_CANNOT):
+                left_out.append(text)
             _print(text)
 
-        count = predict(given.model, given.images, given.out, log)
+        count = predict(given.model, given.images, given.out, log, given.follow_links)
         also = f", {len(left_out):,} left out" if left_out else ""
         many = "s" if count > 1 else ""
         _print(f"{count:,} prediction{many} in {printable(given.out)}{also}")

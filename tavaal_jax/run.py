@@ -6,8 +6,10 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax import jax_settings
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import processes
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.report.progress import Callback, silent
 from tavaal_jax.report.result import StudyResult
@@ -35,7 +37,8 @@ def run_study(
     and reports progress. With `parallel="trials"` any number of processes may call it on one
     `workdir`, at any time: those that are not the first help, and each trial is run once.
     """
-    folder = pathlib.Path(workdir).expanduser()
+    jax_settings.check()
+    folder = user_path(workdir, "workdir")
     if dataset is None and is_labelled_by_people(config):
         if processes.several():
             raise UserError("people's images need --distributed=False: one process asks them")

@@ -40,7 +40,7 @@ several_devices = pytest.mark.skipif(
 
 def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
     """Rows of a csv file with a header."""
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

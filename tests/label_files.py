@@ -24,7 +24,12 @@ def put(folder, name, content):
 
 
 def read(folder, *further, **options):
-    return answers.read(folder, further, **options)
+    return answers.read(folder, further, **options).answers
+
+
+def passed(folder, *further, **options):
+    """Lines about what is not read."""
+    return [kind.line for kind in answers.read(folder, further, **options).passed]
 
 
 def said(folder):
@@ -86,12 +91,11 @@ def answer(name="", label="cat", id="", line=2, source="labels/a.csv", annotator
     return Answer(source, line, id, name, label, skipped, annotator, updated)
 
 
-def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD):
-    found = aggregate(images, said, classes=classes, fixed=fixed, unsure=unsure, bad=bad)
+def aggregated(*said, images=IMAGES, classes=(), fixed=False, unsure=UNSURE, bad=BAD, **options):
+    options |= {"classes": classes, "fixed": fixed, "unsure": unsure, "bad": bad}
+    found = aggregate(images, said, **options)
     for order in (said[::-1], sorted(said)):
-        assert (
-            aggregate(images, order, classes=classes, fixed=fixed, unsure=unsure, bad=bad) == found
-        )
+        assert aggregate(images, order, **options) == found
     return found
 
 
@@ -156,6 +160,7 @@ def write(folder, name, form, rows, contents=None):
     """The rows as a file or folder of that form; (source, line, row) of each."""
     rows = list(rows)
     if form in TABLES:
+        name += {"json": ".json", "json_min": ".json", "jsonl": ".jsonl"}.get(form, ".csv")
         put(folder, name, TABLES[form](rows))
         first = 2 if form in ("csv", "tsv", "semicolon", "label_studio_csv") else 1
         return [(f"labels/{name}", at, row) for at, row in enumerate(rows, first)]

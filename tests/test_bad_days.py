@@ -178,7 +178,8 @@ def test_two_runs_on_one_folder(tmp_path, run_main, start, whole):
     second = run_main("moons", tmp_path, *FLAGS)
     process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
-    assert f"another process is running in {tmp_path}: wait for it" in last(second.stderr)
+    said = last(second.stderr)
+    assert f"another process is running in {tmp_path} (process {process.pid} on" in said
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     assert content(tmp_path) == whole

@@ -131,7 +131,7 @@ def get_config():
 @pytest.mark.slow
 def test_a_data_set_of_a_config_file_runs_here_and_in_workers(run_main, tmp_path):
     file = pathlib.Path(tmp_path, "mine.py")
-    file.write_text(CONFIG)
+    file.write_text(CONFIG, encoding="utf-8")
     results = []
     for name, flags in (
         ("here", ()), ("apart", ("--config.parallel=trials", "--config.workers=2"))

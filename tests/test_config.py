@@ -120,6 +120,29 @@ def test_overrides_flat_and_nested(file):
     assert config_file.load(f"{path}:20").epochs == 20
 
 
+def test_a_path_may_have_a_colon_in_it(tmp_path):
+    path = tmp_path / "run_12:30" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(GOOD, "utf-8")
+    assert config_file.load(str(path)).epochs == 7
+    assert config_file.load(f"{path}:20").epochs == 20
+    assert config_file.stem(f"{path}:20") == config_file.stem("mine:20") == "mine"
+    with pytest.raises(UserError, match=r"there is no config file .*/run_12:30/yours.py: give"):
+        config_file.load(str(path.with_name("yours.py")))
+
+
+def test_a_file_finds_its_own_neighbours(tmp_path):
+    before = list(sys.path)
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "neighbour.py").write_text(GOOD.replace("7", str(number + 1)), "utf-8")
+        (folder / "mine.py").write_text("from neighbour import get_config", "utf-8")
+        assert config_file.load(folder / "mine.py").epochs == number + 1
+    assert sys.path == before
+    assert "neighbour" not in sys.modules
+
+
 def test_a_file_of_the_clone_finds_its_neighbours_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
@@ -225,8 +248,8 @@ def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
         "cityscapes.folder", "cityscapes.cache", "labelled_folder.path", "maps_folder.images",
         "maps_folder.maps", "maps_folder.train", "maps_folder.test", "maps_folder.cache",
-        "folder.images", "folder.suggest", "folder.request_parts", "folder.label_studio_images",
-        "folder.label_studio_root", "folder.poll_seconds",
+        "folder.images", "folder.follow_links", "folder.suggest", "folder.request_parts",
+        "folder.label_studio_images", "folder.label_studio_root", "folder.poll_seconds",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import io
 import struct
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.values import overflow_lines
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -81,7 +83,7 @@ def test_seven_formats_are_read(kind, tmp_path):
     assert np.abs(found[4, 4].astype(int) - RED).max() < 20
 
 
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "DDS", "SGI", "PDF", "MSP"])
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "DDS", "SGI", "MSP"])
 def test_no_other_format_reaches_its_decoder(kind):
     image = Image.new("1" if kind == "MSP" else "RGB", (32, 32))
     for read in (decode.header, lambda file: decode.decode(file, 8, 3)):
@@ -355,8 +357,22 @@ def test_a_file_that_is_cut_short_has_a_reason(kind):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "empty"), (b"x", "no JPEG"), (b"<html>gone</html>", "no JPEG"), (b"\0" * 99, "no JPEG")],
-)  # fmt: skip
+    [
+        (b"", "empty"),
+        (b"x", "no JPEG"),
+        (b"<html>gone</html>", "a web page: download the picture again"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><p>404", "a web page"),
+        (b"\0" * 99, "it begins with zeros: copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
+        (gzip.compress(b"x"), "packed with gzip: unpack it"),
+        (b"PK\3\4..", "an archive: unpack it"),
+        (b"%PDF-1.7", "a PDF: convert it to PNG"),
+        (b"<?xml version='1.0'?><svg xmlns=''/>", "SVG: convert to PNG"),
+        (bytes(128) + b"DICM", "DICOM: convert to PNG"),
+        (b"\0\0\0\x0cjP  \r\n", "JPEG 2000: convert to JPEG"),
+        (b"8BPS", "PSD: convert to JPEG"),
+    ],
+)
 def test_what_is_no_picture_has_a_reason(content, reason):
     for read in (decode.header, lambda file: decode.preview(file, 64)):
         with pytest.raises(decode.Corrupt, match=reason):
@@ -388,6 +404,71 @@ def _is_small(file):
     return head.width * head.height < 10**6
 
 
+def _chunk(kind, body, checksum=None):
+    checksum = zlib.crc32(kind + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        _chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 1_500_000)),
+        _chunk(b"tEXt", b"a\0b", checksum=0),
+        _chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"y" * 1_200_000)),
+    ],
+    ids=["large", "bad checksum", "large international"],
+)
+@pytest.mark.parametrize("is_in_front", [True, False])
+def test_a_png_whose_remarks_pillow_refuses_is_read_without_them(remark, is_in_front):
+    exif = Image.Exif()
+    exif[0x112] = 3
+    plain = coded(Image.fromarray(noise(8, 8)), exif=exif).getvalue()
+    place = 33 if is_in_front else len(plain) - 12
+    file = io.BytesIO(plain[:place] + remark + plain[place:])
+    assert decode.header(file) == (8, 8, "RGB")
+    np.testing.assert_array_equal(decode.decode(file, 8, 3), noise(8, 8)[::-1, ::-1])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("kind", ["noise", "flat"])
+def test_a_jpeg_is_whole_that_lacks_only_its_end_mark(kind, progressive):
+    pixels = noise(90, 120) if kind == "noise" else np.full((90, 120, 3), 90, np.uint8)
+    whole = coded(Image.fromarray(pixels), "JPEG", progressive=progressive).getvalue()
+    wanted = decode.decode(io.BytesIO(whole), 32, 3)
+    for cut in (1, 2):
+        found = decode.decode(io.BytesIO(whole[:-cut]), 32, 3)
+        np.testing.assert_array_equal(found, wanted)
+    for cut in (40, len(whole) // 4, len(whole) // 2) if kind == "noise" else ():
+        with pytest.raises(decode.Corrupt, match="cut short: copy it again"):
+            decode.decode(io.BytesIO(whole[:-cut]), 32, 3)
+
+
+def test_pictures_that_come_out_white_or_black_have_their_values_told():
+    checked = lambda values: (
+        decode.decode_checked(coded(Image.fromarray(values), "TIFF"), 8, 1).overflow
+    )
+    steps = np.arange(64).reshape(8, 8)
+    bright = checked((steps * 3.5).astype(np.float32))
+    signed = checked((steps / 32 - 1).astype(np.float32))
+    dark = checked((steps * 58).astype(np.uint16))
+    assert bright == ("floats", 0, 220.5)
+    assert signed == ("floats", -1, 31 / 32) or signed is None
+    assert dark == ("16 bits", 0, 3654)
+    for fine in ((steps / 63).astype(np.float32), (steps * 999).astype(np.uint16)):
+        assert checked(fine) is None
+    assert checked(np.zeros((8, 8), np.uint16)) is None  # It may be meant to be black.
+    given = decode.decode_checked(
+        coded(Image.fromarray((steps * 58).astype(np.uint16)), "TIFF"), 8, 1, low_high=(0, 9)
+    )
+    assert given.overflow is None  # Whoever gives limits means them.
+    assert overflow_lines([bright, dark, dark], "folder.low_high") == [
+        "2 pictures of 16 bits have values from 0 to 3654 and come out mostly white or black, as 0"
+        ' to 65535 is shown: give --config.folder.low_high="(0, 4095)"',
+        "1 pictures of floats have values from 0 to 220.5 and come out mostly white or black, as 0"
+        ' to 1 is shown: give --config.folder.low_high="(0, 255)"',
+    ]
+
+
 def test_what_the_disk_or_memory_says_does_not_last(tmp_path, monkeypatch):
     with pytest.raises(decode.Corrupt, match="No such file") as caught:
         decode.header(tmp_path / "gone.jpg")
@@ -404,7 +485,7 @@ def test_what_the_disk_or_memory_says_does_not_last(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(decode, "_eight_bits", full)
+    monkeypatch.setattr(decode, "eight_bits", full)
     with pytest.raises(decode.Corrupt, match="too little memory") as caught:
         decode.decode(coded(Image.fromarray(noise())), 8, 3)
     assert not caught.value.lasting

@@ -3,10 +3,14 @@
 import errno
 import json
 import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from configs import moons, smoke
 from tavaal_jax.errors import UserError
@@ -49,6 +53,50 @@ def test_a_folder_is_made_and_locked_until_it_is_let_go(tmp_path):
         files.claim(folder)
     with files.claim(folder):
         assert folder.is_dir()
+
+
+def test_who_has_a_folder_is_named_and_what_to_do_if_it_is_gone(tmp_path):
+    with files.claim(tmp_path), pytest.raises(UserError) as error:
+        files.claim(tmp_path)
+    assert re.fullmatch(
+        rf"another process is running in {tmp_path} \(process {os.getpid()} on .*, since .*\): wait"
+        r" for it, or give another --workdir",
+        str(error.value),
+    )
+    assert not (tmp_path / ".lock.holder").exists()
+
+
+NO_LOCKS = """
+import errno, os, pathlib, sys
+import filelock._native._unix as unix
+def fails(fd, operation):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+unix.fcntl.flock = fails
+from tavaal_jax.errors import UserError
+from tavaal_jax.report import files
+try:
+    with files.claim(pathlib.Path(sys.argv[1])):
+        if len(sys.argv) > 2:
+            os._exit(9)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_lock_that_a_dead_host_has_left_on_a_disk_without_locks_is_named(tmp_path):
+    def claim(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", NO_LOCKS, str(tmp_path), *arguments],
+            cwd=ROOT, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+
+    done = claim()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / ".lock").write_bytes(b"")  # From a disk with locks.
+    (tmp_path / ".lock.holder").write_text("process 7 on elsewhere, since noon", "utf-8")
+    done = claim()
+    assert "(process 7 on elsewhere, since noon): wait for it, or" in done.stdout
+    assert done.stdout.endswith(f"is gone, delete {tmp_path}/.lock\n")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

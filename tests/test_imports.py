@@ -14,28 +14,32 @@ from tavaal_jax.algorithm.methods import METHODS
 PACKAGE = ROOT / "tavaal_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    "algorithm", "config", "config_file", "data", "engine", "errors", "limits", "models", "ops",
-    "renamed_keys", "report", "study",
+    "algorithm", "config", "config_file", "data", "engine", "environment", "errors",
+    "jax_settings", "limits", "models", "ops", "renamed_keys", "report", "study",
 )  # fmt: skip
 ALL = (*ROOMS, "command_line", "labelling", "run")
 
 # room -> what its files may import, as rooms or modules; a room may always import itself.
 ALLOWED = {
     "errors": (),
+    "environment": ("errors",),
+    "jax_settings": ("errors",),
     "limits": (),
     "renamed_keys": (),
     "config": ("errors", "limits", "renamed_keys"),
-    "config_file": ("config", "errors"),
-    "command_line": ("config_file", "errors", "renamed_keys"),
+    "config_file": ("config", "environment", "errors"),
+    "command_line": ("config_file", "environment", "errors", "renamed_keys"),
     "ops": (),
-    "models": ("ops", "errors"),
+    "models": ("ops", "environment", "errors"),
     "algorithm": ("models", "ops"),
-    "data": ("config", "errors"),
-    "engine": ("algorithm", "data", "models", "errors"),
+    "data": ("config", "environment", "errors"),
+    "engine": ("algorithm", "data", "models", "environment", "errors", "jax_settings"),
     "report": (
         "data",
         "config",
+        "environment",
         "errors",
+        "jax_settings",
         "renamed_keys",
         "algorithm.methods",
         "algorithm.state",
@@ -45,7 +49,9 @@ ALLOWED = {
         "config",
         "data",
         "engine",
+        "environment",
         "errors",
+        "jax_settings",
         "models",
         "renamed_keys",
         "report",

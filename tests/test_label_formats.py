@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
-from label_files import SAMPLES, line, put, read, said, task
+from label_files import SAMPLES, image, line, passed, put, read, said, task
 
+from tavaal_jax.labelling import requests, workdir
 from tavaal_jax.labelling.labels import rows
 from tavaal_jax.labelling.labels.rows import Answer
 
@@ -24,10 +25,11 @@ NAME = "images/img 0{} ü.png"
 
 
 def exported(number, label, when, skipped=False, item=None):
+    """An answer to a task of ours."""
     name = NAME.format(number)
     when = f"2026-11-23T05:50:{when}+00:00"
     return Answer("labels/x", number + 1 if item is None else item, name, name, label, skipped, "1",
-                  when)  # fmt: skip
+                  when, is_offered=True)  # fmt: skip
 
 
 LABELLED = [
@@ -53,9 +55,9 @@ def test_exports_of_label_studio(labels, sample, expected, first):
     shutil.copy(SAMPLES / sample, labels / sample)
     source = f"labels/{sample}"
     assert read(labels) == [a._replace(source=source, line=a.line + first) for a in expected]
-    # Whatever it is called.
-    (labels / sample).rename(labels / "x")
-    assert read(labels) == [a._replace(source="labels/x", line=a.line + first) for a in expected]
+    # Whatever it is called, where it is given by name.
+    path = (labels / sample).rename(labels.parent / "x")
+    assert read(labels, path) == [a._replace(source="x", line=a.line + first) for a in expected]
 
 
 def test_target_storage_of_label_studio(labels):
@@ -153,6 +155,119 @@ def test_objects_of_lines(labels):
     assert said(labels) == [("a/x.png", "3")]
 
 
+# Other programs
+
+
+def prodigy(form, *rows):
+    """Rows of a name, a label and Prodigy's answer in JSON lines or a table."""
+    if form == "csv":
+        return "image,label,answer\n" + "".join(",".join(row) + "\n" for row in rows)
+    keys = ("image", "label", "answer")
+    return "\n".join(json.dumps(dict(zip(keys, row, strict=True))) for row in rows)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_prodigy_rejects_or_ignores_is_not_labelled_so(labels, form):
+    rows = [("a.png", "cat", "accept"), ("b.png", "cat", "reject"), ("c.png", "cat", "ignore")]
+    put(labels, f"p.{form}", prodigy(form, *rows))
+    assert [(a.name, a.label, a.skipped) for a in read(labels)] == [
+        ("a.png", "cat", False), ("c.png", "", True)
+    ]  # fmt: skip
+    place = "line 3" if form == "csv" else "line 2"
+    assert passed(labels) == [
+        f"1 row rejecting a class, which is no answer: labels/p.{form} {place}"
+    ]
+    # Another column of that name means nothing.
+    put(labels, f"p.{form}", prodigy(form, ("a.png", "cat", "yes")))
+    assert said(labels) == [("a.png", "cat")]
+
+
+def test_prodigys_choices_and_embedded_pictures(labels):
+    picture = "data:image/png;base64,AAAA"
+    rows = [
+        {"image": "a.png", "accept": ["cat"], "answer": "accept", "options": [{"id": "cat"}]},
+        {"image": picture, "path": "b.png", "accept": ["dog"], "answer": "accept"},
+        {"image": picture, "meta": {"file": "c.png"}, "accept": ["dog"], "answer": "accept"},
+        {"image": "d.png", "accept": [], "answer": "accept"},
+        {"image": "e.png", "accept": ["dog"], "answer": "ignore"},
+        {"image": "f.png", "accept": ["dog"], "answer": "reject"},
+    ]
+    put(labels, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [(a.name, a.label, a.skipped) for a in read(labels)] == [
+        ("a.png", "cat", False), ("b.png", "dog", False), ("c.png", "dog", False),
+        ("e.png", "", True),
+    ]  # fmt: skip
+
+
+def test_a_table_of_boxes(labels):
+    head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    put(labels, "b.csv", head + "p0.png,8,8,cat,1,1,3,3\np0.png,8,8,cat,1,1,3,4\n")
+    assert said(labels) == [("p0.png", "cat")] * 2
+    put(labels, "b.csv", head + "p0.png,8,8,cat,1,1,3,3\np0.png,8,8,dog,1,1,3,4\n")
+    assert line(labels) == (
+        "labels/b.csv line 3: p0.png is dog, and cat in line 2: it is a table of boxes, several to"
+        " an image, so give one class for an image"
+    )
+
+
+def test_a_data_frame_as_pandas_writes_it(labels):
+    frame = {"file": {"0": "a.png", "1": "b.png"}, "label": {"0": "cat", "1": "dog"}}
+    put(labels, "a.json", json.dumps(frame))
+    assert said(labels) == [("a.png", "cat"), ("b.png", "dog")]
+    assert [a.line for a in read(labels)] == [1, 2]
+    put(labels, "a.json", '[{"file": "a.png", "label": 1.0}, {"file": "b.png", "label": NaN}]')
+    assert said(labels) == [("a.png", "1")]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({"taxonomy": [["a", "b"]]}, "a taxonomy"), ({"rating": 4}, "a rating"),
+     ({"text": ["x"], "rating": 4}, "an object")],
+)  # fmt: skip
+def test_a_label_of_another_kind(labels, value, kind):
+    put(labels, "a.json", json.dumps([{"image": "x.png", "label": value, "annotation_id": 4}]))
+    assert f"labels/a.json item 1: its label is {kind} where a choice is expected" in line(labels)
+
+
+def test_other_names_in_exports_of_label_studio(labels):
+    put(labels, "a.csv", "image,id,choice,annotation_id\nx.png,1,cat,1\n")
+    put(labels, "b.json", json.dumps([{"image": "y.png", "choice": "dog", "lead_time": 3.5}]))
+    old = {"result": task("owl")["annotations"][0]["result"]}
+    put(labels, "c.json", json.dumps([{"data": {"image": "z.png"}, "completions": [old]}]))
+    put(labels, "d.json", json.dumps([{"image": "w.png", "annotation_id": 1, "label": "",
+                                       "was_cancelled": True}]))  # fmt: skip
+    assert said(labels) == [("x.png", "cat"), ("y.png", "dog"), ("z.png", "owl"), ("w.png", "")]
+    # Alone it may be anything.
+    put(labels, "e.csv", "image,choice\nx.png,cat\n")
+    assert "labels/e.csv has no header" in line(labels)
+
+
+def test_what_a_page_or_task_of_ours_offered(labels):
+    put(labels, "labels_cycle_003_Ann.csv", "id,label\ni1,bad\n")
+    put(labels, "labels_Ann.csv", "id,label\ni1,bad\n")
+    put(
+        labels, "a.json", json.dumps([task("bad", data={"file": "x", "tavaal_request": "cycle_0"})])
+    )
+    put(labels, "b.json", json.dumps([task("bad")]))
+    offered = {answer.source: answer.is_offered for answer in read(labels)}
+    assert offered == {
+        "labels/a.json": True, "labels/b.json": False, "labels/labels_Ann.csv": False,
+        "labels/labels_cycle_003_Ann.csv": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["=x.png", "'=x.png", "''=x.png", "'x.png", "-1", "'-", "@"])
+def test_every_name_comes_back_from_a_table(labels, tmp_path, name):
+    escaped = requests.escape_formula(name)
+    assert workdir.unescape_formula(escaped) == name
+    put(labels, "a.csv", f"file,label\n{escaped},cat\n")
+    assert said(labels) == [(name, "cat")]
+    kept = workdir.LabellingWorkdir(tmp_path)
+    images = (image(0, name),)
+    kept.write_images(images)
+    assert kept.images() == images
+
+
 # What is wrong
 
 
@@ -234,5 +349,7 @@ def test_a_file_that_is_wrong_is_named_with_the_place(labels, content, says):
     message = line(labels)
     assert message.startswith(f"labels/{path.name}")
     assert says in message
-    path.rename(labels / "b")
-    assert line(labels).startswith("labels/b")
+    path.rename(labels / "7")
+    assert line(labels).startswith("labels/7")
+    (labels / "7").rename(labels / "b.txt")
+    assert line(labels, labels / "b.txt").startswith("labels/b.txt")

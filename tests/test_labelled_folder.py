@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
+import locales
 import numpy as np
 import pytest
-from conftest import read_csv
+from conftest import ROOT, read_csv
 from PIL import Image
 
 from configs import smoke
@@ -76,7 +79,7 @@ def test_photos_are_decoded_once(split, capsys, monkeypatch):
     assert not data.is_at_hand(config)
     before = data.load(config).fingerprint()
     assert data.is_at_hand(config)
-    monkeypatch.delattr(decode, "decode")
+    monkeypatch.delattr(decode, "decode_checked")
     capsys.readouterr()
     assert data.load(config).fingerprint() == before
     assert capsys.readouterr().err == ""
@@ -126,6 +129,9 @@ def test_what_is_passed_over_is_counted_and_named_once(split, capsys):
     train, test = split / "train", split / "test"
     (train / "cat" / ".hidden.png").write_bytes(b"x")
     (train / "cat" / "notes.txt").write_text("x")
+    os.mkfifo(train / "cat" / "pipe.png")  # Opening it would wait for ever.
+    (train / "cat" / "gone.png").symlink_to("nowhere.png")
+    (train / "cat" / "circle").symlink_to(".")
     (split / "README").write_text("x")
     (split / "unlabelled").mkdir()
     (train / "emu").mkdir()
@@ -139,6 +145,8 @@ def test_what_is_passed_over_is_counted_and_named_once(split, capsys):
     assert {line.removeprefix(f"{split}: passed over ") for line in lines} == {
         "hidden files: 1 (train/cat/.hidden.png)",
         "files of other endings: 1 (train/cat/notes.txt)",
+        "links that lead nowhere or in a circle, and pipes: 3 (train/cat/circle,"
+        " train/cat/gone.png, train/cat/pipe.png)",
         "files outside of a class folder: 1 (README)",
         "folders beside train and the test set: 1 (unlabelled)",
         "class folders without a photo: 1 (train/emu)",
@@ -204,6 +212,40 @@ def test_folders_that_cannot_be_used(split, tmp_path):
     shutil.rmtree(split / "train" / "dog")
     shutil.rmtree(split / "test" / "dog")
     assert "two or more classes, and has only cat" in line(settings(split))
+
+
+def test_photos_that_come_out_white_are_told(split, capsys):
+    values = np.arange(64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(split / "train" / "cat" / "deep.tif")
+    data.load(settings(split))
+    said = capsys.readouterr().err
+    assert 'give --config.labelled_folder.low_high="(0, 63)"' in said
+
+
+@pytest.mark.parametrize("locale", locales.NAMES)
+def test_no_locale_changes_a_name(locale, tmp_path):
+    draw_all(tmp_path / "photos", 6)
+    os.rename(tmp_path / "photos" / "cat", tmp_path / "photos" / "größe")
+    draw(tmp_path / "photos" / "dog" / "猫.png", "dog", 9)
+    script = (
+        "import pathlib, sys\n"
+        "from configs import smoke\n"
+        "from tavaal_jax import data\n"
+        "config, root = smoke.get_config(), sys.argv[1]\n"
+        "config.dataset, config.data_dir = 'labelled_folder', root + '/data'\n"
+        "config.labelled_folder.update(path=root + '/photos', image_size=8)\n"
+        "for _ in range(2):\n"
+        "    found = data.load(config)\n"
+        "names = sorted(map(str, [*found.train_ids, *found.class_names]))\n"
+        "pathlib.Path(root, 'names').write_text('\\n'.join(names), encoding='utf-8')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=True,
+        env={**os.environ, **locales.settings(locale, tmp_path / "locales")},
+    )  # fmt: skip
+    names = (tmp_path / "names").read_text(encoding="utf-8").splitlines()
+    assert {"dog", "größe"} < set(names)
+    assert any(name.startswith("größe/") for name in names)
 
 
 def test_a_share_of_nothing_is_no_test_set(whole):

@@ -310,12 +310,13 @@ def test_forty_images_by_keys(start):
 
     name, (head, *rows) = browser.save()
     assert name == "labels_cycle_003_Ann_Lee.csv"
-    assert head == ["id", "file", "label", "annotator", "note"]
-    assert rows == [
+    assert head == ["id", "file", "label", "annotator", "note", "updated"]
+    assert [row[:-1] for row in rows] == [
         [f"i{place:016x}", NAMES[place], expected[place], "Ann Lee", ""] for place in range(40)
     ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row[-1]) for row in rows)
     assert not browser.warns()
-    said = answers.read(browser.downloads)
+    said = answers.read(browser.downloads).answers
     assert {a.id: a.label for a in said} == {f"i{k:016x}": expected[k] for k in range(40)}
 
 
@@ -335,13 +336,13 @@ def test_names_stay_text_in_a_browser(start):
     assert browser.given() == ODD
     name, rows = browser.save()
     assert name == "labels_cycle_003__Ann.csv"
-    assert rows[1:] == [
+    assert [row[:-1] for row in rows[1:]] == [
         ["i0000000000000000", EVIL, ODD[0], "'=Ann", ""],
         ["i0000000000000001", f"'{files[1]}", ODD[1], "'=Ann", ""],
         ["i0000000000000002", files[2], ODD[2], "'=Ann", ""],
         ["i0000000000000003", files[3], ODD[3], "'=Ann", '\'@note, "quoted"'],
     ]
-    said = answers.read(browser.downloads)
+    said = answers.read(browser.downloads).answers
     assert [(a.name, a.label, a.annotator) for a in said] == [
         (file.strip(), label, "=Ann") for file, label in zip(files, ODD, strict=True)
     ]

@@ -81,3 +81,59 @@ def test_many_images_of_one_name():
 def test_of_an_image_that_cannot_be_read_nothing_is_known():
     assert kinds(answer("torn.jpg", "bad")) == {}
     assert kinds(answer("torn", "cat")) == {}
+
+
+# Names that fold to one
+
+NFC, NFD = "caf\u00e9.png", "cafe\u0301.png"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(NFC, NFD), (" a.png", "a.png"), ("a/b.png", "a\\b.png"), ("x/a/b.png", "x/a\\b.png"), ("./a.png", "a.png")],
+)
+def test_the_exact_name_wins(one, other):
+    for files in ((one, other), (other, one)):
+        images = [image(row, file) for row, file in enumerate(files)]
+        for row, file in enumerate(files):
+            assert kinds(answer(file), images=images) == {number(row): "cat"}
+        # With one of them alone the other one's name fits it.
+        assert kinds(answer(files[0]), images=images[1:]) == {number(1): "cat"}
+
+
+def test_of_folded_names_that_fit_several_the_id_is_asked_for():
+    images = [image(0, f"a/{NFC}"), image(1, f"a/{NFD}"), image(2, "b\\c.png"), image(3, "b/c.png")]
+    unmatched = aggregated(answer(NFC), answer(f"z/a/{NFD}", line=3), images=images).unmatched
+    told = "is in 'a/caf\\xe9.png' and 'a/cafe\\u0301.png': give the id"
+    assert unmatched == (
+        f"labels/a.csv line 2: {NFC} {told}",
+        f"labels/a.csv line 3: z/a/{NFD} {told}",
+    )
+    (slashes,) = aggregated(answer("./b/c.png"), images=images).unmatched
+    assert slashes.endswith("./b/c.png is in 'b\\\\c.png' and 'b/c.png': give the id")
+    # Copies are one image, and what is gone does not count.
+    same = [images[0], images[1]._replace(id=number(0), status=f"duplicate_of:{number(0)}")]
+    assert kinds(answer(NFC), images=same) == {number(0): "cat"}
+    gone = [images[0]._replace(status="missing"), images[1]]
+    assert kinds(answer(NFC), images=gone) == {number(1): "cat"}
+
+
+@pytest.mark.parametrize(
+    ("file", "url"),
+    [
+        ("a#1.png", "s3://b/a#1.png"), ("50%25.png", "s3://b/50%25.png"),
+        ("50%.png", "s3://b/50%25.png"), ("my photo.png", "my%20photo.png"),
+        ("my%20photo.png", "my%20photo.png"), ("p3.png", "https://x.y/p3.png?width=640"),
+        ("p3.png?width=640", "https://x.y/p3.png?width=640"), ("birds/x.png", "file:///h/birds/x.png"),
+        ("birds/\u00fc.png", "file:///home/ann/birds/%C3%BC.png"),
+    ],
+)  # fmt: skip
+def test_an_address_is_tried_as_it_is_written_first(file, url):
+    images = [image(0, "other.png"), image(1, file)]
+    assert kinds(answer(url), images=images) == {number(1): "cat"}
+
+
+def test_between_the_exact_and_the_unquoted_name_the_exact_one_wins():
+    images = [image(0, "50%.png"), image(1, "50%25.png"), image(2, "a.png"), image(3, "a.png?b")]
+    assert kinds(answer("s3://b/50%25.png"), images=images) == {number(1): "cat"}
+    assert kinds(answer("s3://b/a.png?b"), images=images) == {number(3): "cat"}

@@ -80,7 +80,7 @@ def test_the_array_is_mapped_and_cannot_be_written(todo, cache):
 
 def test_nothing_is_decoded_twice(todo, cache, monkeypatch):
     Decoded(cache, SHAPE).add(todo)
-    monkeypatch.setattr(pictures, "decode", None)
+    monkeypatch.setattr(pictures, "decode_checked", None)
     monkeypatch.setattr(
         picture_cache.filelock, "FileLock", None
     )  # Nor is anything locked for nothing.
@@ -138,7 +138,7 @@ def test_few_pictures_are_in_memory_at_a_time(cache, tmp_path, monkeypatch):
     todo = [draw(tmp_path / f"{number}.png", number) for number in range(60)]
     monkeypatch.setattr(picture_cache, "_BATCH", 1)
     lock, begun, done, most = threading.Lock(), [], [], []
-    decode = pictures.decode
+    decode = pictures.decode_checked
 
     def count(*options):
         with lock:
@@ -146,7 +146,7 @@ def test_few_pictures_are_in_memory_at_a_time(cache, tmp_path, monkeypatch):
             most.append(len(begun) - len(done))
         return decode(*options)
 
-    monkeypatch.setattr(pictures, "decode", count)
+    monkeypatch.setattr(pictures, "decode_checked", count)
     found = Decoded(cache, SHAPE)
     found.add(todo, lambda *_: done.append(1))
     assert max(most) <= picture_cache._AHEAD
@@ -165,9 +165,31 @@ def test_damaged_ones_have_a_reason_that_is_remembered(todo, cache, monkeypatch)
     assert list(faults) == [todo[2][0]]
     assert found.rows([todo[2][0], todo[3][0]]).tolist() == [-1, 2]
     check(found, todo[:2] + todo[3:])
-    monkeypatch.setattr(pictures, "decode", None)
+    monkeypatch.setattr(pictures, "decode_checked", None)
     assert Decoded(cache, SHAPE).add(todo) == faults
     assert found.add(todo[:2]) == {}  # Of others nothing is said.
+
+
+def test_what_an_older_version_could_not_decode_is_tried_again(todo, cache):
+    Decoded(cache, SHAPE).add(todo[:2])
+    index = cache / "index.jsonl"
+    lines = index.read_bytes() + b'{"id": "%s", "fault": "old"}\n' % todo[2][0].encode()
+    index.write_bytes(lines)
+    found = Decoded(cache, SHAPE)
+    assert found.add(todo) == {}
+    check(found, todo)
+    check(Decoded(cache, SHAPE), todo)
+
+
+def test_values_that_come_out_white_are_remembered(cache, tmp_path):
+    values = np.arange(64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    fine = draw(tmp_path / "b.png", 1)
+    name = identity(tmp_path / "a.tif")
+    first = Decoded(cache, SHAPE)
+    first.add([(name, tmp_path / "a.tif"), fine])
+    for found in (first, Decoded(cache, SHAPE)):
+        assert found.overflows([name, fine[0]]) == [("floats", 0, 63)]
 
 
 def test_all_may_be_damaged(cache, tmp_path):
@@ -200,7 +222,7 @@ def test_what_vanishes_or_changes_after_the_scan_is_tried_again(todo, cache):
 
 @pytest.mark.parametrize("is_damaged", [True, False])
 def test_one_that_is_written_while_it_is_decoded_has_changed(todo, cache, monkeypatch, is_damaged):
-    decode = pictures.decode
+    decode = pictures.decode_checked
 
     def change(file, *options):
         os.utime(file.fileno(), ns=(0, 0))
@@ -208,7 +230,7 @@ def test_one_that_is_written_while_it_is_decoded_has_changed(todo, cache, monkey
             raise pictures.Corrupt("cut short")
         return decode(file, *options)
 
-    monkeypatch.setattr(pictures, "decode", change)
+    monkeypatch.setattr(pictures, "decode_checked", change)
     found = Decoded(cache, SHAPE)
     assert found.add(todo[:1]) == {todo[0][0]: pictures.CHANGED}
     monkeypatch.undo()
@@ -219,7 +241,7 @@ def test_too_little_memory_is_no_fault_of_the_file(todo, cache, monkeypatch):
     def full(*_):
         raise pictures.Corrupt("too little memory", lasting=False)
 
-    monkeypatch.setattr(pictures, "decode", full)
+    monkeypatch.setattr(pictures, "decode_checked", full)
     found = Decoded(cache, SHAPE)
     assert set(found.add(todo).values()) == {"too little memory"}
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -326,3 +327,47 @@ def test_drawing_leaves_matplotlib_as_it_is(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert path.exists()
+
+
+# What the environment sets for others
+
+UNFRIENDLY = """
+import errno, os, sys, tempfile
+def fails(*arguments, **options):
+    raise OSError(errno.EROFS, "Read-only file system")
+if "MPLCONFIGDIR" in os.environ:
+    tempfile.mkdtemp = fails
+from tavaal_jax.report import progress
+from tavaal_jax.report.plots import curves
+point = dict(labelled=8, accuracy=0.5, low=0.4, high=0.6, n=30)
+with progress.attempt("curve", print, "try again"):
+    curves.measured([point], __import__("pathlib").Path(sys.argv[1]))
+"""
+
+
+def draw_in(environment, tmp_path, cwd=ROOT):
+    path = tmp_path / "curve.png"
+    done = subprocess.run(
+        [sys.executable, "-c", UNFRIENDLY, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=cwd, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, path.read_bytes() if path.exists() else None
+
+
+def test_neither_a_notebooks_backend_nor_a_matplotlibrc_changes_figures(tmp_path):
+    said, plain = draw_in({}, tmp_path)
+    assert (said, bool(plain)) == ("", True)
+    said, other = draw_in({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, tmp_path)
+    assert (said, other) == ("", plain)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nsavefig.facecolor: red\n", "utf-8")
+    said, other = draw_in({}, tmp_path, tmp_path)
+    assert (said, other) == ("", plain)
+
+
+def test_what_cannot_be_drawn_is_a_line(tmp_path):
+    said, drawn = draw_in({"MPLCONFIGDIR": "/proc/self/nowhere"}, tmp_path)
+    assert drawn is None
+    assert said.startswith("warning: no curve (OSError: ")
+    assert said.endswith("): the results stand; try again\n")

@@ -79,7 +79,7 @@ def test_a_row_for_each_photo(model, folder, tmp_path, capsys):
         "cannot read large_copy.png: 40x40 pixels, more than max_pixels (900)",
         "cannot read no\\tpicture.jpg: no JPEG, PNG, WEBP, BMP, GIF, TIFF or PPM",
         "cannot read phone.heic: HEIC: convert to JPEG",
-        "cannot read torn.png: image file is truncated",
+        "cannot read torn.png: cut short: copy it again",
     ]  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]
 
@@ -119,9 +119,25 @@ def test_a_photo_that_changes_meanwhile_is_left_out(model, folder, tmp_path, cap
 def test_links_out_of_the_folder_are_said(model, folder, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes((folder / "sub" / "00.png").read_bytes())
     (tmp_path / "b.png").symlink_to(folder / "sub" / "01.png")
+    (tmp_path / "notes.txt").write_text("text")
+    out = tmp_path / "p.csv"
+    code, lines = run(capsys, model=model, images=tmp_path, out=out)
+    assert code == 0
+    assert lines == [
+        "not read: 1 file with other endings (.txt 1): notes.txt",
+        "not read: 1 link out of the folder, not followed (but with follow_links): b.png",
+        f"1 prediction in {out}",
+    ]
+    assert [row["file"] for row in read_csv(out)] == ["a.png"]
+    assert run(capsys, "--follow_links", model=model, images=tmp_path, out=out)[0] == 0
+    assert [row["file"] for row in read_csv(out)] == ["a.png", "b.png"]
+
+
+def test_photos_that_come_out_white_are_said(model, tmp_path, capsys):
+    Image.fromarray(np.arange(64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "a.tif")
     code, lines = run(capsys, model=model, images=tmp_path, out=tmp_path / "p.csv")
-    assert (code, lines[0]) == (0, "left out: b.png (leads out of the folder)")
-    assert [row["file"] for row in read_csv(tmp_path / "p.csv")] == ["a.png"]
+    assert code == 0
+    assert lines[0].endswith('--config.folder.low_high="(0, 63)" when the model is trained')
 
 
 # Wrong inputs: one line, exit code 2, and --out as it was

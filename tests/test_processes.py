@@ -143,7 +143,11 @@ class Process(subprocess.Popen):
 
     def child(self):
         """PID of the child that does the work."""
-        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+        return int(
+            Path(f"/proc/{self.pid}/task/{self.pid}/children")
+            .read_text(encoding="utf-8")
+            .split()[0]
+        )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Results, picks, diagnostics and the log of trials, and their union."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -275,3 +276,17 @@ def test_what_is_written_can_be_read_at_once(tmp_path):
 def test_a_log_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*gone/metrics\.jsonl"):
         records.Log(tmp_path / "gone" / "metrics.jsonl", lambda record: True)
+
+
+def test_a_copy_of_a_methods_folder_is_no_method(tmp_path):
+    own = leave(tmp_path, "random", 0, 0.1)
+    leave(tmp_path, "of_tomorrow", 0, 0.2)
+    shutil.copytree(own, tmp_path / "random.bak" / "trial_0")
+    shutil.copytree(own, tmp_path / "random" / "trial_7")
+    rows, faults = records.all_results(tmp_path)
+    assert [(row["method"], row["trial"]) for row in rows] == [("random", 0), ("of_tomorrow", 0)]
+    assert files.trials(tmp_path) == [("random", 0), ("of_tomorrow", 0)]
+    assert [str(fault).removeprefix(f"{tmp_path}/") for fault in faults] == [
+        f"{folder} is left out: it holds random's trial 0, of which it seems to be a copy"
+        for folder in ("random/trial_7", "random.bak/trial_0")
+    ]

@@ -148,8 +148,8 @@ def test_no_cell_is_a_formula_and_the_reader_finds_the_name_again(tmp_path, name
     labels.mkdir()
     text = (folder / "to_label.csv").read_bytes().replace(b",,,\n", b",cat,,\n")
     (labels / "filled.csv").write_bytes(text)
-    (answer,) = answers.read(labels)
-    assert (answer.id, answer.name, answer.label) == ("i0000000000000000", name.strip(), "cat")
+    (answer,) = answers.read(labels).answers
+    assert (answer.id, answer.name, answer.label) == ("i0000000000000000", name, "cat")
 
 
 def test_names_with_line_ends_stay_in_their_cell(tmp_path):
@@ -167,7 +167,7 @@ def test_names_that_are_no_utf_8_are_written_with_a_mark(tmp_path):
 def test_a_guess_is_no_answer(tmp_path):
     folder = write(tmp_path, asked_of("a.jpg", guess="cat"))
     assert rows_of(folder / "to_label.csv")[1][3:] == ["", "", "guess: cat"]
-    assert answers.read(None, [folder / "to_label.csv"]) == []
+    assert answers.read(None, [folder / "to_label.csv"]).answers == []
 
 
 def test_parts_take_turns(tmp_path):

@@ -151,7 +151,9 @@ def test_killed_while_finishing_it_loses_nothing(command, run_main, tmp_path):
             argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         results = pathlib.Path(killed, "tavaal", "trial_0", "results.csv")
-        while process.poll() is None and not (results.exists() and "40," in results.read_text()):
+        while process.poll() is None and not (
+            results.exists() and "40," in results.read_text(encoding="utf-8")
+        ):
             time.sleep(0.001)
         time.sleep(0.02 * number)
         process.kill()

@@ -423,7 +423,12 @@ def start(command, folder, *flags):
 
 def workers_of(run):
     """PIDs of its workers."""
-    return list(map(int, Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()))
+    return list(
+        map(
+            int,
+            Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text(encoding="utf-8").split(),
+        )
+    )
 
 
 def wait_for(condition, run):
@@ -436,7 +441,7 @@ def wait_for(condition, run):
 
 def is_gone(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[1].split()[0] == "Z"
     except FileNotFoundError:
         return True
 

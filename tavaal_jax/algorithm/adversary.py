@@ -86,7 +86,7 @@ class Adversary:
 
     def initial_condition(self, keys: jax.Array) -> Condition:
         """Ranks of Algorithm 1's first epoch, r ~ U(0, 1): `keys [B] -> [B, 1]`."""
-        drawn = jax.vmap(jax.random.uniform)(keys)[:, None]
+        drawn = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)[:, None]
         return Rank(drawn, drawn)
 
     def rank(self, condition: Condition) -> Rank:
@@ -98,7 +98,7 @@ class Adversary:
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> AdversaryState:
         """Draws fresh weights for a cycle; `images [1, ...]`, normalised, give the shapes."""
-        noise = jnp.zeros((1, self.vae.latent))
+        noise = jnp.zeros((1, self.vae.latent), jnp.float32)
         rank = self.rank(None if self.condition_of is None else self.initial_condition(key[None]))
         variables = self.vae.init(
             derive(key, Stream.VAE, cycle), self.seen(images), noise, rank.decoder, train=False
@@ -198,7 +198,8 @@ class Adversary:
 
     def _noise(self, half: PoolBatch) -> jax.Array:
         """Standard normal noise of the latents: `[B, Z]`."""
-        return jax.vmap(lambda key: jax.random.normal(key, (self.vae.latent,)))(half.keys)
+        draw = lambda key: jax.random.normal(key, (self.vae.latent,), jnp.float32)
+        return jax.vmap(draw)(half.keys)
 
     def _latents(self, state: AdversaryState, half: PoolBatch) -> jax.Array:
         """Means of the latents after the VAE's update, `[B, Z]`.

@@ -42,10 +42,12 @@ class Classification:
         image, pad = example.image, self.pad
         if pad:
             padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-            crop_origin = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
-            image = lax.dynamic_slice(padded, (crop_origin[0], crop_origin[1], 0), image.shape)
+            crop_origin = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1, jnp.int32)
+            image = lax.dynamic_slice(padded, (*crop_origin, jnp.int32(0)), image.shape)
         if self.flip:
-            image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+            image = jnp.where(
+                jax.random.bernoulli(flip_key, jnp.float32(0.5)), image[:, ::-1], image
+            )
         return example._replace(image=image)
 
     def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -186,14 +188,14 @@ class Segmentation:
             self._window(label, crop_origin, losses.IGNORED),
         )
         if self.flip:
-            flip = jax.random.bernoulli(flip_key)
+            flip = jax.random.bernoulli(flip_key, jnp.float32(0.5))
             image, label = (jnp.where(flip, x[:, ::-1], x) for x in (image, label))
         return Example(image, label)
 
     def crop_origin(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """Origin of a random crop of an image of `shape`: `-> [2]`."""
-        most = jnp.array([max(0, side - (self.crop or side)) for side in shape[:2]])
-        return jax.random.randint(key, (2,), 0, most + 1)
+        most = jnp.array([max(0, side - (self.crop or side)) for side in shape[:2]], jnp.int32)
+        return jax.random.randint(key, (2,), 0, most + 1, jnp.int32)
 
     def window(self, image: jax.Array, crop_origin: jax.Array) -> jax.Array:
         """Crop of an image that R sees in training: `[H, W, C], [2] -> [crop, crop, C]`."""
@@ -205,9 +207,11 @@ class Segmentation:
         if not self.crop or array.shape[:2] == size:
             return array
         missing = [(0, max(0, self.crop - side)) for side in array.shape[:2]]
-        rest = array.ndim - 2
+        rest, corner = array.ndim - 2, jnp.zeros((), crop_origin.dtype)
         array = jnp.pad(array, (*missing, *((0, 0),) * rest), constant_values=fill)
-        return lax.dynamic_slice(array, (*crop_origin, *(0,) * rest), (*size, *array.shape[2:]))
+        return lax.dynamic_slice(
+            array, (*crop_origin, *(corner,) * rest), (*size, *array.shape[2:])
+        )
 
     def image_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """`l_i`: `logits [B, H, W, K], maps [B, H, W] -> [B]`, nats; 0 without labelled pixels."""

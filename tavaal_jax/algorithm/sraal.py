@@ -41,7 +41,7 @@ class Relabelling(Adversary):
 
     def initial_condition(self, keys: jax.Array) -> jax.Array:
         """Uncertainties of 1: `keys [B] -> [B]`."""
-        return jnp.ones(len(keys))
+        return jnp.ones(len(keys), jnp.float32)
 
     def rank(self, condition: Condition) -> Rank:
         """No ranks: the condition is in D's target alone."""

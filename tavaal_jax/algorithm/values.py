@@ -87,7 +87,7 @@ class Value(Protocol):
 def uniform(view: View | None, key: jax.Array) -> jax.Array:
     """Uniform number in [0, 1): picking the smallest is drawing without replacement."""
     del view
-    return jax.random.uniform(key)
+    return jax.random.uniform(key, (), jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -11,6 +11,7 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _VERSION = 1  # of what is stored; part of the folder's name
@@ -18,7 +19,7 @@ _VERSION = 1  # of what is stored; part of the folder's name
 
 def folder(data_dir: str, name: str) -> pathlib.Path:
     """Where the decoded arrays of a data set lie."""
-    return pathlib.Path(data_dir).expanduser() / "decoded" / f"{name}-v{_VERSION}"
+    return user_path(data_dir, "data_dir") / "decoded" / f"{name}-v{_VERSION}"
 
 
 New = Callable[[str, tuple[int, ...], npt.DTypeLike], np.ndarray]

@@ -5,6 +5,9 @@ import pathlib
 import chex
 import jax
 
+from tavaal_jax.environment import user_path
+from tavaal_jax.errors import UserError
+
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 _PREPARED = (
@@ -13,11 +16,22 @@ _PREPARED = (
 )
 
 
-def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> None:
-    """Keeps compiled programs in a folder, unless JAX's own configuration names another one."""
+def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> str | None:
+    """Keeps compiled programs in a folder, unless JAX's own configuration names another one.
+
+    Returns why they are not kept where there is no home directory, else None.
+    """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        try:
+            path = user_path(folder, "the cache of compiled programs")
+        except UserError:
+            return (
+                "compiled programs are not kept, as there is no home directory: name a folder in"
+                " JAX_COMPILATION_CACHE_DIR"
+            )
+        jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return None
 
 
 def quick_options() -> dict[str, str]:
@@ -38,7 +52,7 @@ def make_room(most: float = 0.4) -> bool:
     """
     in_use, allowed = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
     try:
-        is_full = in_use.read_bytes().count(b"\n") > most * int(allowed.read_text())
+        is_full = in_use.read_bytes().count(b"\n") > most * int(allowed.read_text("utf-8"))
     except OSError:  # Another system.
         return False
     if is_full:

@@ -1,12 +1,13 @@
 """Division of a machine among independent processes: a device each, or some of its cores."""
 
+import math
 import os
+import pathlib
 import subprocess
 import sys
 from typing import NamedTuple
 
-import jax
-
+from tavaal_jax import jax_settings
 from tavaal_jax.engine import memory
 from tavaal_jax.errors import UserError
 
@@ -19,11 +20,6 @@ print(devices[0].platform, len(devices), len({str(chip) for chip in chips}))
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES",
             "rocm": "ROCR_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}  # fmt: skip
 _ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-_KEPT = (
-    "jax_platforms", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
-    "jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-)  # fmt: skip
 
 
 class Share(NamedTuple):
@@ -41,7 +37,7 @@ def divide_machine(count: int = 0) -> list[Share]:
     A process of its own finds the devices, so that this one takes no memory of theirs. Raises
     UserError for more shares than there are accelerators.
     """
-    environment = {**os.environ, **_settings()}
+    environment = {**os.environ, **jax_settings.environment()}
     environment.pop("JAX_NUM_CPU_DEVICES", None)
     usual = environment.get("XLA_FLAGS", "").split()
     count_of_cpu = "--xla_force_host_platform_device_count"
@@ -73,8 +69,8 @@ def _probe(environment: dict[str, str]) -> tuple[str, int, int]:
     if environment.get("JAX_PLATFORMS") == "cpu":
         return "cpu", 1, 1
     done = subprocess.run(
-        [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False,
-        env=environment,
+        [sys.executable, "-c", _PROBE], capture_output=True, encoding="utf-8",
+        errors="replace", check=False, env=environment,
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -83,18 +79,42 @@ def _probe(environment: dict[str, str]) -> tuple[str, int, int]:
     return platform, int(found), int(chips)
 
 
-def _settings() -> dict[str, str]:
-    """JAX's settings in this process as environment variables for another one."""
-    values = {name: jax.config.values.get(name) for name in _KEPT}
-    return {name.upper(): str(value) for name, value in values.items() if value is not None}
-
-
 def _cores(count: int) -> list[frozenset[int]]:
     """CPU cores in `count` parts, 0: one each; with fewer cores than parts they are shared."""
     if not hasattr(os, "sched_getaffinity"):
         return [frozenset()] * (count or os.cpu_count() or 1)
     cores = sorted(os.sched_getaffinity(0))
-    count = count or len(cores)
+    count = count or min(len(cores), _allowed() or len(cores))
     if count >= len(cores):
         return [frozenset({cores[i % len(cores)]}) for i in range(count)]
     return [frozenset(cores[i::count]) for i in range(count)]
+
+
+def _allowed(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """CPUs' worth of time that a container's quota allows, at least 1; None without a quota."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, kinds, own = line.split(":", 2)
+        place = root / "sys/fs/cgroup" / ("cpu" if kinds else "")
+        if not kinds or "cpu" in kinds.split(","):
+            # A container may see its own group as the root; limits of parents hold as well.
+            inner = pathlib.PurePosixPath(own.lstrip("/"))
+            quotas += [_quota(place / group) for group in (inner, *inner.parents)]
+    found = [quota for quota in quotas if quota is not None]
+    return max(1, math.ceil(min(found))) if found else None
+
+
+def _quota(group: pathlib.Path) -> float | None:
+    """CPUs' worth of time of one group: `cpu.max` of version 2, or the two files of version 1."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            text = " ".join((group / name).read_text("utf-8", "replace") for name in files)
+            quota, period = map(int, text.split())
+        except (OSError, ValueError):  # No such file, an empty one, or "max".
+            continue
+        return quota / period if quota > 0 and period > 0 else None
+    return None

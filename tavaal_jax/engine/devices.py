@@ -18,6 +18,7 @@ from jax import lax
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tavaal_jax import jax_settings
 from tavaal_jax.algorithm.optim import Metrics
 from tavaal_jax.algorithm.state import Schedule
 from tavaal_jax.data.plans import IndexPlan
@@ -49,7 +50,9 @@ _program_number = itertools.count()
 
 
 def device_count() -> int:
-    """Number of devices of all processes together."""
+    """Number of devices of all processes together; UserError where JAX finds, or may use, none."""
+    jax_settings.check()
+    jax_settings.check_devices()
     return jax.device_count()
 
 

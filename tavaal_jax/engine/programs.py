@@ -168,7 +168,7 @@ def check_pretrained(config: ConfigDict, shape: tuple[int, ...], problem: Proble
 def _init(
     components: Components, shape: tuple[int, ...], key: jax.Array, cycle: ArrayLike
 ) -> Networks:
-    images, number = jnp.zeros((1, *shape)), jnp.asarray(cycle)
+    images, number = jnp.zeros((1, *shape), jnp.float32), jnp.asarray(cycle)
     adversary = components.adversary
     return Networks(
         components.learner.init(key, images, number),

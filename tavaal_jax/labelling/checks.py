@@ -1,11 +1,11 @@
 """What can be wrong with a config for people's images, found before any is read."""
 
-import pathlib
 import sys
 
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.checks.config import DatasetFacts
@@ -22,8 +22,8 @@ def _facts(config: ConfigDict) -> DatasetFacts:
     options = config.folder
     if not options.images:
         raise UserError("folder.images is empty: give --config.folder.images=FOLDER, your images")
-    if not pathlib.Path(options.images).expanduser().is_dir():
-        is_file = pathlib.Path(options.images).expanduser().exists()
+    if not user_path(options.images, "folder.images").is_dir():
+        is_file = user_path(options.images, "folder.images").exists()
         says = "that is a file, give its folder" if is_file else "there is no such folder, name one"
         raise UserError(f"folder.images is {options.images}: {says}")
     names = checks.method_names(config)

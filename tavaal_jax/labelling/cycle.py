@@ -191,7 +191,8 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
     every = [workdir.trained(n) for n in range(number + 1)]
     points = [_point(r["labelled"], r["test"]) for r in every if "test" in r and r["test"]["n"]]
     if points:
-        curves.measured(points, workdir.folder / "accuracy.png")
+        with progress.attempt("accuracy.png", context.log, "the next training draws it"):
+            curves.measured(points, workdir.folder / "accuracy.png")
     if score["n"]:
         few = ", too few to judge" if score["n"] < _FEW else ""
         context.log(

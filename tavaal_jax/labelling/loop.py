@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
 from tavaal_jax.labelling import checks as people_checks
-from tavaal_jax.labelling import cycle, requests, selection
+from tavaal_jax.labelling import cycle, passed_over, requests, selection
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
@@ -41,7 +42,7 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
     Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
     people_checks.check(config, devices.device_count())
-    images = pathlib.Path(config.folder.images).expanduser()
+    images = user_path(config.folder.images, "folder.images")
     if config.folder.label_studio_images == "local":
         requests.local_files_prefix(images, config.folder.label_studio_root)
     if folder.resolve().is_relative_to(images.resolve()):
@@ -79,6 +80,10 @@ class _Loop:
         self._context, self._config, self._workdir = context, context.config, context.workdir
         self._requester = Requester(context)
         self._last_line = ""
+        before = self._workdir.status().get("passed_over")
+        self._passed: dict[str, object] = dict(before) if isinstance(before, dict) else {}
+        notes = self._workdir.status().get("notes")
+        self._notes = tuple(notes) if isinstance(notes, list) else ()
 
     def run(self) -> None:
         """Runs until labels are missing, or no image is left to ask for."""
@@ -128,13 +133,16 @@ class _Loop:
         """Images and labels as they are now; waits for people's repairs where the config polls."""
         while True:
             try:
-                return take_snapshot(
+                now = take_snapshot(
                     self._config, self._workdir, self._context.log, self._check_stop
                 )
             except UserError as error:
                 if not self._config.folder.poll_seconds:
                     raise
                 self._wait(f"{error}; trying again")  # Somebody may be writing the file.
+            else:
+                self._log_passed(now)
+                return now
 
     def _begin(self, number: int) -> None:
         """Requests the labels of a cycle, or waits for them, or freezes those that are there."""
@@ -223,6 +231,17 @@ class _Loop:
 
     # Log and status
 
+    def _log_passed(self, now: Snapshot) -> None:
+        """Logs kinds of files that are not read, unless the status.json so far counts as many."""
+        for where, kinds in now.passed.items():
+            for kind in passed_over.changed(kinds, self._passed.get(where)):
+                self._context.log(f"not read: {kind.line}")
+            self._passed[where] = passed_over.records(kinds)
+        for note in now.notes:
+            if note not in self._notes:
+                self._context.log(note)
+        self._notes = now.notes
+
     def _log_changes(self, number: int, frozen: Frozen, names: Mapping[str, str]) -> None:
         """Logs labels that have changed, and classes that are new, since the cycle before."""
         before = self._workdir.frozen(number - 1) if number else None
@@ -247,6 +266,7 @@ class _Loop:
             state=state, cycle=number, **done._asdict(), images=len(now.images),
             labelled=len(now.labelled), test=test,
             request=str(self._request_folder(number)) if state == "WAITING" else None,
+            passed_over=self._passed, notes=self._notes,
         )  # fmt: skip
 
     def _request_folder(self, number: int) -> pathlib.Path:

@@ -1,5 +1,7 @@
 """Files that reading passes over, counted by kind, and the one line that tells of each kind."""
 
+import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -12,14 +14,19 @@ class PassedOver(NamedTuple):
     """One kind of thing that was not read."""
 
     what: str
-    """The kind in words that follow a number and end before the names, as "hidden files"."""
+    """The kind in words, which begin with a plural: "files that are hidden"."""
     names: tuple[str, ...]
     """All of that kind, sorted."""
 
     @property
     def line(self) -> str:
-        """`12 hidden files: .a, .b, .c, ...`."""
-        return summary(self.names, self.what)
+        """`12 files that are hidden: .a, .b, .c, ...`, or `1 file that ...`."""
+        noun = self.what.partition(" ")[0]
+        return summary(self.names, self.what, self.what.replace(noun, _singular(noun), 1))
+
+
+def _singular(noun: str) -> str:
+    return noun.removesuffix("ies") + "y" if noun.endswith("ies") else noun.removesuffix("s")
 
 
 class PassedOverRecord(TypedDict):
@@ -35,7 +42,17 @@ def collected(pairs: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
     found: dict[str, set[str]] = {}
     for what, name in pairs:
         found.setdefault(what, set()).add(name)
-    return tuple(PassedOver(what, tuple(sorted(found[what]))) for what in sorted(found))
+    return tuple(
+        PassedOver(what, tuple(sorted(found[what], key=lambda name: (natural(name), name))))
+        for what in sorted(found)
+    )
+
+
+@functools.lru_cache(2**16)
+def natural(text: str) -> tuple[str | int, ...]:
+    """Sort key by which `a (2)` comes before `a (10)`."""
+    parts = re.split(r"([0-9]+)", text)
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def records(kinds: Iterable[PassedOver]) -> list[PassedOverRecord]:

@@ -20,7 +20,11 @@ class Requester:
 
     def __init__(self, context: LabellingContext):
         self._context, self._config, self._workdir = context, context.config, context.workdir
-        self._key = derive(jax.random.key(context.config.seed), TRIAL)
+
+    @functools.cached_property
+    def _key(self) -> jax.Array:
+        """The trial's key; a start that only waits needs none, and compiles nothing."""
+        return derive(jax.random.key(self._config.seed), TRIAL)
 
     def random_rows(self, now: Snapshot, least: int = 0) -> list[RequestRow]:
         """As many random images as `initial` lacks, or `least`, in a simulation's initial order."""
@@ -72,8 +76,7 @@ class Requester:
         guesses = self._predictions() if options.suggest else {}
         requests.write(
             self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
-            classes=now.consensus.classes, unsure=tuple(options.unsure),
-            bad=tuple(options.exclude_answers),
+            classes=now.consensus.classes, unsure=now.words.unsure, bad=now.words.bad,
             preview=functools.partial(snapshot.preview, config=self._config),
             part_count=options.request_parts,
             label_studio_images=options.label_studio_images,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypedDict
 from xml.sax import saxutils
 
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.page import static
 from tavaal_jax.labelling.page.static import RequestItem
@@ -21,6 +22,7 @@ from tavaal_jax.report import files
 FOLDER = "to_label"
 FIELDS = ("rank", "id", "file", "label", "annotator", "note")
 _EMBEDDED = 512  # pixels of the longer side of a picture within a task
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 # One transparent pixel: a task must have a picture.
 _NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
@@ -84,8 +86,8 @@ def write(
             bad=" or ".join(bad),
             parts=_about_parts(part_count),
             mode="local" if is_local else "embed",
-            images=images_folder.resolve(),
-            root=_root(images_folder, label_studio_root),
+            images=_utf8(images_folder.resolve()),
+            root=_utf8(_root(images_folder, label_studio_root)),
         ))  # fmt: skip
     return target
 
@@ -108,8 +110,11 @@ def _new_folder(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib
 
 
 def escape_formula(text: str) -> str:
-    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236).
+
+    What begins as an escaped cell does is escaped, too, so that reading gives back every text.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:
@@ -130,7 +135,14 @@ def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]
 
 def _root(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> pathlib.Path:
     images = images_folder.resolve()
-    return pathlib.Path(root).expanduser().resolve() if os.fspath(root) else images.parent
+    if not os.fspath(root):
+        return images.parent
+    return user_path(root, "folder.label_studio_root").resolve()
+
+
+def _utf8(path: pathlib.Path) -> str:
+    """A path for a text file, whatever the locale."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _printable(text: str) -> str:
@@ -158,8 +170,9 @@ def _as_csv(rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     text = escape_formula(text)
-    # Python 3.11's csv does not quote a lone CR.
-    return '"' + text.replace('"', '""') + '"' if re.search('[",;\t\r\n]', text) else text
+    # Python 3.11's csv does not quote a lone CR, and blanks at an end would be lost.
+    is_quoted = re.search('[",;\t\r\n]', text) or text != text.strip()
+    return '"' + text.replace('"', '""') + '"' if is_quoted else text
 
 
 # Label Studio

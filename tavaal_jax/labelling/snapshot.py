@@ -4,22 +4,28 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax.config import default
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
+from tavaal_jax.data.pictures.values import overflow_lines
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling import selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
 from tavaal_jax.labelling.images import inventory
+from tavaal_jax.labelling.images.files import path_of
 from tavaal_jax.labelling.images.inventory import Image, Log, Progress, Scan
-from tavaal_jax.labelling.labels import answers, consensus
+from tavaal_jax.labelling.labels import answers, class_names, consensus, listing
+from tavaal_jax.labelling.labels.class_names import Words
 from tavaal_jax.labelling.labels.consensus import Consensus, Verdict
 from tavaal_jax.labelling.labels.rows import Answer
 from tavaal_jax.labelling.page.static import RequestItem
+from tavaal_jax.labelling.passed_over import PassedOver
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 _LOG_EVERY = 5.0  # seconds
@@ -39,6 +45,12 @@ class Snapshot:
     reserved: frozenset[str]
     """Images reserved for a random test set, see `selection.reserved`."""
     folder: pathlib.Path
+    passed: Mapping[str, tuple[PassedOver, ...]]
+    """What was not read of the images and of the others, see `passed_over`."""
+    words: Words
+    """Words for answers that are no class."""
+    notes: tuple[str, ...]
+    """Lines to be logged once."""
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -105,7 +117,8 @@ class Snapshot:
     def request_item(self, name: str, guesses: Mapping[str, str]) -> RequestItem:
         """An image as a request shows it; `guesses` are the model's predictions by id."""
         file = self.files[name]
-        return RequestItem(name, file, self.folder / file, guesses.get(name, ""))
+        path = pathlib.Path(path_of(self.folder, file))
+        return RequestItem(name, file, path, guesses.get(name, ""))
 
 
 def preview(path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
@@ -142,10 +155,12 @@ def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict
     for root, known, index in (
         (options.images, workdir.images(), ".scanned"), (options.test, (), ".scanned_tests"),
     ):  # fmt: skip
-        if root and pathlib.Path(root).expanduser().is_dir():
+        if root and user_path(root, "folder.images").is_dir():
             place = workdir.folder / index
-            scan = inventory.scan(root, known, place, options.max_pixels, lambda text: None)
-            found.update(scan.readable)
+            scan = inventory.scan(
+                root, known, place, options.max_pixels, follow_links=options.follow_links
+            )
+            found |= {name: pathlib.Path(path) for name, path in scan.readable}
     if not found:
         log(f"no image is left in {options.images}")
     return found
@@ -165,20 +180,57 @@ class _Reader:
         index = self.workdir.folder / ".scanned"
         scan = self._scan(options.images, self.workdir.images(), index, self.log)
         self.workdir.write_images(scan.images)
-        tests = self._fixed_tests(scan.images)
+        said, lists = self._read(scan.images)
+        folders = {answer.label for answer in said.answers if answer.is_name}
+        tests, kinds = self._fixed_tests(scan.images, folders)
         test_labels = {n: v.label for n, v in tests.verdicts.items() if v.kind == "label"}
-        found = answers.read(
-            self.workdir.answers, self._label_files(), keep_annotators=options.keep_annotators
-        )
-        found += answers.from_class_folders(
-            scan.images, tuple(options.classes), options.class_folders, "folder.images"
-        )
-        result = self._aggregate(scan.images, found, tests.classes)
+        result = self._aggregate(scan.images, said.answers, tests.classes, folders)
         self._report_unmatched(result.unmatched, options.labels_strict)
+        words, notes = self._words(result.classes)
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
         reserved = selection.reserved(names, config.seed, fraction)
-        return Snapshot(scan.images, result, test_labels, frozenset(reserved), scan.folder)
+        labels = (*said.passed, *result.passed, *lists, *self.workdir.others())
+        passed = {"images": scan.passed, "labels": labels, **kinds}
+        return Snapshot(
+            scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words,
+            notes,
+        )  # fmt: skip
+
+    def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
+        """All answers on the pool, and what of the requests' folders was not read."""
+        options, workdir = self.config.folder, self.workdir
+        named = [user_path(text, "folder.labels") for text in options.labels]
+        lists, others = listing.requests(workdir.folder, named)
+        classes = tuple(options.classes)
+        said = answers.read(
+            workdir.answers,
+            [*named, *lists],
+            classes=classes,
+            keep_annotators=options.keep_annotators,
+        )
+        folders = answers.from_class_folders(
+            images, classes, options.class_folders, "folder.images"
+        )
+        every = answers.Reading([*said.answers, *folders.answers], (*said.passed, *folders.passed))
+        return every, others
+
+    def _words(self, classes: Sequence[str]) -> tuple[Words, tuple[str, ...]]:
+        """Words for answers that are no class, and a line for each word that has become one."""
+        options = self.config.folder
+        words = class_names.words_in_force(
+            classes, tuple(options.unsure), tuple(options.exclude_answers)
+        )
+        notes = []
+        for word in words.dropped:
+            is_bad = word in options.exclude_answers
+            instead = (words.bad if is_bad else words.unsure)[0]
+            what = "is not for training" if is_bad else "nobody can tell"
+            notes.append(
+                f'"{word}" is a class here, as a folder or folder.classes has that name: say'
+                f' "{instead}" of an image that {what}'
+            )
+        return words, tuple(notes)
 
     def _scan(
         self,
@@ -188,12 +240,18 @@ class _Reader:
         log: Log,
         key: str = "--config.folder.images",
     ) -> Scan:
-        """Scans a folder of images and decodes them all into the cache."""
-        max_pixels = self.config.folder.max_pixels
+        """Scans a folder of images and decodes them all into the cache; logs what has changed."""
+        options, photos = self.config.folder, decoded_cache(self.config)
         read, decoded = self._progress("read", log), self._progress("decoded", log)
-        scan = inventory.scan(root, known, index_file, max_pixels, log, read, key)
-        faults = decoded_cache(self.config).add(scan.readable, decoded)
-        return scan.with_faults(faults, known, log)
+        scan = inventory.scan(
+            root, known, index_file, options.max_pixels, read, key, options.follow_links
+        )
+        scan = scan.with_faults(photos.add(scan.readable, decoded))
+        before = {image.id for image in known}
+        new = photos.overflows(image.id for image in scan.images if image.id not in before)
+        for line in [*scan.changes(known), *overflow_lines(new, "folder.low_high")]:
+            log(line)
+        return scan
 
     def _progress(self, verb: str, log: Log) -> Progress:
         """A callback that logs every few seconds what was read or decoded."""
@@ -210,41 +268,54 @@ class _Reader:
         return progress
 
     def _aggregate(
-        self, images: Sequence[Image], found: Sequence[Answer], classes: Sequence[str]
+        self,
+        images: Sequence[Image],
+        found: Sequence[Answer],
+        classes: Sequence[str],
+        folders: Collection[str],
     ) -> Consensus:
+        """The consensus of answers; `folders` are names of all class folders."""
         options = self.config.folder
+        given = {"unsure": options.unsure, "bad": options.exclude_answers}
+        usual = default().folder
+        before = {"unsure": usual.unsure, "bad": usual.exclude_answers}
+        # Whoever has given the words or the classes has thought of what they mean.
+        ask = [k for k in given if tuple(given[k]) == tuple(before[k]) and not options.classes]
         return consensus.aggregate(
-            images, found, classes=classes, fixed=bool(options.classes),
+            images, found, classes=classes, fixed=bool(options.classes), named=folders, ask=ask,
             unsure=tuple(options.unsure), bad=tuple(options.exclude_answers),
         )  # fmt: skip
 
-    def _fixed_tests(self, pool: Sequence[Image]) -> Consensus:
-        """Labels of a fixed test set; without one, only the classes known so far."""
+    def _fixed_tests(
+        self, pool: Sequence[Image], folders: Collection[str]
+    ) -> tuple[Consensus, dict[str, tuple[PassedOver, ...]]]:
+        """Labels of a fixed test set, and what of it was not read, by its place in status.json.
+
+        Without one, only the classes known so far; `folders` are names of the pool's class folders.
+        """
         options = self.config.folder
         known = tuple(options.classes) or self.workdir.classes()
         if not options.test:
-            return Consensus({}, (), known)
-        path, images = pathlib.Path(options.test).expanduser(), pool
+            return Consensus({}, (), known), {}
+        path, images = user_path(options.test, "folder.test"), pool
+        other: tuple[PassedOver, ...] = ()
         if path.is_file():  # Its rows name images of the pool.
             found = answers.read(None, (path,))
         else:
             index = self.workdir.folder / ".scanned_tests"
             log: Log = (lambda text: None) if index.exists() else self.log
-            images = self._scan(path, (), index, log, "--config.folder.test").images
-            found = answers.from_class_folders(images, (), True, "folder.test")
-        result = self._aggregate(images, found, known)
+            scan = self._scan(path, (), index, log, "--config.folder.test")
+            images, other = scan.images, scan.passed
+            classes = tuple(options.classes)
+            found = answers.from_class_folders(images, classes, True, "folder.test")
+        result = self._aggregate(images, found.answers, known, folders)
         self._report_unmatched(result.unmatched, True)
         if not result.verdicts:
             raise UserError(
                 f"folder.test is {options.test}: give a folder with a sub-folder of images per"
                 " class, or a csv with file and label of images of the pool"
             )
-        return result
-
-    def _label_files(self) -> list[pathlib.Path]:
-        """Label files outside labels/: those that the config names, and lists of requests."""
-        named = [pathlib.Path(text).expanduser() for text in self.config.folder.labels]
-        return [*named, *sorted(self.workdir.folder.glob("to_label/*/to_label*.csv"))]
+        return result, {"test": (*other, *found.passed, *result.passed)}
 
     def _report_unmatched(self, unmatched: Sequence[str], strict: bool) -> None:
         """Raises UserError for rows that name no image, or, unless `strict`, logs them."""

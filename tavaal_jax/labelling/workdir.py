@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -19,10 +20,12 @@ from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.frozen import Frozen, LabelRow, RequestRow
 from tavaal_jax.labelling.images.inventory import Image
+from tavaal_jax.labelling.passed_over import PassedOver, collected
 from tavaal_jax.labelling.requests import escape_formula
 from tavaal_jax.report import files
 
 _ASKED = ("rank", "id", "role", "score", "said")
+_CYCLE = re.compile(r"cycle_\d{3,}")
 _LABELS = ("id", "file", "label", "split", "annotator", "source", "cycle", "file_name")
 
 
@@ -105,7 +108,7 @@ class LabellingWorkdir:
         path = self.folder / "classes.txt"
         try:
             text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
-            return tuple(line for line in text.splitlines() if line.strip())
+            return tuple(name for line in text.splitlines() if (name := line.strip()))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
 
@@ -117,11 +120,15 @@ class LabellingWorkdir:
 
     def last_cycle(self) -> int:
         """Number of the last cycle with a request; -1 before the first."""
-        numbers = [
-            int(path.parent.name.removeprefix("cycle_"))
-            for path in self.folder.glob("cycles/cycle_*/asked.csv")
-        ]
+        names = [path.parent.name for path in self.folder.glob("cycles/cycle_*/asked.csv")]
+        numbers = [int(name.removeprefix("cycle_")) for name in names if _CYCLE.fullmatch(name)]
         return max(numbers, default=-1)
+
+    def others(self) -> tuple[PassedOver, ...]:
+        """What lies among the cycles and is none, such as copies of them."""
+        names = [path.name for path in self.folder.glob("cycles/*")]
+        others = [f"cycles/{name}" for name in names if not _CYCLE.fullmatch(name)]
+        return collected(("entries of cycles/ beside the cycles", n) for n in others)
 
     def cycle_folder(self, number: int) -> pathlib.Path:
         """Folder of a cycle's request and frozen labels."""
@@ -178,7 +185,7 @@ class LabellingWorkdir:
             rows = tuple(
                 LabelRow(**{**row, "label": unescape_formula(row["label"])}) for row in written
             )
-            images = tuple((path / "images.txt").read_text().splitlines())
+            images = tuple((path / "images.txt").read_text("utf-8").splitlines())
             return FrozenCycle(Frozen(images, tuple(record["classes"]), rows), record)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error!r}): put back a copy") from error
@@ -197,7 +204,7 @@ class LabellingWorkdir:
         """Reads trained.json of a finished cycle."""
         path = self.cycle_folder(number) / "trained.json"
         try:
-            record: TrainedRecord = json.loads(path.read_text())
+            record: TrainedRecord = json.loads(path.read_bytes())
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}): put back a copy") from error
         return record
@@ -251,7 +258,7 @@ class LabellingWorkdir:
     def status(self) -> dict[str, object]:
         """Reads status.json; empty where it cannot be read."""
         with contextlib.suppress(OSError, ValueError):
-            record: dict[str, object] = json.loads((self.folder / "status.json").read_text())
+            record: dict[str, object] = json.loads((self.folder / "status.json").read_bytes())
             return record
         return {}
 
@@ -267,7 +274,7 @@ class LabellingWorkdir:
 
     def _write(self, path: pathlib.Path, text: str) -> None:
         """Writes a file that people may be reading, unless it is unchanged."""
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             files.write(path, text)
 
 

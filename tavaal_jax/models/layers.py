@@ -140,7 +140,8 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int = 0) -
         return x
 
     def one(example: jax.Array, key: jax.Array) -> jax.Array:
-        keep = jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, example.shape)
+        share = jnp.float32(1 - rate)
+        keep = jax.random.bernoulli(jax.random.fold_in(key, layer), share, example.shape)
         return jnp.where(keep, example / (1 - rate), jnp.zeros_like(example))
 
     return jax.vmap(one)(x, keys)

@@ -204,7 +204,7 @@ def check_values(
     devices it is divided among.
     """
     key = jax.random.key(0)
-    images = jax.random.normal(key, (_BATCH, *shape))
+    images = jax.random.normal(key, (_BATCH, *shape), jnp.float32)
     with portable(True):  # Compiles faster.
         network = build(None)
         variables = jax.jit(functools.partial(network.init, train=False))(key, images[:1])

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 
+from tavaal_jax.environment import forgive_output, user_path
 from tavaal_jax.errors import UserError
 
 _KINDS = (".npz", ".safetensors")
@@ -19,7 +20,7 @@ _KINDS = (".npz", ".safetensors")
 
 def check(path: str) -> pathlib.Path:
     """The file that a config names; UserError where there is none that `read` could read."""
-    file = pathlib.Path(path).expanduser()
+    file = user_path(path, "task.pretrained")
     if file.suffix not in _KINDS:
         raise UserError(
             f"task.pretrained is {path}: give {' or '.join(_KINDS)}; a .pth becomes one by"
@@ -106,6 +107,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
 
 def main() -> int:
     """Run the command; returns its exit code."""
+    forgive_output()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=pathlib.Path, help="a .pth file")
     parser.add_argument("target", type=pathlib.Path, help="an .npz file to be written")

@@ -26,5 +26,5 @@ def _multiplies_bfloat16() -> bool:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return False
-    flags = cpuinfo.read_text()
+    flags = cpuinfo.read_text("utf-8", "replace")
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))

@@ -4,12 +4,14 @@ import argparse
 import pathlib
 import sys
 
+from tavaal_jax.environment import forgive_output
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import page
 
 
 def main() -> int:
     """Command line; returns the exit code."""
+    forgive_output()
     parser = argparse.ArgumentParser(prog="python -m tavaal_jax.report", description=__doc__)
     parser.add_argument("workdir", type=pathlib.Path)
     parser.add_argument("--data-dir", help="of prepared data sets; the study's own by default")

@@ -15,14 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import filelock
 import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax import jax_settings
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError, WorkdirLocked
 from tavaal_jax.renamed_keys import present_record
+from tavaal_jax.report import locks
 
 ConfigRecord = dict[str, Any]
 """Content of config.json, see `running`."""
@@ -40,13 +42,13 @@ def claim(workdir: pathlib.Path) -> AbstractContextManager[object]:
 
     Raises WorkdirLocked where another process has locked it.
     """
-    return _lock(workdir, ".lock", f"another process is running in {workdir}")
+    return locks.lock(workdir, ".lock", f"another process is running in {workdir}")
 
 
 def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> AbstractContextManager[object]:
     """Locks one trial of the folder, as `claim` does the whole."""
     fault = f"another process is running {method} trial {trial} in {workdir}"
-    return _lock(workdir / ".locks", f"{method}_{trial}", fault)
+    return locks.lock(workdir / ".locks", f"{method}_{trial}", fault)
 
 
 def is_free(workdir: pathlib.Path) -> bool:
@@ -70,19 +72,7 @@ def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
 def how_it_runs(workdir: pathlib.Path) -> str | None:
     """`parallel` of the study that runs in the folder; None where none has begun."""
     path = workdir / ".parallel"
-    return path.read_text() if path.exists() else None
-
-
-def _lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[object]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / name).acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise WorkdirLocked(f"{fault}: wait for it, or give another --workdir") from error
-    except OSError as error:
-        raise UserError(
-            f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"
-        ) from error
+    return path.read_text("utf-8") if path.exists() else None
 
 
 def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
@@ -91,13 +81,42 @@ def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path
 
 
 def trials(workdir: pathlib.Path) -> list[tuple[str, int]]:
-    """Every trial that has a folder, (method, trial), in `order`."""
+    """Every trial that has a folder of its own, (method, trial), in `order`."""
+    return [trial for trial in _folders(workdir) if _holder(workdir, trial) == trial]
+
+
+def copies(workdir: pathlib.Path) -> list[UserError]:
+    """A line for each folder that is a copy of another trial's, and belongs to none."""
+    held = {trial: _holder(workdir, trial) for trial in _folders(workdir)}
+    return [
+        UserError(
+            f"{trial_folder(workdir, *trial)} is left out: it holds {holder[0]}'s trial"
+            f" {holder[1]}, of which it seems to be a copy"
+        )
+        for trial, holder in held.items()
+        if holder != trial
+    ]
+
+
+def _folders(workdir: pathlib.Path) -> list[tuple[str, int]]:
+    """Method and trial by the names of folders, in `order`."""
     found = (
         (path.parent.name, int(path.name.removeprefix("trial_")))
         for path in workdir.glob("*/trial_*")
         if path.name.removeprefix("trial_").isdecimal()
     )
     return sorted(found, key=order)
+
+
+def _holder(workdir: pathlib.Path, trial: tuple[str, int]) -> tuple[str, int]:
+    """The trial whose results a trial's folder holds: itself, unless the folder is a copy."""
+    path = trial_folder(workdir, *trial) / "results.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            row = next(csv.DictReader(file))
+        return row["method"], int(row["trial"])
+    except (OSError, StopIteration, KeyError, TypeError, ValueError, csv.Error):
+        return trial  # Without results, or damaged, which reading it tells.
 
 
 def order(trial: tuple[str, int]) -> tuple[int, str, int]:
@@ -148,12 +167,16 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
 
 
 def changed_keys(record: ConfigRecord, config: ConfigDict) -> list[str]:
-    """Keys that change results and differ between a config.json and `config`, as text."""
+    """What changes results and differs between a config.json and now, as text.
+
+    That are keys of `config`, the content of weights, and settings of JAX; older versions kept
+    none of these.
+    """
     changed = list(configs.differences(record["config"], configs.plain(config)))
     old, new = record.get("pretrained"), digest(config.task.pretrained)
-    if old not in (None, new):  # Older versions kept none.
+    if old not in (None, new):
         changed.append(f"the content of {config.task.pretrained} (task.pretrained)")
-    return changed
+    return changed + jax_settings.differences(record.get("jax", {}))
 
 
 def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
@@ -174,6 +197,7 @@ def running(config: ConfigDict, data: str | None = None) -> ConfigRecord:
         "config": configs.plain(config),
         "data": data,
         "pretrained": digest(config.task.pretrained),
+        "jax": jax_settings.of_numbers(),
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),
     }
@@ -185,7 +209,7 @@ def read_config(workdir: pathlib.Path) -> ConfigRecord | None:
     if not path.exists():
         return None
     try:
-        record: ConfigRecord = json.loads(path.read_text())
+        record: ConfigRecord = json.loads(path.read_text("utf-8"))
         record["config"] = present_record(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -203,10 +227,10 @@ def _git_revision() -> str | None:
         tracked = [*command, "ls-files", "--error-unmatch", pathlib.Path(__file__).name]
         subprocess.run(tracked, capture_output=True, check=True)
         describe = [*command, "describe", "--always", "--dirty", "--abbrev=40"]
-        done = subprocess.run(describe, capture_output=True, text=True, check=True)
+        done = subprocess.run(describe, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 # Writing
@@ -228,7 +252,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file atomically: it is the old one or the whole new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with named(path):
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(temporary, path)
 
 
@@ -246,7 +270,7 @@ def read_csv(path: pathlib.Path, mend: str = "put back a copy") -> list[dict[str
     if not path.exists():
         return []
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}): {mend}") from error
@@ -269,7 +293,7 @@ def as_csv(fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
 def digest(path: str) -> str | None:
     """SHA-256 of a file's content; None where it cannot be read."""
     try:
-        with pathlib.Path(path).expanduser().open("rb") as file:
+        with user_path(path, "task.pretrained").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, UnicodeEncodeError):  # Or the locale cannot name it.
         return None

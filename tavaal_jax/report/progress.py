@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from tavaal_jax.errors import UserError
 
 
 class Event(NamedTuple):
@@ -45,6 +48,21 @@ Callback = Callable[[Event], None]
 def silent(event: Event) -> None:
     """Ignores an event."""
     del event
+
+
+@contextlib.contextmanager
+def attempt(what: str, say: Callable[[str], None], mend: str) -> Iterator[None]:
+    """Context whose failure is a line: what only shows results must not end what has made them.
+
+    A UserError is raised.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Whatever Matplotlib, Pillow and this machine can raise.
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        say(f"warning: no {what} ({reason}): the results stand; {mend}")
 
 
 class Tracker:

@@ -89,7 +89,7 @@ def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
     Trials in the study's own results.csv whose folders are gone are kept.
     """
     found: dict[tuple[str, int], list[Result]] = {}
-    faults = []
+    faults = files.copies(workdir)
     for method, trial in files.trials(workdir):
         try:
             rows = read_results(files.trial_folder(workdir, method, trial))
@@ -244,7 +244,7 @@ class Log:
 
     def __init__(self, path: pathlib.Path, keep: Callable[[LogRecord], bool]):
         """Opens `path` to append; lines that `keep` refuses or that are cut short are dropped."""
-        before = path.read_text(errors="replace") if path.exists() else ""
+        before = path.read_text("utf-8", "replace") if path.exists() else ""
         records = [(line, _record(line)) for line in before.splitlines()]
         kept = [line for line, record in records if record is not None and keep(record)]
         after = "".join(f"{line}\n" for line in kept)
@@ -252,7 +252,7 @@ class Log:
             files.write(path, after)
         self._path = path
         with files.named(path):
-            self._file = path.open("a")
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: LogRecord) -> None:
         """Appends one record."""
@@ -272,7 +272,7 @@ class Log:
 def read_log(folder: pathlib.Path) -> list[LogRecord]:
     """Records of metrics.jsonl of a trial, lines cut short left out; none without that file."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     return [record for record in map(_record, lines) if record is not None]
 
 

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records, statistics
 
@@ -27,7 +28,7 @@ class StudyResult:
 
     def __init__(self, folder: str | pathlib.Path):
         """`folder` is a study's workdir."""
-        self.folder = pathlib.Path(folder).expanduser()
+        self.folder = user_path(folder, "folder")
 
     def rows(self) -> list[records.Result]:
         """Rows of results.csv: one per method, trial, cycle and metric."""

@@ -30,7 +30,7 @@ def add_export(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> N
     cannot be made the README gives the reason; UserError is raised for disk errors only.
     """
     model = load_model(folder)
-    record = json.loads((folder / "model.json").read_text())
+    record = json.loads((folder / "model.json").read_text("utf-8"))
     content, why = _program_or_why(model)
     if content is None:
         with files.named(folder / NAME):
@@ -183,7 +183,7 @@ In Python, with JAX alone (pip install jax flatbuffers), on {platforms}:
     import json, pathlib
     import numpy as np
     from jax import export
-    names = json.loads(pathlib.Path("model.json").read_text())["class_names"]
+    names = json.loads(pathlib.Path("model.json").read_text("utf-8"))["class_names"]
     program = export.deserialize(bytearray(pathlib.Path("predict.jaxexport").read_bytes()))
     images = {example}  # yours
     print(names, program.call(images))

@@ -23,6 +23,7 @@ from tavaal_jax.algorithm.learner import Learner, LearnerOutput
 from tavaal_jax.algorithm.state import LearnerState, LoopState
 from tavaal_jax.data import Dataset, arrays
 from tavaal_jax.data.pool import Normaliser
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.models.networks import NETWORKS, SHIPPED
 from tavaal_jax.renamed_keys import present_record
@@ -112,7 +113,7 @@ class Model:
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes `weights.npz` and then `model.json`: where that is, both are complete."""
-        folder = pathlib.Path(folder).expanduser()
+        folder = user_path(folder, "folder")
         for name in ("model.json", *EXPORTED):  # Files of an earlier model.
             with files.named(folder / name):
                 (folder / name).unlink(missing_ok=True)
@@ -212,12 +213,12 @@ def load_model(folder: str | pathlib.Path) -> Model:
 
     Raises UserError where there is none that can be read.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = user_path(folder, "folder")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the model folder of a workdir or trial")
     folder = folder if (folder / "model.json").exists() else folder / "model"
     try:
-        record = json.loads((folder / "model.json").read_text())
+        record = json.loads((folder / "model.json").read_text("utf-8"))
         record["config"] = present_record(record["config"])
         with np.load(folder / "weights.npz") as weights:
             tree = traverse_util.unflatten_dict(dict(weights), sep="/")

@@ -291,16 +291,20 @@ class _Study:
         if not self.write():
             return
         drawn: list[str] = []
-        data_dir = self.config.data_dir
+        data_dir, again = self.config.data_dir, f"{self.folder} draws anew"
         try:
-            drawn = plots.draw(self.folder, dataset, data_dir=data_dir)
+            with progress.attempt(
+                "figures", self.say, f"python -m tavaal_jax.report.plots {again}"
+            ):
+                drawn = plots.draw(self.folder, dataset, data_dir=data_dir)
         except UserError as error:
             self._fault(error)
         try:
-            page.write(self.folder, dataset, data_dir)
+            with progress.attempt("page", self.say, f"python -m tavaal_jax.report {again}"):
+                drawn.append(page.write(self.folder, dataset, data_dir))
         except UserError as error:  # The page holds all that could be read.
             self._faults([error])
-        drawn.append(page.NAME)
+            drawn.append(page.NAME)
         written = ", ".join(["results.csv, summary.csv, summary.md", *drawn])
         self.say(
             f"Written to {self.folder}: {written}, <method>/trial_<t>/results.csv, picks.csv,"

@@ -4,24 +4,28 @@ import contextlib
 import hashlib
 import io
 import pathlib
+import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
+from PIL import ExifTags, Image, ImageFile
+
+from tavaal_jax.data.pictures.kinds import (
+    HEAD,
+    JPEG,
+    PNG,
+    Corrupt,
+    TooLarge,
+    Unsupported,
+    reader_of,
 )
+from tavaal_jax.data.pictures.values import Overflow, converted, eight_bits
+
+__all__ = ["Corrupt", "Overflow", "TooLarge", "Unsupported"]
 
 File = pathlib.Path | BinaryIO
+_T = TypeVar("_T")
 
 RESIZE = ("stretch", "crop", "pad")
 """Squeezed out of shape; the square in its middle; in shape on black."""
@@ -30,20 +34,11 @@ GONE = "it is no longer there"
 CHANGED = "it has changed since it was listed"
 """Reasons of a photo that cannot be decoded although no file is damaged."""
 
-_JPEG, _PNG, _PPM = (
-    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile,
-)  # fmt: skip
-_GIF, _TIFF = GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile
-# Image.open would warn of, or refuse, sizes that `max_pixels` allows, by a limit that is the whole
-# process's; and it would make a stereo picture of some telephones' JPEG.
-_READERS: dict[bytes, Callable[[BinaryIO], ImageFile.ImageFile]] = {
-    b"\xff\xd8\xff": _JPEG,
-    b"\x89PNG\r\n\x1a\n": _PNG,
-    b"GIF87a": _GIF, b"GIF89a": _GIF,
-    b"BM": BmpImagePlugin.BmpImageFile,
-    b"II*\0": _TIFF, b"MM\0*": _TIFF, b"II+\0": _TIFF, b"MM\0+": _TIFF,
-    **{b"P%d" % kind: _PPM for kind in range(1, 7)}, b"Pf": _PPM,
-}  # fmt: skip
+_SHOWN = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"))
+"""Chunks of a PNG that make the picture; all others are remarks."""
+_TORN = "cut short: copy it again"
+_FILLINGS = (b"\xff\xd9", b"\x55" * 2048 + b"\xff\xd9")
+"""Two ends for a JPEG that has none: where nothing is missing, both give the same picture."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,33 +48,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-_COLOUR = ("P", "RGB", "RGBX", "CMYK", "YCbCr")
-_BAND = 2**20  # values that are scaled at a time
-_WHITE = 255
-_MOST_16_BITS = 2**16 - 1
-
-
-class Corrupt(Exception):
-    """A file cannot be decoded; the text is the reason."""
-
-    def __init__(self, reason: str, lasting: bool = True):
-        super().__init__(reason)
-        self.lasting = lasting
-        """Whether the bytes are at fault, not a disk or too little memory."""
-
-
-class Unsupported(Corrupt):
-    """The file may be undamaged, but its format is not read."""
-
-
-class TooLarge(Corrupt):
-    """The picture has more pixels than `max_pixels`."""
-
-    @classmethod
-    def from_size(cls, width: int, height: int, max_pixels: int) -> "TooLarge":
-        """The exception for a picture of this size, with its reason."""
-        return cls(f"{width}x{height} pixels, more than max_pixels ({max_pixels})")
 
 
 class Header(NamedTuple):
@@ -98,11 +66,26 @@ def content_id(file: BinaryIO) -> str:
     return "i" + digest.hexdigest()[:16]
 
 
+def is_picture(file: BinaryIO) -> bool:
+    """Whether a file begins as a picture does, also one of a format that is not read."""
+    try:
+        reader_of(file.read(HEAD))
+    except Unsupported:
+        return True
+    except Corrupt:
+        return False
+    return True
+
+
 def header(file: File) -> Header:
     """Size and mode of a picture, without decoding it. Raises Corrupt."""
-    with _corrupt_errors(), _opened(file) as picture:
+
+    def measured(picture: ImageFile.ImageFile) -> Header:
         sides = picture.size if _orientation(picture) < 5 else picture.size[::-1]
         return Header(sides[0], sides[1], picture.mode)
+
+    with _corrupt_errors():
+        return _with_picture(file, measured)
 
 
 def decode(
@@ -115,12 +98,28 @@ def decode(
     several pages gives the first. In a picture of 16 bits or floats the values `low_high` become 0
     and 255; the default is 0 and 65535, or 0.0 and 1.0.
     """
+    return decode_checked(file, size, channels, resize, low_high).values
+
+
+class Pixels(NamedTuple):
+    """A decoded picture."""
+
+    values: np.ndarray
+    """uint8 `[size, size, channels]`."""
+    overflow: Overflow | None
+    """The values of one of 16 bits or floats that comes out mostly white or black."""
+
+
+def decode_checked(
+    file: File, size: int, channels: int, resize: str = "stretch", low_high: Sequence[float] = ()
+) -> Pixels:
+    """What `decode` gives, and whether it shows little of the picture."""
     if resize not in RESIZE:
         raise ValueError(f"resize {resize!r} is none of {', '.join(RESIZE)}")
-    picture = _decoded(file, low_high, None)
+    picture, overflow = _decoded(file, low_high, None)
     with _corrupt_errors():
-        fitted = _fitted(_converted(picture, "RGB" if channels == 3 else "L"), size, resize)
-        return np.asarray(fitted).reshape(size, size, channels)
+        fitted = _fitted(converted(picture, "RGB" if channels == 3 else "L"), size, resize)
+        return Pixels(np.asarray(fitted).reshape(size, size, channels), overflow)
 
 
 def preview(
@@ -130,7 +129,7 @@ def preview(
 
     Its longer side has at most `pixels`. Raises Corrupt, and TooLarge above `max_pixels`.
     """
-    picture = _decoded(file, low_high, max_pixels)
+    picture = _decoded(file, low_high, max_pixels).picture
     with _corrupt_errors():
         longer = max(picture.size)
         if longer > pixels:
@@ -165,31 +164,43 @@ def _corrupt_errors() -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """The first line of Pillow's message; some of its decoders only give a number."""
     line = (str(error).splitlines() or [""])[0][:200]
+    if "truncated" in line.lower():
+        return _TORN
     return line if line.strip("-0123456789. ") else f"damaged ({line or type(error).__name__})"
 
 
-@contextlib.contextmanager
-def _opened(file: File) -> Iterator[ImageFile.ImageFile]:
+def _with_picture(file: File, work: Callable[[ImageFile.ImageFile], _T]) -> _T:
+    """What `work` makes of a picture; of a PNG whose remarks are at fault, without them."""
     if isinstance(file, pathlib.Path):
-        with file.open("rb") as opened, _opened(opened) as picture:
-            yield picture
-        return
+        with file.open("rb") as opened:
+            return _with_picture(opened, work)
     file.seek(0)
-    head = file.read(16)
+    head = file.read(HEAD)
+    reader = reader_of(head)
     file.seek(0)
-    yield _reader(head)(file)
+    try:
+        return work(reader(file))
+    except Exception as error:
+        is_other = isinstance(error, Corrupt | MemoryError) or getattr(error, "errno", None)
+        if reader is not PNG or is_other:
+            raise
+        file.seek(0)
+        whole = file.read()
+        plain = _without_remarks(whole)
+        if len(plain) == len(whole):
+            raise
+        return work(reader(io.BytesIO(plain)))
 
 
-def _reader(head: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile]:
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    for start, reader in _READERS.items():
-        if head.startswith(start):
-            return reader
-    if head[4:8] == b"ftyp":
-        kind = "AVIF" if head[8:11] == b"avi" else "HEIC"
-        raise Unsupported(f"{kind}: convert to JPEG")
-    raise Corrupt("no JPEG, PNG, WEBP, BMP, GIF, TIFF or PPM" if head else "empty")
+def _without_remarks(png: bytes) -> bytes:
+    """A PNG's chunks that make the picture."""
+    parts, place = [png[:8]], 8
+    while place + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        if kind in _SHOWN:
+            parts.append(png[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(parts)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -205,64 +216,47 @@ def _orientation(picture: Image.Image) -> int:
     return 1
 
 
-def _decoded(file: File, low_high: Sequence[float], max_pixels: int | None) -> Image.Image:
-    """The picture in mode L or RGB, decoded and turned."""
+class _Decoded(NamedTuple):
+    """A picture in mode L or RGB, decoded and turned."""
+
+    picture: Image.Image
+    overflow: Overflow | None
+
+
+def _decoded(file: File, low_high: Sequence[float], max_pixels: int | None) -> _Decoded:
+    """The decoded picture; of a JPEG without its end mark, too, if nothing else is missing."""
     if low_high and low_high[0] == low_high[1]:
         raise ValueError(f"low_high needs two different values, not {tuple(low_high)}")
-    with _corrupt_errors(), _opened(file) as picture:
+
+    def decoded(picture: ImageFile.ImageFile) -> _Decoded:
         if max_pixels is not None and picture.width * picture.height > max_pixels:
             raise TooLarge.from_size(picture.width, picture.height, max_pixels)
         picture.load()
         turn = _TURNS.get(_orientation(picture))
-        whole = _eight_bits(picture, low_high)
-        return whole if turn is None else whole.transpose(turn)
+        whole, overflow = eight_bits(picture, low_high)
+        return _Decoded(whole if turn is None else whole.transpose(turn), overflow)
+
+    with _corrupt_errors():
+        try:
+            return _with_picture(file, decoded)
+        except OSError as error:
+            data = _start_of_jpeg(file) if _reason(error) == _TORN else b""
+            if not data:
+                raise
+            first, second = (decoded(JPEG(io.BytesIO(data + end))) for end in _FILLINGS)
+            if first.picture.tobytes() != second.picture.tobytes():
+                raise
+            return first
 
 
-# Values
-
-
-def _eight_bits(picture: Image.Image, low_high: Sequence[float]) -> Image.Image:
-    """The picture in mode L or RGB, transparent parts on white."""
-    if picture.mode in _DEEP:
-        return Image.fromarray(_scaled(picture, low_high))
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        # Pillow's own RGBA -> RGB would show what is hidden.
-        picture = picture.convert("RGBA")
-        white = Image.new("RGB", picture.size, "white")
-        white.paste(picture, mask=picture.getchannel("A"))
-        return white
-    if picture.mode in ("1", "L"):
-        return _converted(picture, "L")
-    if picture.mode in _COLOUR:
-        return _converted(picture, "RGB")
-    raise Unsupported(f"colours of mode {picture.mode}: convert to JPEG")
-
-
-def _converted(picture: Image.Image, mode: str) -> Image.Image:
-    # Pillow would copy what has that mode already.
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _scaled(picture: Image.Image, low_high: Sequence[float]) -> np.ndarray:
-    """Grey of 16 bits or floats as uint8 `[H, W]`; Pillow would clip at 255, mostly to white."""
-    values = np.asarray(picture)
-    low, high = low_high or ((0, 1) if values.dtype.kind == "f" else (0, _MOST_16_BITS))
-    scaled = np.empty(values.shape, np.uint8)
-    height = max(1, _BAND // max(1, values.shape[1]))
-    for top in range(0, len(values), height):
-        band = (values[top : top + height].astype(np.float64) - low) * (_WHITE / (high - low))
-        np.clip(np.nan_to_num(band, copy=False, nan=0), 0, _WHITE, out=band)
-        scaled[top : top + height] = np.rint(band, out=band)
-    if (
-        isinstance(picture, TiffImagePlugin.TiffImageFile)
-        and picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    ):
-        np.subtract(_WHITE, scaled, out=scaled)  # WhiteIsZero: Pillow heeds it for 8 bits only.
-    if isinstance(picture.info.get("transparency"), int):
-        scaled[values == picture.info["transparency"]] = _WHITE
-    return scaled
+def _start_of_jpeg(file: File) -> bytes:
+    """Content of a JPEG without a half of its end mark; empty for another file."""
+    if isinstance(file, pathlib.Path):
+        data = file.read_bytes()
+    else:
+        file.seek(0)
+        data = file.read()
+    return data.removesuffix(b"\xff") if data.startswith(b"\xff\xd8\xff") else b""
 
 
 # Sizes

@@ -1,17 +1,17 @@
 """Photos read from files that may change meanwhile, decoded by threads some files ahead."""
 
+import json
 import os
-import pathlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple
-
-import numpy as np
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from tavaal_jax.data.pictures import decode
 
 _THREADS = 2
+_T = TypeVar("_T")
+Path = str | os.PathLike[str]
 
 
 class Stamp(NamedTuple):
@@ -42,16 +42,14 @@ class Fault(NamedTuple):
 
 
 def decode_ahead(
-    photos: Iterable[tuple[str, pathlib.Path]],
-    decode_file: Callable[[BinaryIO], np.ndarray],
-    ahead: int,
-) -> Generator[np.ndarray | Fault]:
-    """Pixels or fault of each photo, given by content id and path, in order.
+    photos: Iterable[tuple[str, Path]], decode_file: Callable[[BinaryIO], _T], ahead: int
+) -> Generator[_T | Fault]:
+    """What `decode_file` makes of each photo, given by content id and path, or its fault, in order.
 
     At most `ahead` photos are decoded, or wait to be taken. `decode_file` may raise
     `decode.Corrupt`; a file whose content is another by now gives the fault `decode.CHANGED`.
     """
-    waiting: deque[Future[np.ndarray | Fault]] = deque()
+    waiting: deque[Future[_T | Fault]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
             for name, path in photos:
@@ -64,13 +62,11 @@ def decode_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _decoded(
-    name: str, path: pathlib.Path, decode_file: Callable[[BinaryIO], np.ndarray]
-) -> np.ndarray | Fault:
-    """The pixels of the content with the id `name`, never of what has taken its place."""
+def _decoded(name: str, path: Path, decode_file: Callable[[BinaryIO], _T]) -> _T | Fault:
+    """What is made of the content with the id `name`, never of what has taken its place."""
     changed = Fault(decode.CHANGED, False)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             before = Stamp.from_file(file)
             if decode.content_id(file) != name:
                 return changed
@@ -84,3 +80,18 @@ def _decoded(
         return Fault(decode.GONE, False)
     except OSError as error:
         return Fault(error.strerror or str(error), False)
+
+
+def records(text: bytes) -> Iterator[object]:
+    """The values in lines of JSON; a line that was cut short, or is none, is left out."""
+    lines = text.splitlines()
+    try:
+        yield from json.loads(b"[" + b",".join(lines) + b"]")  # Many times as fast.
+        return
+    except ValueError:
+        pass
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -18,6 +18,7 @@ from tavaal_jax.data.pictures.lazy import LazyPictures
 from tavaal_jax.data.pool import IGNORED, StoredArray
 from tavaal_jax.data.sets import source
 from tavaal_jax.data.sets.source import DataFacts
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 FACTS = DataFacts(2975, 19, (1024, 2048, 3), has_maps=True)
@@ -68,7 +69,7 @@ _COUNTS = {"train": 2975, "test": 500}
 def folder(config: ConfigDict) -> pathlib.Path:
     """Where the unpacked folders leftImg8bit and gtFine lie."""
     given = config.cityscapes.folder or pathlib.Path(config.data_dir) / "cityscapes"
-    return pathlib.Path(given).expanduser().resolve()
+    return user_path(given, "cityscapes.folder").resolve()
 
 
 def is_unpacked(config: ConfigDict) -> bool:

@@ -13,6 +13,7 @@ import pathlib
 import struct
 import sys
 
+from tavaal_jax.environment import forgive_output, user_path
 from tavaal_jax.errors import UserError
 
 # Time in the official gzip header and SHA-256 of the official file.
@@ -46,7 +47,7 @@ def with_header(stripped: bytes, name: str, seconds: int) -> bytes:
 
 def restore(source: str, data_dir: str) -> pathlib.Path:
     """Writes the four official files below `data_dir` and returns their folder."""
-    manual = pathlib.Path(data_dir).expanduser() / "downloads" / "manual"
+    manual = user_path(data_dir, "data_dir") / "downloads" / "manual"
     manual.mkdir(parents=True, exist_ok=True)
     for name, (seconds, checksum) in _OFFICIAL.items():
         file = pathlib.Path(source) / f"{name}.gz"
@@ -63,6 +64,7 @@ def restore(source: str, data_dir: str) -> pathlib.Path:
 
 def main() -> int:
     """Command line; returns the exit code."""
+    forgive_output()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = "/usr/share/datasets/fashion-mnist"
     parser.add_argument("--source", default=source, help="folder with the package's four gz files")

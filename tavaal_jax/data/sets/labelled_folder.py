@@ -21,9 +21,11 @@ from tavaal_jax.data.cache import New, fill
 from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.pictures import cache as picture_cache
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.pictures.values import overflow_lines
 from tavaal_jax.data.pool import RowView
 from tavaal_jax.data.sets.source import DataFacts
-from tavaal_jax.data.sets.walk import PassedOver, files_below, folders_in, stamp
+from tavaal_jax.data.sets.walk import PassedOver, files_below, folders_in, path_of, stamp, text
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _ENDINGS = (
@@ -54,7 +56,7 @@ class _Listing(NamedTuple):
 
 
 def _root(config: ConfigDict) -> pathlib.Path:
-    return pathlib.Path(config.labelled_folder.path).expanduser()
+    return user_path(config.labelled_folder.path, "labelled_folder.path")
 
 
 def facts(config: ConfigDict) -> DataFacts:
@@ -122,8 +124,8 @@ def _listing(config: ConfigDict) -> _Listing:
     if top == ["train"]:
         notes.append(f"{root} has no folder test or val: a share of train is the test set")
     for place in {"", *places}:
-        found, hidden = files_below(root / place, deep=False)
-        passed.add("files outside of a class folder", _names(root, found))
+        found, hidden, odd = files_below(root / place, deep=False)
+        passed.add("files outside of a class folder", _names(root, [*found, *odd]))
         passed.add("hidden files", _names(root, hidden))
     photos = []
     for place, is_test in places.items():
@@ -133,21 +135,22 @@ def _listing(config: ConfigDict) -> _Listing:
 
 
 def _names(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in paths]
+    return [text(path.relative_to(root)) for path in paths]
 
 
 def _of_class(
     root: pathlib.Path, place: pathlib.PurePosixPath, is_test: bool, passed: PassedOver
 ) -> list[_Photo]:
-    found, hidden = files_below(root / place)
+    found, hidden, odd = files_below(root / place)
     usable = [path for path in found if path.suffix.lower() in _ENDINGS]
     others = sorted(set(found) - set(usable))
     passed.add("hidden files", _names(root, hidden))
     passed.add("files of other endings", _names(root, others))
+    passed.add("links that lead nowhere or in a circle, and pipes", _names(root, odd))
     if not usable:
-        passed.add("class folders without a photo", [place])
+        passed.add("class folders without a photo", [text(place)])
     named = zip(_names(root, usable), usable, strict=True)
-    return [_Photo(name, path, place.name, is_test) for name, path in named]
+    return [_Photo(name, path, text(place.name), is_test) for name, path in named]
 
 
 def fingerprint(config: ConfigDict) -> str:
@@ -162,8 +165,8 @@ def _table_folder(config: ConfigDict, listing: _Listing) -> pathlib.Path:
     options = config.labelled_folder
     keys = ("image_size", "channels", "resize", "low_high", "max_pixels", "test_fraction")
     files = [(photo.name, stamp(photo.path)) for photo in listing.photos]
-    text = json.dumps([str(_root(config).resolve()), *(options[key] for key in keys), files])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    content = json.dumps([str(_root(config).resolve()), *(options[key] for key in keys), files])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return cache.folder(config.data_dir, f"labelled_folder-{digest}")
 
 
@@ -184,7 +187,7 @@ def load(config: ConfigDict) -> Dataset:
     contents = list(map(str, table["contents"]))
     rows = decoded.rows(contents)
     if (rows < 0).any():  # The cache of photos was deleted.
-        paths = [_root(config) / str(name) for name in table["ids"]]
+        paths = [path_of(_root(config), str(name)) for name in table["ids"]]
         decoded.add(list(zip(contents, paths, strict=True)))
         rows = decoded.rows(contents)
     if (rows < 0).any():
@@ -214,7 +217,8 @@ def _make_table(config: ConfigDict, listing: _Listing, new: New) -> None:
     print(f"Decoding {len(listing.photos):,} photos of {root}, once.", file=sys.stderr)
     photos = _readable(listing.photos, config.labelled_folder.max_pixels, passed)
     photos = _without_duplicates(photos, passed)
-    faults = _cache(config).add([(photo.content, photo.path) for photo in photos])
+    decoded = _cache(config)
+    faults = decoded.add([(photo.content, photo.path) for photo in photos])
     for photo in photos:
         if photo.content in faults:
             passed.add_fault("cannot be decoded", photo.name, faults[photo.content])
@@ -225,7 +229,9 @@ def _make_table(config: ConfigDict, listing: _Listing, new: New) -> None:
     lost = [photo.name for photo in photos if photo.label not in classes]
     passed.add("test photos of a class without training photos", lost)
     photos = [photo for photo in photos if photo.label in classes]
-    for line in (*listing.notes, *passed.lines(root)):
+    overflows = decoded.overflows(photo.content for photo in photos)
+    notes = overflow_lines(overflows, "labelled_folder.low_high")
+    for line in (*listing.notes, *passed.lines(root), *notes):
         print(line, file=sys.stderr)
     _check_classes(root, set(classes), set(classes))
     if not any(photo.is_test for photo in photos):

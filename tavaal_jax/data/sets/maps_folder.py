@@ -24,7 +24,8 @@ from tavaal_jax.data.pictures.lazy import LazyPictures
 from tavaal_jax.data.pool import IGNORED, StoredArray
 from tavaal_jax.data.sets import source
 from tavaal_jax.data.sets.source import DataFacts
-from tavaal_jax.data.sets.walk import PassedOver, files_below, stamp
+from tavaal_jax.data.sets.walk import PassedOver, files_below, stamp, text
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -56,20 +57,24 @@ Splits = dict[str, list[_Pair]]
 
 
 def _folder(config: ConfigDict, key: str, endings: Sequence[str], passed: PassedOver) -> _Folder:
-    root = pathlib.Path(config.maps_folder[key]).expanduser()
+    root = user_path(config.maps_folder[key], f"maps_folder.{key}")
     if not config.maps_folder[key]:
         raise UserError(f"maps_folder.{key} is empty: {_FORM}")
     if not root.is_dir():
         there = "a file" if root.exists() else "not there"
         raise UserError(f"maps_folder.{key} is {root}, which is {there}: {_FORM}")
-    found, hidden = files_below(root)
-    passed.add(f"hidden files of {key}", (path.relative_to(root) for path in hidden))
+    found, hidden, odd = files_below(root)
+    passed.add(f"hidden files of {key}", (text(path.relative_to(root)) for path in hidden))
+    passed.add(
+        f"links of {key} that lead nowhere or in a circle, and pipes",
+        (text(path.relative_to(root)) for path in odd),
+    )
     files: dict[str, pathlib.Path] = {}
     for path in found:
         if path.suffix.lower() not in endings:
-            passed.add(f"files of {key} of other endings", [path.relative_to(root)])
+            passed.add(f"files of {key} of other endings", [text(path.relative_to(root))])
             continue
-        name = path.relative_to(root).with_suffix("").as_posix()
+        name = text(path.relative_to(root).with_suffix(""))
         if name in files:
             raise UserError(
                 f"{files[name]} and {path} have the same name but for the ending: remove one"
@@ -93,12 +98,12 @@ def _splits(config: ConfigDict, passed: PassedOver) -> Splits:
         raise UserError(f"{_some(both)} are in maps_folder.train and in .test: keep them in one")
     used = {pair.image for split in pairs.values() for pair in split}
     unused = sorted(path for path in images.files.values() if path not in used)
-    passed.add("images in neither split", (path.relative_to(images.root) for path in unused))
+    passed.add("images in neither split", (text(path.relative_to(images.root)) for path in unused))
     return pairs
 
 
 def _split(key: str, place: str, images: _Folder, maps: _Folder) -> list[_Pair]:
-    listed = pathlib.Path(place).expanduser()
+    listed = user_path(place, f"maps_folder.{key}")
     if listed.is_file():
         names = _listed(listed, images)
         what = f"images that {listed} names"
@@ -123,7 +128,7 @@ def _split(key: str, place: str, images: _Folder, maps: _Folder) -> list[_Pair]:
             " a map is a PNG of the same name"
         )
     return [
-        _Pair(images.files[n].relative_to(images.root).as_posix(), images.files[n], maps.files[n])
+        _Pair(text(images.files[n].relative_to(images.root)), images.files[n], maps.files[n])
         for n in names
     ]
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.data.cache import New, fill
 from tavaal_jax.data.pictures import lazy
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/"
@@ -104,7 +105,7 @@ def caltech101(config: ConfigDict, new: New) -> None:
 
 def prepared(config: ConfigDict) -> Builder:
     """TFDS's builder of `config.dataset`, prepared first if need be."""
-    name, data_dir = config.dataset, pathlib.Path(config.data_dir).expanduser()
+    name, data_dir = config.dataset, user_path(config.data_dir, "data_dir")
     builder = _builder(name, data_dir)
     if not builder.is_prepared():
         _prepare(builder, data_dir)
@@ -165,11 +166,11 @@ def _prepare(builder: Builder, data_dir: pathlib.Path) -> None:
     _check_files(builder, data_dir)
     print(f"Preparing {name} in {data_dir}, once; this takes a few minutes.", file=sys.stderr)
     log = data_dir / f"prepare_{name}.log"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         command = [sys.executable, "-m", "tavaal_jax.data.sets.prepare", name, str(data_dir)]
         code = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
     if code:
-        lines = log.read_text().strip().splitlines() or ["no output"]
+        lines = log.read_text("utf-8", "replace").strip().splitlines() or ["no output"]
         raise UserError(f"preparing {name} failed: {lines[-1]} (all of it: {log})")
     log.unlink()
 
@@ -190,7 +191,7 @@ def _check_files(builder: Builder, data_dir: pathlib.Path) -> None:
 
 def _downloaded(url: str, data_dir: pathlib.Path) -> bool:
     infos = (data_dir / "downloads").rglob("*.INFO")
-    return any(url in json.loads(info.read_text())["urls"] for info in infos)
+    return any(url in json.loads(info.read_text("utf-8"))["urls"] for info in infos)
 
 
 def _check_network(name: str, missing: dict[str, pathlib.Path], data_dir: pathlib.Path) -> None:

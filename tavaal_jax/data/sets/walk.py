@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+import stat
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 
 _HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")  # beside .names
 _NAMED = 3
+_LONGEST = 200  # characters of a name in a line
 
 
 class PassedOver:
@@ -29,11 +32,35 @@ class PassedOver:
         lines = []
         for reason, names in self._names.items():
             more = [f"{len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
-            # Names that are not UTF-8 cannot be printed.
-            shown = ", ".join([*names[:_NAMED], *more]).encode("utf-8", "replace").decode()
+            shown = ", ".join([*map(_printable, names[:_NAMED]), *more])
             if names:
                 lines.append(f"{root}: passed over {reason}: {len(names):,} ({shown})")
         return lines
+
+
+def _printable(name: str) -> str:
+    """A name in one line that can be printed anywhere, cut where it is too long."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return text[:_LONGEST] + "..." * (len(text) > _LONGEST)
+
+
+class Below(NamedTuple):
+    """Files in a folder and its sub-folders, each sorted."""
+
+    files: list[pathlib.Path]
+    hidden: list[pathlib.Path]
+    odd: list[pathlib.Path]
+    """Links that lead nowhere or in a circle, and pipes, which never end when they are read."""
+
+
+def text(path: str | pathlib.PurePath) -> str:
+    """A path as UTF-8, which names are in whatever the locale; other bytes as surrogates."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def path_of(root: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of the file that has the name `text(its path below root)`."""
+    return root / os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def is_hidden(name: str) -> bool:
@@ -48,26 +75,36 @@ def folders_in(folder: pathlib.Path, passed: PassedOver) -> list[str]:
     return [name for name in names if not is_hidden(name)]
 
 
-def files_below(
-    folder: pathlib.Path, deep: bool = True
-) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Files in a folder, and with `deep` in its sub-folders: sorted ones, and hidden ones.
+def files_below(folder: pathlib.Path, deep: bool = True) -> Below:
+    """Files in a folder, and with `deep` in its sub-folders.
 
     Links are followed, but never in a circle.
     """
     found: list[pathlib.Path] = []
     hidden: list[pathlib.Path] = []
+    odd: list[pathlib.Path] = []
     todo, seen = [folder], {folder.resolve()}
     while todo:
         for path in _entries(todo.pop()):
+            mode = _mode(path)
             if is_hidden(path.name):
-                hidden += [] if path.is_dir() and not deep else [path]
-            elif not path.is_dir():
+                hidden += [] if stat.S_ISDIR(mode) and not deep else [path]
+            elif stat.S_ISREG(mode):
                 found.append(path)
-            elif deep and path.resolve() not in seen:
+            elif not stat.S_ISDIR(mode) or (deep and path.resolve() in seen):
+                odd.append(path)
+            elif deep:
                 seen.add(path.resolve())
                 todo.append(path)
-    return sorted(found), sorted(hidden)
+    return Below(sorted(found), sorted(hidden), sorted(odd))
+
+
+def _mode(path: pathlib.Path) -> int:
+    """What a path is, see `stat`; 0 where it leads nowhere."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -4,29 +4,32 @@ An image is identified by its content: a file that is renamed or moved stays the
 whose content is replaced becomes another. Nothing is ever written into the folder.
 """
 
+import os
 import pathlib
+import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.images.facts import FactsCache, FileFacts, read_head
 from tavaal_jax.labelling.images.files import (
     EXTENSIONS,
-    FactsCache,
-    FileFacts,
+    NO_PICTURE,
     Listing,
     list_files,
-    read_head,
+    path_of,
 )
-from tavaal_jax.labelling.passed_over import printable
+from tavaal_jax.labelling.passed_over import PassedOver, collected, printable, summary
 
 _KEY = "--config.folder.images"
-_SHOWN = 3  # names in a line
-_IMAGES = ("image", "images")
-_UNUSABLE = ("file", "files", "that cannot be used")
+_REASONS = 12  # that have a line of their own
 _COPY = "duplicate_of:"
+_PASSING = (decode.GONE, decode.CHANGED)
+_SIZE = re.compile(r"^\d+x\d+ pixels, ")
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -57,6 +60,8 @@ class Scan(NamedTuple):
     folder: pathlib.Path
     reasons: dict[str, str]
     """By file: why it cannot be used."""
+    passed: tuple[PassedOver, ...] = ()
+    """All else that is in the folder."""
 
     @property
     def ids(self) -> dict[str, int]:
@@ -68,20 +73,17 @@ class Scan(NamedTuple):
         return found
 
     @property
-    def readable(self) -> list[tuple[str, pathlib.Path]]:
+    def readable(self) -> list[tuple[str, str]]:
         """Id and path of every image that is ok, each content once."""
-        return [(i.id, self.folder / i.file) for i in self.images if i.status == "ok"]
+        return [(i.id, path_of(self.folder, i.file)) for i in self.images if i.status == "ok"]
 
-    def with_faults(
-        self, faults: Mapping[str, str], known: Sequence[Image] = (), log: Log | None = None
-    ) -> "Scan":
+    def with_faults(self, faults: Mapping[str, str]) -> "Scan":
         """A copy in which the images that could not be decoded, reasons by id, are not ok.
 
-        `log` gets those whose status was another in the rows `known` before. Raises UserError if
-        no image is left.
+        Raises UserError if no image is left.
         """
         lost = lambda image: image.status == "ok" and image.id in faults
-        status = lambda reason: "missing" if reason in (decode.GONE, decode.CHANGED) else "corrupt"
+        status = lambda reason: "missing" if reason in _PASSING else "corrupt"
         images = tuple(
             image._replace(status=status(faults[image.id])) if lost(image) else image
             for image in self.images
@@ -89,16 +91,11 @@ class Scan(NamedTuple):
         reasons = {image.file: faults[image.id] for image in self.images if lost(image)}
         scan = self._replace(images=images, reasons={**self.reasons, **reasons})
         _check_some_ok(scan, _KEY)
-        before = [image.status for image in known] + ["ok"] * len(images)
-        new_faults = [
-            f"{old.file} ({faults[old.id]})"
-            for old, now, status in zip(self.images, images, before, strict=False)
-            if now is not old and now.status != status
-        ]
-        if log is not None:
-            for line in _summary(new_faults, *_UNUSABLE):
-                log(line)
         return scan
+
+    def changes(self, known: Sequence[Image]) -> list[str]:
+        """Lines about what has changed in the folder since the rows `known`."""
+        return list(_changes(known, self))
 
 
 def scan(
@@ -106,20 +103,20 @@ def scan(
     known: Sequence[Image],
     index_file: pathlib.Path,
     max_pixels: int,
-    log: Log = print,
     progress: Progress | None = None,
     key: str = _KEY,
+    follow_links: bool = False,
 ) -> Scan:
     """Scans a folder of images, of which `known` are the rows of images.csv so far.
 
     New images follow these, sorted by path. `index_file` caches the facts of each file, so that
-    only new and changed ones are read. `log` gets what has changed, in lines. Raises UserError,
-    which names the config's `key`, where no image can be read.
+    only new and changed ones are read. Raises UserError, which names the config's `key`, where no
+    image can be read.
     """
     if not str(folder):
         raise UserError(f"no folder of images is given: give {key}")
-    folder = pathlib.Path(folder).expanduser().absolute()
-    listing = list_files(folder, key)
+    folder = user_path(folder, "folder.images").absolute()
+    listing = list_files(folder, key, follow_links)
     with FactsCache(index_file) as cache:
         facts = _facts(folder, listing, cache, progress)
         cache.compact(listing.files)
@@ -127,31 +124,28 @@ def scan(
     facts |= dict.fromkeys(listing.undecodable, unnamed)
     facts = {file: _limited(one, max_pixels) for file, one in facts.items()}
     reasons = {file: one.reason for file, one in facts.items() if one.reason}
-    found = Scan(_matched(known, facts), folder, reasons)
-    left_out = list(_left_out(listing))
-    _check_some_ok(found, key, left_out)
-    changes = list(_changes(known, found))
-    if changes or not known:
-        for line in [*changes, *left_out]:
-            log(line)
+    found = Scan(_matched(known, facts), folder, reasons, collected(listing.passed))
+    _check_some_ok(found, key)
     return found
 
 
 def _facts(
     folder: pathlib.Path, listing: Listing, cache: FactsCache, progress: Progress | None
 ) -> dict[str, FileFacts]:
-    """Facts of the listed files by path, without those that have vanished meanwhile."""
+    """Facts of the listed images by path, without those that have vanished meanwhile."""
     found = {}
     for number, file in enumerate(sorted(listing.files)):
         facts = cache.get(file, listing.files[file])
         if facts is None:
-            when_ns, path = time.time_ns(), folder / file
+            when_ns, path = time.time_ns(), path_of(folder, file)
             stamp, facts = read_head(path)
-            if stamp is not None and facts is not None and facts.id:
+            if stamp is not None and facts is not None and (facts.id or facts.status == "other"):
                 cache.put(file, stamp, when_ns, facts)
-            elif facts is None and path.exists():
-                listing.unreadable.append(f"{file} (it is being written)")
-        if facts is not None:
+            elif facts is None and os.path.exists(path):
+                listing.passed.append(("files still being written", file))
+        if facts is not None and facts.status == "other":
+            listing.passed.append((NO_PICTURE, file))
+        elif facts is not None:
             found[file] = facts
         if progress is not None:
             progress(number + 1, len(listing.files))
@@ -179,7 +173,11 @@ def _matched(known: Sequence[Image], facts: Mapping[str, FileFacts]) -> tuple[Im
         rows[image.id][index] = image.file
     places: dict[int, str] = {}
     for name, same in rows.items():
-        places |= _placed(same, files[name], moves=bool(name))
+        there = files.get(name, [])
+        if len(same) == 1 and there == list(same.values()):
+            places |= zip(same, there, strict=True)
+        else:
+            places |= _placed(same, there, moves=bool(name))
     firsts = {min(same) for name, same in rows.items() if name}
 
     found = []
@@ -220,11 +218,11 @@ def _image(file: str, facts: FileFacts, is_copy: bool) -> Image:
 # Messages
 
 
-def _check_some_ok(scan: Scan, key: str, left_out: Sequence[str] = ()) -> None:
+def _check_some_ok(scan: Scan, key: str) -> None:
     """Raises UserError where no image can be used."""
     if any(image.status == "ok" for image in scan.images):
         return
-    also = "".join(f"; {line}" for line in left_out)
+    also = "".join(f"; {one.line}" for one in scan.passed)
     left = [image for image in scan.images if image.status != "missing"]
     if left:
         first = printable(f"{left[0].file}: {scan.reasons.get(left[0].file, left[0].status)}")
@@ -240,50 +238,55 @@ def _check_some_ok(scan: Scan, key: str, left_out: Sequence[str] = ()) -> None:
     raise UserError(f"{scan.folder} holds no images ({' '.join(EXTENSIONS)}){also}: see to {key}")
 
 
-def _left_out(listing: Listing) -> Iterator[str]:
-    """Lines about links and folders that are left out."""
-    outside = "out of the folder, not followed"
-    yield from _summary(listing.outside, "link leads", "links lead", outside)
-    yield from _summary(listing.unreadable, "place", "places", "that cannot be read")
-
-
 def _changes(known: Sequence[Image], scan: Scan) -> Iterator[str]:
     """Lines about what has changed in a folder since the rows `known`."""
     pairs = list(zip(known, scan.images, strict=False))
     new = scan.images[len(known) :]
-    is_copy = lambda image: image.status.startswith(_COPY)
+    # A copy of what cannot be used has the reason, too.
+    is_copy = lambda image: image.status.startswith(_COPY) and image.file not in scan.reasons
     lost = lambda image: image.status == "missing"
 
     there = {image.file for image in scan.images if not lost(image)}
+    passing = {file for file, reason in scan.reasons.items() if reason in _PASSING}
     left = [old.file for old, now in pairs if lost(now) and not lost(old) and not is_copy(old)]
+    left = [file for file in left if file not in passing]
     replaced = set(left) & {image.file for image in new if not is_copy(image)}
     differing = [now for old, now in pairs if (now.status, now.file) != (old.status, old.file)]
     differing += new
-    moved = [
-        f"{old.file} -> {now.file}"
-        for old, now in pairs
-        if old.file != now.file and not lost(old) and not lost(now)
-    ]
-    unusable = [
-        f"{image.file} ({scan.reasons[image.file]})"
-        for image in differing
-        if image.status in ("corrupt", "too_large", "unsupported")
-    ]
     added = [image.file for image in new if image.status == "ok" and image.file not in replaced]
-    back = [now.file for old, now in pairs if lost(old) and not lost(now)]
-    copies = [image.file for image in differing if is_copy(image)]
-    yield from _summary(added, *_IMAGES, "added" if known else "found")
-    yield from _summary(copies, "copy", "copies", "of them, left out")
-    yield from _summary(moved, *_IMAGES, "renamed or moved")
-    yield from _summary(sorted(replaced), *_IMAGES, "with other content: new, without label")
-    yield from _summary([f for f in left if f not in there], *_IMAGES, "gone; labels are kept")
-    yield from _summary(back, *_IMAGES, "back")
-    yield from _summary(unusable, *_UNUSABLE)
+    changes = {
+        "added" if known else "found": added,
+        "copied": [image.file for image in differing if is_copy(image)],
+        "renamed or moved": [
+            f"{old.file} -> {now.file}"
+            for old, now in pairs
+            if old.file != now.file and not lost(old) and not lost(now)
+        ],
+        "with other content: new, without label": sorted(replaced),
+        "gone; labels are kept": [file for file in left if file not in there],
+        "back": [now.file for old, now in pairs if lost(old) and not lost(now)],
+    }
+    for what, names in changes.items():
+        if names and what == "copied":
+            yield summary(names, "copies of them, left out", "copy of them, left out")
+        elif names:
+            yield summary(names, f"images {what}", f"image {what}")
+    yield from _unusable(differing, scan.reasons)
 
 
-def _summary(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
-    """`3 images gone: a.jpg, b.jpg, c.jpg`; nothing where there are no names."""
-    if names:
-        shown = ", ".join(printable(name) for name in names[:_SHOWN])
-        more = ", ..." if len(names) > _SHOWN else ""
-        yield f"{len(names):,} {one if len(names) == 1 else many} {what}: {shown}{more}"
+def _unusable(images: Sequence[Image], reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for each reason why some of the images cannot be used."""
+    lost = [image for image in images if image.status != "ok" and image.file in reasons]
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for image in lost:
+        by_reason[_SIZE.sub("", reasons[image.file])].append(image.file)
+    counts = Counter({reason: len(files) for reason, files in by_reason.items()})
+    shown = [reason for reason, _ in counts.most_common(_REASONS)]
+    for reason in sorted(shown):
+        words = f"that cannot be used ({printable(reason)})"
+        yield summary(by_reason[reason], f"files {words}", f"file {words}")
+    others = [
+        f"{file} ({reason})" for reason in by_reason.keys() - shown for file in by_reason[reason]
+    ]
+    if others:
+        yield summary(sorted(others), "other files that cannot be used")

@@ -4,18 +4,32 @@ import errno
 import io
 import os
 import pathlib
+import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.data.pictures import decode
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.images.inventory import EXTENSIONS, Image, printable
-from tavaal_jax.labelling.labels.formats import MOST_ROWS, parse
-from tavaal_jax.labelling.labels.rows import Answer
+from tavaal_jax.labelling import passed_over
+from tavaal_jax.labelling.images.inventory import Image
+from tavaal_jax.labelling.labels.formats import MOST_ROWS, is_table, parse
+from tavaal_jax.labelling.labels.listing import (
+    OTHERS,
+    File,
+    ending_of,
+    files,
+    is_image,
+    linked,
+    order,
+    unreadable,
+    utf8,
+)
+from tavaal_jax.labelling.labels.rows import REQUESTS, Answer
+from tavaal_jax.labelling.passed_over import PassedOver, shown
 
-__all__ = ["Answer", "content_id", "read"]
+__all__ = ["Answer", "Reading", "content_id", "read"]
 
 MOST_BYTES = 100 * 2**20
 """Limit for one file."""
@@ -23,10 +37,20 @@ MOST_FILES = 1000
 """Limit for files of several rows; Label Studio's target storage has a file per annotation."""
 NO_CLASS = ("_unsorted", "unlabelled", "unlabeled", "no_label")
 """Folders of images without a class; the last is CVAT's."""
+PARTS = frozenset(
+    ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "holdout")
+)
+"""Folders that are parts of a data set, and hardly its classes."""
 
-_METADATA = ("metadata.csv", "metadata.jsonl")
-_LEFTOVERS = ("~", ".swp", ".swo", ".tmp", ".part", ".crdownload")
-_FROM_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
+_UNSORTED = "images in folders that are no class"
+_WITHOUT = "files of labels without any answer"
+_REJECTED = "rows rejecting a class, which is no answer"
+# What programs add to the name of a copy.
+_COPY = re.compile(
+    r"(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?|\.sync-conflict-[\w-]+|_conflict-[\d-]+"
+    r"| \([^()]*(?:conflict|SFConflict)[^()]*\)|-(?:DESKTOP|LAPTOP)-\w+)(?=\.\w+$)",
+    re.IGNORECASE,
+)
 _ENCODINGS = (  # The longer ones first: UTF-32 begins as UTF-16 does.
     (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"),
     (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"),
@@ -34,36 +58,86 @@ _ENCODINGS = (  # The longer ones first: UTF-32 begins as UTF-16 does.
 _AS_UTF_8 = "save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
+class Reading(NamedTuple):
+    """All answers, and what was not read."""
+
+    answers: list[Answer]
+    passed: tuple[PassedOver, ...]
+
+
 def read(
     folder: pathlib.Path | None,
     further: Sequence[pathlib.Path] = (),
     *,
+    classes: Sequence[str] = (),
     keep_annotators: bool = False,
-) -> list[Answer]:
+) -> Reading:
     """All answers below a folder and in further files and folders.
 
-    `folder` may be missing, the others may not. `keep_annotators`: annotators are called by their
+    `folder` may be missing, the others may not. Folders named like one of the `classes` are that
+    class, whatever their name means otherwise. `keep_annotators`: annotators are called by their
     mail addresses instead of Label Studio's numbers, where it gives both. Raises UserError at the
     first fault: nothing is half-read.
     """
     found: list[Answer] = []
-    rows = files = 0
-    for file in sorted(_files(folder, further)):
-        source, path, _ = file
-        if _is_image(path.name):
-            answers, count = _from_class_folder(file), 1
+    passed: list[tuple[str, str]] = []
+    rows = tables = 0
+    for file in sorted(files(folder, further, passed), key=order):
+        source, path, _, _ = file
+        if is_image(path.name):
+            answers, count = _from_class_folder(file, classes), 1
+            passed += [(_UNSORTED, source)] * (not answers)
         else:
-            answers, count = parse(_text(_bytes(path, source), source), source, keep_annotators)
-            files += count != 1
+            text = _meant(file)
+            if text is None:
+                passed.append((OTHERS, source))
+                continue
+            answers, count, rejected = parse(text, source, keep_annotators)
+            passed += [(_REJECTED, place) for place in rejected]
+            if count and not answers and not rejected and not source.startswith(REQUESTS):
+                passed.append((_WITHOUT, source))
+            tables += count != 1
         found += answers
         rows += count
         if rows > MOST_ROWS:
             raise UserError(f"{source}: more than {MOST_ROWS:,} rows of labels: take some away")
-        if files > MOST_FILES:
+        if tables > MOST_FILES:
             raise UserError(
                 f"{source}: more than {MOST_FILES:,} files of labels: join some, or take them away"
             )
-    return found
+    _check_copies(found)
+    named = {answer.label for answer in found if answer.is_name}
+    if named:
+        check_parts(named, classes, "labels/", "name them in folder.classes, or take them away")
+    return Reading(found, passed_over.collected(passed))
+
+
+def _check_copies(found: Sequence[Answer]) -> None:
+    """Raises UserError where a file and what seems to be a copy of it say different things."""
+    said: dict[str, dict[tuple[str, str, str], Answer]] = {}
+    for answer in found:
+        if answer.line:
+            key = (answer.id, answer.name, answer.annotator)
+            said.setdefault(answer.source, {})[key] = answer
+    for source, answers in said.items():
+        original = said.get(_COPY.sub("", source), {})
+        if original is answers:
+            continue
+        other = {
+            key: original[key]
+            for key in answers.keys() & original.keys()
+            if (answers[key].label, answers[key].skipped)
+            != (original[key].label, original[key].skipped)
+            and not (answers[key].updated and original[key].updated)
+        }
+        if other:
+            first = min(other)
+            raise UserError(
+                f"{source} and {other[first].source}, of which it seems to be a copy, say different"
+                f" things of {len(other):,} images, first {shown(first[1] or first[0])}"
+                f" ({shown(answers[first].label) or 'skipped'},"
+                f" {shown(other[first].label) or 'skipped'}): take the older one away"
+            )
 
 
 def content_id(path: pathlib.Path) -> str:
@@ -72,104 +146,40 @@ def content_id(path: pathlib.Path) -> str:
         return decode.content_id(file)
 
 
-# Which files
+# Folders of labels that are classes
 
 
-class _File(NamedTuple):
-    source: str
-    """Its name in messages: its path below the folder that holds the folder of labels."""
-    path: pathlib.Path
-    root: pathlib.Path
-    """The given folder, or the folder of the given file."""
-
-
-def _files(folder: pathlib.Path | None, further: Sequence[pathlib.Path]) -> Iterator[_File]:
-    """Every file to be read, once."""
-    done: set[pathlib.Path] = set()
-    for given in (folder, *further):
-        if given is None:
-            continue
-        try:
-            root = given.expanduser().resolve(strict=True)
-        except FileNotFoundError as error:
-            if given is folder:
-                continue
-            raise UserError(f"{given} does not exist: mend folder.labels") from error
-        except (OSError, RuntimeError) as error:
-            raise _unreadable(str(given), error) from error
-        name, is_folder = _source(given, root, folder), root.is_dir()
-        for path in _below(root, name) if is_folder else (root,):
-            if path not in done:
-                done.add(path)
-                rest = f"/{path.relative_to(root).as_posix()}" if is_folder else ""
-                yield _File(printable(name + rest), path, root if is_folder else root.parent)
-
-
-def _source(given: pathlib.Path, root: pathlib.Path, folder: pathlib.Path | None) -> str:
-    """The name in messages of a given file or folder, which resolves to `root`."""
-    if folder is None:
-        return given.as_posix()
-    if given is folder:
-        return folder.name
-    base = folder.parent.resolve()
-    return (root.relative_to(base) if root.is_relative_to(base) else given).as_posix()
-
-
-def _below(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """Files below a folder, without those that programs leave behind."""
-
-    def stop(error: OSError) -> None:
-        raise _unreadable(name, error) from error
-
-    described: set[str] = set()
-    for here, folders, files in os.walk(root, onerror=stop):
-        folders[:] = sorted(folder for folder in folders if not _is_left_behind(folder))
-        for folder in folders:
-            if os.path.islink(os.path.join(here, folder)):
-                raise _linked(printable(os.path.join(name, os.path.relpath(here, root), folder)))
-        # A file of metadata labels the images beside and below it, so that these folders' names
-        # are no classes; but people also drop such a file among their class folders.
-        described_here = here in described or any(file in _METADATA for file in files)
-        if described_here and pathlib.Path(here) != root:
-            described.update(os.path.join(here, folder) for folder in folders)
-        for file in files:
-            if not _is_left_behind(file) and not (described_here and _is_image(file)):
-                yield pathlib.Path(here, file)
-
-
-def _is_left_behind(name: str) -> bool:
-    small = name.casefold()
-    return (
-        small.startswith((".", "~$"))
-        or small.endswith(_LEFTOVERS)
-        or (small.startswith("#") and small.endswith("#"))
-        or small in _FROM_SYSTEM
-    )
-
-
-def _is_image(name: str) -> bool:
-    return name.casefold().endswith(EXTENSIONS)
-
-
-def _from_class_folder(file: _File) -> list[Answer]:
+def _from_class_folder(file: File, classes: Sequence[str]) -> list[Answer]:
     """The answer given by an image's folder; none where that is no class."""
-    source, path, root = file
+    source, path, root, _ = file
     if path.parent == root:
         raise UserError(
             f"{source} lies in no folder that is named like its class: move it into one, or away"
         )
-    label = path.parent.name.strip()
-    if label.casefold() in NO_CLASS:
+    label = utf8(path.parent.name).strip()
+    if label.casefold() in NO_CLASS and label not in classes:
         return []
     try:
         found = content_id(path)
     except OSError as error:
-        raise _unreadable(source, error) from error
-    name = path.relative_to(root).as_posix()
-    return [Answer(source, 0, found, name, label, False, "", "")]
+        raise unreadable(source, error) from error
+    name = utf8(path.relative_to(root))
+    return [Answer(source, 0, found, name, label, False, "", "", is_name=True)]
 
 
 # From bytes to text
+
+
+def _meant(file: File) -> str | None:
+    """The text of a file of labels; None for notes and such, which are none."""
+    is_free = ending_of(file.path.name) == ".txt" and not file.is_named
+    try:
+        text = _text(_bytes(file.path, file.source), file.source)
+    except UserError:
+        if is_free:
+            return None
+        raise
+    return None if is_free and not is_table(text) else text
 
 
 def _bytes(path: pathlib.Path, source: str) -> bytes:
@@ -182,8 +192,8 @@ def _bytes(path: pathlib.Path, source: str) -> bytes:
                 after = os.fstat(file.fileno())
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise _linked(source) from error
-            raise _unreadable(source, error) from error
+                raise linked(source) from error
+            raise unreadable(source, error) from error
         if max(len(data), after.st_size) > MOST_BYTES:
             raise UserError(
                 f"{source} has more than {MOST_BYTES // 2**20} MB: divide it, or save labels only"
@@ -231,43 +241,50 @@ def _text(data: bytes, source: str) -> str:
         ) from error
 
 
-def _linked(source: str) -> UserError:
-    return UserError(
-        f"{source} is a link: copy what it leads to, or name that in folder.labels instead"
-    )
-
-
-def _unreadable(source: str, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or error
-    return UserError(f"{source} cannot be read ({reason}): mend it, or take it away")
-
-
 # Folders that are classes
 
 
 def from_class_folders(
     images: Sequence[Image], classes: Sequence[str], class_folders: bool | None, key: str
-) -> list[Answer]:
+) -> Reading:
     """Answers given by the sub-folders of the images, where these are classes.
 
     `class_folders`: whether they are; None: where a class known so far is among them. Raises
     UserError, which names the config's `key` of the folder, where that is unclear.
     """
     images = [i for i in images if i.status == "ok" or i.status.startswith("duplicate_of:")]
-    top_folder = {image.file: image.file.partition("/")[0] for image in images if "/" in image.file}
-    named = sorted(set(top_folder.values()))
+    top = {i.file: i.file.partition("/")[0].strip() for i in images if "/" in i.file}
+    named = sorted(set(top.values()))
+    if class_folders is False:
+        return Reading([], ())
+    if named and not (class_folders is None and set(named) & set(classes)):
+        mend = (
+            f"give --config.{key}=.../train and --config.folder.test=.../test, or name them in"
+            " folder.classes"
+            if key == "folder.images"
+            else f"give the one that is meant, --config.{key}=.../test"
+        )
+        check_parts(named, classes, key, mend)
     if class_folders is None and named and not set(named) & set(classes):
-        shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
+        listed = ", ".join(map(shown, named[:3])) + (", ..." if len(named) > 3 else "")
         raise UserError(
-            f"{key} has sub-folders ({shown}): give --config.folder.class_folders=True if they are"
+            f"{key} has sub-folders ({listed}): give --config.folder.class_folders=True if they are"
             " classes, or False"
         )
-    if class_folders is False:
-        return []
     wanted = set(named) if class_folders else set(named) & set(classes)
-    wanted = {name for name in wanted if name.casefold() not in NO_CLASS}
-    return [
-        Answer(key, 0, image.id, image.file, top_folder[image.file], False, "", "")
+    unsorted = {n for n in wanted if n.casefold() in NO_CLASS and n not in classes}
+    passed = [(_UNSORTED, file) for file, name in top.items() if name in unsorted]
+    found = [
+        Answer(key, 0, image.id, image.file, top[image.file], False, "", "", is_name=True)
         for image in images
-        if top_folder.get(image.file) in wanted
+        if top.get(image.file) in wanted - unsorted
     ]
+    return Reading(found, passed_over.collected(passed))
+
+
+def check_parts(named: Collection[str], classes: Sequence[str], where: str, mend: str) -> None:
+    """Raises UserError where all names of class folders are those of a data set's parts."""
+    if all(name.casefold() in PARTS for name in named) and not set(named) & set(classes):
+        listed = ", ".join(sorted(named))
+        are = "is a part of a data set" if len(named) == 1 else "are parts of a data set"
+        raise UserError(f"{where} has the folders {listed}, which {are}: {mend}")

@@ -4,7 +4,8 @@ import collections
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.labels.rows import shown
@@ -15,40 +16,87 @@ LONGEST_NAME = 100
 MOST_ONCE = 20
 """More new names than these, each used once, together over 80 % of the labels: no classes."""
 
+_MISSING = frozenset(("nan", "<na>", "nat", "null", "#n/a"))
+_MAYBE_MISSING = frozenset(("none", "na", "n/a", "-"))
+_NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.]0+)?", re.ASCII)
 _FORBIDDEN = '/\\<>"'
 
 
-def answer_kinds(
-    classes: Sequence[str], unsure: Sequence[str], bad: Sequence[str]
-) -> dict[str, str]:
-    """Kind (unsure or bad) of each answer that is no class, by its caseless word.
+class Words(NamedTuple):
+    """Words for answers that are no class."""
 
-    Raises UserError where a class is no possible name, or is one of these words.
-    """
-    kinds = {_caseless(word): "unsure" for word in unsure}
-    kinds |= {_caseless(word): "bad" for word in bad}
-    for word in unsure:
-        if kinds[_caseless(word)] != "unsure":
-            raise UserError(
-                f"folder.unsure and folder.exclude_answers both have {shown(word)}: it can be one"
-            )
+    unsure: tuple[str, ...]
+    bad: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    """Those of the config that are classes here."""
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind, unsure or bad, by caseless word."""
+        kinds = {caseless(word): "unsure" for word in self.unsure}
+        return kinds | {caseless(word): "bad" for word in self.bad}
+
+
+INSTEAD = {"unsure": ("unsure", "cannot say"), "bad": ("bad image", "not for training")}
+"""Words in place of those of a config that are all classes."""
+
+
+def words_in_force(classes: Collection[str], unsure: Sequence[str], bad: Sequence[str]) -> Words:
+    """The config's words without those that are classes. Raises UserError for one of both kinds."""
+    both = {caseless(word) for word in unsure} & {caseless(word) for word in bad}
+    if both:
+        raise UserError(
+            f"folder.unsure and folder.exclude_answers both have {shown(min(both))}: it can be one"
+        )
+    taken = {caseless(name) for name in classes}
+    dropped = tuple(word for word in (*unsure, *bad) if caseless(word) in taken)
+    left = []
+    for words, instead in zip((unsure, bad), INSTEAD.values(), strict=True):
+        others = [word for word in words if caseless(word) not in taken]
+        spare = [word for word in instead if caseless(word) not in taken]
+        left.append(tuple(others or (spare[:1] if words else [])))
+    return Words(left[0], left[1], dropped)
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Raises UserError where one of the known classes is no possible name."""
     for name in classes:
         if fault := _fault(name):
             raise UserError(f'the class "{shown(name)}" {fault}: rename it')
-        if _caseless(name) in kinds:
-            key = {"unsure": "unsure", "bad": "exclude_answers"}[kinds[_caseless(name)]]
-            raise UserError(
-                f'the class "{name}" is one of folder.{key}: rename it, or change that key'
-            )
     twice = [name for name, count in collections.Counter(classes).items() if count > 1]
     if twice:
         raise UserError(f'the class "{twice[0]}" is there twice: name it once')
     if len(classes) > MOST_CLASSES:
         raise UserError(f"{len(classes):,} classes, at most {MOST_CLASSES:,}: name fewer")
-    return kinds
 
 
-def _caseless(text: str) -> str:
+def is_missing(label: str) -> bool:
+    """Whether a label is what programs write for an empty cell."""
+    return caseless(label) in _MISSING
+
+
+def may_be_missing(label: str) -> bool:
+    """Whether a label may stand for an empty cell, and may be a class."""
+    return caseless(label) in _MAYBE_MISSING
+
+
+def spelling(name: str) -> str:
+    """What spellings of one name have in common: `1`, `01` and `1.0`, or `Hot  Dog` and `hot dog`.
+
+    Case, blanks, Unicode's compatible forms, and the signs, zeros and dots of numbers are lost.
+    """
+    text = folded(name)
+    number = _NUMBER.fullmatch(text)
+    return f"{'-' * (number[1] == '-')}{number[2]}" if number else text
+
+
+def folded(name: str) -> str:
+    """A name without case, repeated blanks and compatible forms; of people, too."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def caseless(text: str) -> str:
+    """A word in Unicode's form NFC without case, by which reserved words are recognised."""
     return unicodedata.normalize("NFC", text).casefold()
 
 
@@ -97,11 +145,34 @@ def check_labels(labels: Sequence[tuple[str, str]], classes: Sequence[str], fixe
             f" {shown(once[0])} and {shown(once[1])} among them: is the column of labels the right"
             " one? If so, name the classes in folder.classes"
         )
+    _check_spellings(new, known, counts)
     for name, near in _near_pairs(once, names):
         raise UserError(
             f"{new[name]}: {name}, which occurs only once, is nearly {near}: mend it, or name both"
             " in folder.classes if it is another class"
         )
+
+
+def _check_spellings(
+    new: Mapping[str, str], known: Collection[str], counts: Mapping[str, int]
+) -> None:
+    """Raises UserError for a new name, with its place, that is another one spelt otherwise."""
+    spelt: dict[str, list[str]] = {}
+    # What is meant is the known one, or else what is said most often.
+    for name in sorted({*new, *known}, key=lambda one: (one not in known, -counts[one], one)):
+        spelt.setdefault(spelling(name), []).append(name)
+    for name, where in new.items():
+        meant = spelt[spelling(name)][0]
+        if meant != name:
+            raise UserError(
+                f"{where}: {name} (said {_times(counts[name])}) is spelt otherwise than the class"
+                f" {meant} (said {_times(counts[meant])}): write {meant}, or name both in"
+                " folder.classes if they are two classes"
+            )
+
+
+def _times(count: int) -> str:
+    return f"{count:,} time{'s' * (count != 1)}"
 
 
 def _near_pairs(once: Iterable[str], names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -119,8 +190,8 @@ def _near_pairs(once: Iterable[str], names: Iterable[str]) -> Iterator[tuple[str
 
 def _nearest(name: str, classes: Collection[str]) -> str:
     """The hint at the class that is most like `name`; "" where there are none."""
-    by_case = {_caseless(other): other for other in reversed(list(classes))}
-    near = by_case.get(_caseless(name)) or next(
+    by_case = {caseless(other): other for other in reversed(list(classes))}
+    near = by_case.get(caseless(name)) or next(
         iter(difflib.get_close_matches(name, classes, n=1, cutoff=0)), ""
     )
     return near and f" (nearest: {near})"
@@ -128,7 +199,7 @@ def _nearest(name: str, classes: Collection[str]) -> str:
 
 def _shortened(name: str) -> set[str]:
     """The name, caseless, and without each one letter: nearly equal names share one of these."""
-    return {name, _caseless(name), *(name[:at] + name[at + 1 :] for at in range(len(name)))}
+    return {name, caseless(name), *(name[:at] + name[at + 1 :] for at in range(len(name)))}
 
 
 def _is_near(name: str, other: str) -> bool:
@@ -139,7 +210,7 @@ def _is_near(name: str, other: str) -> bool:
     """
     if min(len(name), len(other)) < 3 or abs(len(name) - len(other)) > 1 or name == other:
         return False
-    if _caseless(name) == _caseless(other):
+    if caseless(name) == caseless(other):
         return True
     differ = (at for at, (a, b) in enumerate(zip(name, other, strict=False)) if a != b)
     start = next(differ, min(len(name), len(other)))

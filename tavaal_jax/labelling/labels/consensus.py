@@ -3,13 +3,16 @@
 import collections
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tavaal_jax.errors import UserError
+from tavaal_jax.labelling import passed_over
 from tavaal_jax.labelling.images.inventory import Image
 from tavaal_jax.labelling.labels import class_names
 from tavaal_jax.labelling.labels.matching import Index
-from tavaal_jax.labelling.labels.rows import Answer, moment, place, shown
+from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, moment, place
+from tavaal_jax.labelling.passed_over import PassedOver, natural, shown
 
 
 class Verdict(NamedTuple):
@@ -36,9 +39,15 @@ class Consensus(NamedTuple):
     """A line for each row that names no image, or several."""
     classes: tuple[str, ...]
     """Classes known before in their order, then new ones, sorted."""
+    passed: tuple[PassedOver, ...] = ()
+    """Rows that are no answer."""
 
 
-_REQUESTS = "to_label/"  # where requests lie
+_LEAST = 5  # images
+_SHARE = 0.1
+"""A reserved word said of so many images, and of this share of all, may be meant as a class."""
+_MEANS = {"unsure": "nobody can say", "bad": "not for training"}
+_KEYS = {"unsure": "unsure", "bad": "exclude_answers"}
 
 
 class _Vote(NamedTuple):
@@ -60,42 +69,160 @@ def aggregate(
     fixed: bool,
     unsure: Sequence[str],
     bad: Sequence[str],
+    named: Collection[str] = (),
+    ask: Collection[str] = (),
 ) -> Consensus:
     """The consensus of all answers, in whichever order they come.
 
-    `classes` are those known so far, or with `fixed` all there may be; `unsure` and `bad` are the
-    words for answers that are no class. Raises UserError where a label cannot be a class.
+    `classes` are those known so far, or with `fixed` all there may be; `named` are names of other
+    class folders. `unsure` and `bad` are the words for answers that are no class, unless they are
+    names of classes; `ask` are the kinds, unsure or bad, of which many such answers are
+    questioned. Raises UserError where a label cannot be a class, and for what has to be asked.
     """
-    classes = tuple(unicodedata.normalize("NFC", name) for name in classes)
-    kinds = class_names.answer_kinds(classes, unsure, bad)
+    classes = tuple(map(_nfc, classes))
+    class_names.check_names(classes)
+    answers = sorted(answers, key=_precedence)
+    names = set(classes)
+    if not fixed:
+        names |= {_nfc(name) for name in named}
+        names |= {_nfc(answer.label) for answer in answers if answer.is_name}
+    kinds = class_names.words_in_force(names, unsure, bad).kinds
     index = Index(images)
     unmatched = []
+    passed: list[tuple[str, str]] = []
     answered: dict[str, dict[str, list[_Vote]]] = {}  # by image and annotator
-    for answer in sorted(answers, key=_precedence):
-        if not (answer.label or answer.skipped):
+    for answer in answers:
+        here, label = place(answer.source, answer.line), _nfc(answer.label)
+        if class_names.is_missing(label) and label not in names and not answer.skipped:
+            passed.append((f"rows saying {label.casefold()}, which is no answer", here))
+            continue
+        if not (label or answer.skipped):
             continue
         row, reason = index.find(answer)
         if row < 0:
-            unmatched.append(f"{place(answer.source, answer.line)}: {reason}")
+            unmatched.append(f"{here}: {reason}")
         elif name := images[row].id:  # An image that cannot be read needs no verdict.
-            label = unicodedata.normalize("NFC", answer.label)
-            kind = "unsure" if answer.skipped else kinds.get(label.casefold(), "label")
+            kind = "unsure" if answer.skipped else kinds.get(class_names.caseless(label), "label")
             copy = row if answer.line else f"{answer.source} {answer.name}"
             vote = _Vote(answer, kind, label if kind == "label" else "", copy)
-            answered.setdefault(name, {}).setdefault(answer.annotator, []).append(vote)
+            person = class_names.folded(answer.annotator)
+            answered.setdefault(name, {}).setdefault(person, []).append(vote)
+    order = {name: row for row, name in reversed(list(enumerate(i.id for i in images)))}
+    files = {name: images[order[name]].file for name in answered}
+    _check_rows(answered, files)
     votes = {
         name: [vote for by_one in annotators.values() for vote in _final_votes(by_one)]
         for name, annotators in answered.items()
     }
-    named = [vote for on_one in votes.values() for vote in on_one if vote.kind == "label"]
-    named.sort(key=lambda vote: _precedence(vote.answer))
-    places = [(vote.label, place(vote.answer.source, vote.answer.line)) for vote in named]
+    cast = [vote for on_one in votes.values() for vote in on_one]
+    cast.sort(key=lambda vote: _precedence(vote.answer))
+    new = sorted({vote.label for vote in cast if vote.kind == "label"} - names)
+    _check_words(cast, len(votes), ask, [*classes, *new])
+    _check_missing([v for v in cast if v.kind == "label" and v.label not in names], fixed)
+    places = [
+        (vote.label, place(vote.answer.source, vote.answer.line))
+        for vote in cast
+        if vote.kind == "label"
+    ]
     class_names.check_labels(places, classes, fixed)
     words = {"unsure": next(iter(unsure), "unsure"), "bad": next(iter(bad), "bad")}
-    order = {name: row for row, name in reversed(list(enumerate(i.id for i in images)))}
     verdicts = {name: _verdict(votes[name], words) for name in sorted(votes, key=order.__getitem__)}
-    new = {verdict.label for verdict in verdicts.values() if verdict.kind == "label"} - set(classes)
-    return Consensus(verdicts, tuple(unmatched), (*classes, *sorted(new)))
+    added = {one.label for one in verdicts.values() if one.kind == "label"} - set(classes)
+    return Consensus(
+        verdicts, tuple(unmatched), (*classes, *sorted(added)), passed_over.collected(passed)
+    )
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+# What has to be asked
+
+
+def _check_rows(
+    answered: Mapping[str, Mapping[str, list[_Vote]]], files: Mapping[str, str]
+) -> None:
+    """Raises UserError where one person's rows of one file contradict each other.
+
+    `files` are the images' files by id.
+    """
+    found = {
+        name: pair
+        for name, annotators in answered.items()
+        for votes in annotators.values()
+        if (pair := _contradiction(votes)) is not None
+    }
+    if not found:
+        return
+    source = min(pair[0].answer.source for pair in found.values())
+    here = {n: pair for n, pair in found.items() if pair[0].answer.source == source}
+    name, pair = min(here.items(), key=lambda item: item[1][0].answer.line)
+    said = [
+        f"{shown(vote.answer.label) or 'skipped'} in"
+        f" {place(source, vote.answer.line).removeprefix(source).strip()}"
+        for vote in pair
+    ]
+    count = f"{len(here):,} image{'s' * (len(here) != 1)}"
+    raise UserError(
+        f"{source} says different things of {count}: {shown(files[name])} is {said[0]} and"
+        f" {said[1]}: leave one row of each, or say who in a column annotator"
+    )
+
+
+def _contradiction(votes: Sequence[_Vote]) -> tuple[_Vote, _Vote] | None:
+    """Two votes on one file in rows of which neither is the later one; None where there are none.
+
+    `votes` are those of one person on one image. An older label file cannot contradict itself.
+    """
+    if len(votes) == 1:
+        return None
+    last = _last(votes)
+    for vote in votes:
+        is_same = (vote.answer.source, vote.copy) == (last.answer.source, last.copy)
+        differs = (vote.kind, vote.label) != (last.kind, last.label)
+        times = [one.answer.updated and moment(one.answer.updated) for one in (vote, last)]
+        if last.answer.line and is_same and differs and times[0] == times[1]:
+            return vote, last
+    return None
+
+
+def _check_words(
+    votes: Sequence[_Vote], images: int, ask: Collection[str], classes: Sequence[str]
+) -> None:
+    """Raises UserError where a word for an answer that is no class may be meant as one.
+
+    On a page or task of ours it was a button beside the classes, and means what that says.
+    """
+    said: dict[tuple[str, str], list[_Vote]] = {}
+    for vote in votes:
+        answer = vote.answer
+        if vote.kind in ask and answer.label and not answer.is_offered:
+            said.setdefault((vote.kind, class_names.caseless(answer.label)), []).append(vote)
+    for (kind, word), all_of_it in said.items():
+        count, first = len(all_of_it), all_of_it[0].answer
+        if count >= max(_LEAST, _SHARE * images):
+            other = next(one for one in class_names.INSTEAD[kind] if one != word)
+            names = ",".join(f"'{name}'" for name in classes) or "..."
+            raise UserError(
+                f"{place(first.source, first.line)}: {word} is said of {count:,} of {images:,}"
+                f' images, and means "{_MEANS[kind]}" here: if it is a class, give'
+                f" --config.folder.{_KEYS[kind]}=\"('{other}',)\"; if not, name the classes,"
+                f' --config.folder.classes="({shown(names, 100)},)"'
+            )
+
+
+def _check_missing(votes: Sequence[_Vote], fixed: bool) -> None:
+    """Raises UserError for new labels that may stand for empty cells."""
+    said = [v for v in votes if class_names.may_be_missing(v.label) and not v.answer.is_offered]
+    if said and not fixed:
+        first = said[0]
+        count = sum(vote.label == first.label for vote in said)
+        raise UserError(
+            f"{place(first.answer.source, first.answer.line)}: {first.label} is said of"
+            f" {count:,} image{'s' * (count != 1)}: name it in folder.classes if it is a class, or"
+            " empty these cells"
+        )
 
 
 def verdict_digest(verdict: Verdict) -> str:
@@ -126,14 +253,21 @@ def _text(verdict: Verdict) -> str:
 # Which answers count
 
 
-def _precedence(answer: Answer) -> tuple[int, str, int, Answer]:
+def _precedence(answer: Answer) -> tuple[object, ...]:
     """Sort key of answers: later ones override earlier ones; by age, then file and line."""
     # Folders of the images are older than requests, and files in labels/ correct both.
     if not answer.line and "/" not in answer.source:
         age = 0
     else:
-        age = 1 if answer.source.startswith(_REQUESTS) else 2
-    return (age, answer.source, answer.line, answer)  # One line may have several answers.
+        age = 1 if answer.source.startswith(REQUESTS) else 2
+    # Of two files the one that sorts last counts, and (10) behind (2).
+    return (
+        age,
+        natural(answer.source),
+        answer.source,
+        answer.line,
+        answer,
+    )  # One line may have several answers.
 
 
 def _final_votes(votes: Sequence[_Vote]) -> list[_Vote]:

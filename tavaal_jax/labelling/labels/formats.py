@@ -10,10 +10,23 @@ from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.labelling.labels import rows
-from tavaal_jax.labelling.labels.rows import KINDS, LABELS, NAMES, TIMES, Answer, place, shown
+from tavaal_jax.labelling.labels.rows import (
+    CHOICE,
+    KINDS,
+    LABELS,
+    NAMES,
+    TIMES,
+    Answer,
+    Rejected,
+    place,
+    shown,
+)
 
 MOST_ROWS = 10**6
 """Limit for all files together; an image in a class folder is a row."""
+
+
+_Row = Answer | Rejected
 
 
 class ParsedFile(NamedTuple):
@@ -22,6 +35,8 @@ class ParsedFile(NamedTuple):
     answers: list[Answer]
     rows: int
     """All rows, also those without an answer; reading ends behind MOST_ROWS."""
+    rejected: list[str]
+    """Places of rows saying only which class an image is not."""
 
 
 _NEEDED = (
@@ -30,7 +45,11 @@ _NEEDED = (
 )
 # Embedded images are not read, and csv limits the length of a cell.
 _EMBEDDED = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*")
-_FORMULA = ("'=", "'+", "'-", "'@", "'\t", "'\r")
+_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+_BOXES = frozenset(
+    ("xmin", "x_min", "x1", "left", "bbox", "bbox_x", "box", "bndbox", "xcenter", "x_center")
+)
+"""Columns of tables of boxes, several of which may lie in an image."""
 
 
 def parse(text: str, source: str, keep_addresses: bool = False) -> ParsedFile:
@@ -45,16 +64,28 @@ def parse(text: str, source: str, keep_addresses: bool = False) -> ParsedFile:
     is_json = start in "[{"
     found = _records(text, source, keep_addresses) if is_json else _table(text, source)
     per_row = list(itertools.islice(found, MOST_ROWS + 1))
-    return ParsedFile([answer for answers in per_row for answer in answers], len(per_row))
+    every = [one for found in per_row for one in found]
+    answers = [one for one in every if isinstance(one, Answer)]
+    rejected = [one.place for one in every if isinstance(one, Rejected)]
+    return ParsedFile(answers, len(per_row), rejected)
+
+
+def is_table(text: str) -> bool:
+    """Whether a text begins with the header of a table of labels."""
+    try:
+        return bool(text.strip()) and bool(_delimiter(text, ""))
+    except UserError:
+        return False
 
 
 # Tables
 
 
-def _table(text: str, source: str) -> Iterator[list[Answer]]:
+def _table(text: str, source: str) -> Iterator[list[_Row]]:
     """The answers of each row that is not empty."""
     text = _EMBEDDED.sub("", text)
     header: list[str] | None = None
+    boxes: dict[tuple[str, str], Answer] = {}
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=_delimiter(text, source),
         skipinitialspace=True, strict=True,
@@ -76,11 +107,29 @@ def _table(text: str, source: str) -> Iterator[list[Answer]]:
                     " that holds the character between cells"
                 )
             fields = dict(zip(header, cells, strict=False))
-            yield rows.parse_row(fields, source, number)
+            # A file's name may begin or end with a blank.
+            fields |= {k: _unescaped(c) for k, c in zip(header, row, strict=False) if k in NAMES}
+            found = rows.parse_row(fields, source, number)
+            if not _BOXES.isdisjoint(header):
+                _check_boxes(found, boxes)
+            yield found
     except csv.Error as error:
         raise UserError(
             f"{place(source, line)}: {error}: close its quotes, or save the file once more"
         ) from error
+
+
+def _check_boxes(found: list[_Row], before: dict[tuple[str, str], Answer]) -> None:
+    """Raises UserError where two boxes of an image have different labels."""
+    for answer in found:
+        if isinstance(answer, Answer):
+            first = before.setdefault((answer.id, answer.name), answer)
+            if first.label != answer.label:
+                raise UserError(
+                    f"{place(answer.source, answer.line)}: {shown(answer.name or answer.id)} is"
+                    f" {shown(answer.label)}, and {shown(first.label)} in line {first.line}: it is"
+                    " a table of boxes, several to an image, so give one class for an image"
+                )
 
 
 def _delimiter(text: str, source: str) -> str:
@@ -107,7 +156,10 @@ def _is_separator(row: list[str]) -> bool:
 
 
 def _is_header(keys: Set[str]) -> bool:
-    return not keys.isdisjoint(("id", "tavaal_id", *NAMES)) and not keys.isdisjoint(LABELS)
+    has_label = not keys.isdisjoint(LABELS)
+    has_label |= CHOICE in keys and rows.is_flat_export(keys)
+    has_label |= "accept" in keys and "answer" in keys
+    return not keys.isdisjoint(("id", "tavaal_id", *NAMES)) and has_label
 
 
 def _header(cells: list[str], here: str) -> list[str]:
@@ -125,17 +177,20 @@ def _key(text: str) -> str:
 
 
 def _unquoted(cell: str) -> str:
+    return _unescaped(cell.strip()).strip()
+
+
+def _unescaped(cell: str) -> str:
     """A cell without the apostrophe that keeps spreadsheets from reading it as a formula."""
-    cell = cell.strip()
-    return cell[1:].strip() if cell.startswith(_FORMULA) else cell
+    return cell[1:] if _FORMULA.match(cell) else cell
 
 
 # JSON
 
 
-def _records(text: str, source: str, keep_addresses: bool) -> Iterator[list[Answer]]:
+def _records(text: str, source: str, keep_addresses: bool) -> Iterator[list[_Row]]:
     """The answers of each object."""
-    records = _objects(text, source)
+    records = list(_rows_of_columns(_objects(text, source)))
     tasks = [_is_task(record) for _, record in records]
     flat = [record for (_, record), task in zip(records, tasks, strict=True) if not task]
     if flat and not any(_is_header({_key(key) for key in record}) for record in flat):
@@ -150,6 +205,23 @@ def _records(text: str, source: str, keep_addresses: bool) -> Iterator[list[Answ
             yield rows.parse_row(
                 {_key(key): value for key, value in record.items()}, source, number
             )
+
+
+def _rows_of_columns(
+    records: list[tuple[int, dict[str, object]]],
+) -> Iterator[tuple[int, dict[str, object]]]:
+    """The records; instead of a data frame's columns, as pandas writes them, its rows."""
+    for number, record in records:
+        columns = {key: value for key, value in record.items() if isinstance(value, dict)}
+        if len(columns) < 2 or len(columns) < len(record) or _is_task(record):
+            yield number, record
+            continue
+        if not _is_header({_key(key) for key in columns}):
+            yield number, record
+            continue
+        indices = dict.fromkeys(index for column in columns.values() for index in column)
+        for at, index in enumerate(indices, 1):
+            yield at, {key: column.get(index) for key, column in columns.items()}
 
 
 def _objects(text: str, source: str) -> list[tuple[int, dict[str, object]]]:
@@ -197,28 +269,30 @@ def _is_task(record: Mapping[str, object]) -> bool:
 
 def _annotated(
     record: dict[str, object], source: str, number: int, keep_addresses: bool
-) -> list[Answer]:
+) -> list[_Row]:
     """The answers in a task of Label Studio, or in an annotation that holds its task."""
     here = place(source, number)
     is_task = "task" not in record
     task = record if is_task else record["task"]
     data = task.get("data") if isinstance(task, dict) else None
-    annotations = (record.get("annotations") or []) if is_task else [record]
+    # Label Studio before 1.0 called annotations completions.
+    several = record.get("annotations") or record.get("completions") or []
+    annotations = several if is_task else [record]
     if not isinstance(data, dict) or not isinstance(annotations, list):
         raise _not_label_studio(here)
     fields = {_key(key): value for key, value in data.items()}
-    found = []
+    found: list[_Row] = []
     for annotation in annotations:
         if not isinstance(annotation, dict):
             raise _not_label_studio(here)
-        skipped = annotation.get("was_cancelled") is True
+        skipped = True in (annotation.get("was_cancelled"), annotation.get("skipped"))
         label = "" if skipped else _choice(annotation.get("result"), here)
         if label or skipped:
             found.append(
                 Answer(
                     source, number, *rows.image(fields, here), label, skipped,
                     rows.annotator(annotation.get("completed_by"), here, keep_addresses),
-                    rows.time(annotation, here),
+                    rows.time(annotation, here), is_offered=bool(data.get("tavaal_request")),
                 )
             )  # fmt: skip
     return found

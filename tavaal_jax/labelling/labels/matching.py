@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from tavaal_jax.labelling.images.inventory import EXTENSIONS, Image
-from tavaal_jax.labelling.labels.rows import Answer, shown
+from tavaal_jax.labelling.labels.rows import Answer, names, shown
 
 _ID = re.compile(r"i[0-9a-f]{16}")
 _LONGEST = 4096  # characters of a path
@@ -19,15 +19,23 @@ class Index:
     def __init__(self, images: Sequence[Image]):
         self._images = images
         self._by_id: dict[str, int] = {}
-        self._by_path: dict[str, int] = {}
+        self._by_file: dict[str, int] = {}
         for row, image in enumerate(images):
             if image.id:
                 self._by_id.setdefault(image.id, row)
-            path = _normalised(image.file)
-            before = self._by_path.get(path)
+            before = self._by_file.get(image.file)
             # A path means the content that is there now, or else the last that was.
             if before is None or image.status != "missing" or images[before].status == "missing":
-                self._by_path[path] = row
+                self._by_file[image.file] = row
+        # Of the files that one path may mean, those that are there.
+        self._by_path: dict[str, list[int]] = {}
+        for file, row in self._by_file.items():
+            same = self._by_path.setdefault(_normalised(file), [])
+            missing = [images[one].status == "missing" for one in (*same, row)]
+            if all(missing[:-1]) and not missing[-1]:
+                same.clear()
+            if all(missing) or not missing[-1]:
+                same.append(row)
 
     def find(self, answer: Answer) -> tuple[int, str]:
         """Row of the image that an answer names; -1 and the reason where there is none."""
@@ -48,19 +56,31 @@ class Index:
         if len(rows) == 1:
             return rows[0], ""
         files = [shown(self._images[row].file) for row in rows]
+        if len({_normalised(file) for file in files}) < len(files):
+            files = [shown(ascii(self._images[row].file)) for row in rows]
         last = files[-1] if len(files) < _MOST else "others"
         return -1, f"{shown(text)} is in {', '.join(files[:-1])} and {last}: give the id"
 
     def _named(self, text: str) -> list[int]:
         """Rows of different content that a path or name may mean: one where it is clear."""
-        path = _normalised(text)
-        if path in self._by_path:
-            return [self._by_path[path]]
-        return (
-            self._longest(path, self._names)
-            or self._longest(path, self._stems)
-            or self._longest(_stem(path), self._stems)
-        )
+        paths = []
+        for form in names(text):
+            if form in self._by_file:
+                return [self._by_file[form]]
+            paths.append(_normalised(form))
+            if rows := self._different(paths[-1]) or self._longest(paths[-1], self._names):
+                return rows
+        for path in (*paths, *map(_stem, paths)):
+            if rows := self._longest(path, self._stems):
+                return rows
+        return []
+
+    def _different(self, path: str) -> list[int]:
+        """Rows of different content whose whole path this may be."""
+        rows: dict[str | int, int] = {}
+        for row in self._by_path.get(path, []):
+            rows.setdefault(self._images[row].id or row, row)
+        return list(rows.values())
 
     def _longest(self, path: str, known: Mapping[str, list[int]]) -> list[int]:
         """Rows of the longest known end of a path, which may begin in another folder."""
@@ -84,19 +104,21 @@ class Index:
     def _ends(self, change: Callable[[str], str]) -> dict[str, list[int]]:
         """Rows by every end of the images' paths, which go through `change` before."""
         found: dict[str, dict[str | int, int]] = {}
-        for path, row in self._by_path.items():
+        for path, same in self._by_path.items():
             parts = change(path).split("/")
             for start in range(len(parts)):
                 rows = found.setdefault("/".join(parts[start:]), {})
-                if len(rows) < _MOST:
-                    rows.setdefault(self._images[row].id or row, row)
+                for row in same:
+                    if len(rows) < _MOST:
+                        rows.setdefault(self._images[row].id or row, row)
         return {end: list(rows.values()) for end, rows in found.items()}
 
 
 def _normalised(text: str) -> str:
-    """A path with `/`, in Unicode's form NFC, however it is written."""
+    """A path with `/`, in Unicode's form NFC, without blanks around names, however written."""
     text = unicodedata.normalize("NFC", text).replace("\\", "/")
-    return "/".join(part for part in text.split("/") if part not in ("", "."))
+    parts = [part.strip() for part in text.split("/")]
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _stem(path: str) -> str:

@@ -9,7 +9,7 @@ const KEYS = "123456789qwertyiopasdfghjklxcvm";  // u, b, n and z are taken.
 const known = new Set(images.map(image => image.id));
 
 // State, stored in the browser. `saved` is the text of the last saved file.
-let state = {answers: {}, notes: {}, added: [], saved: "", saves: 0, part: 0};
+let state = {answers: {}, times: {}, notes: {}, added: [], saved: "", saves: 0, part: 0};
 let at = 0, undoStack = [], choices = new Map(), byKey = {}, confirming = "";
 
 function store(key, text) {
@@ -27,7 +27,7 @@ function load() {
   const part = old.part > 0 && old.part <= request.parts ? Math.floor(old.part) : 0;
   const added = Array.isArray(old.added) ? old.added.filter(name => typeof name === "string") : [];
   const saved = String(old.saved || ""), saves = Number(old.saves) || 0;
-  state = {answers: texts(old.answers), notes: texts(old.notes), added, saved, saves, part};
+  state = {answers: texts(old.answers), times: texts(old.times), notes: texts(old.notes), added, saved, saves, part};
 }
 function answersChanged() {
   updateChoices();
@@ -38,15 +38,15 @@ function answersChanged() {
 
 // The file that is saved
 function cell(text) {
-  if (/^[=+\-@\t\r]/.test(text)) text = "'" + text;  // No spreadsheet takes it for a formula.
-  return /[",;\t\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  if (/^'*[=+\-@\t\r]/.test(text)) text = "'" + text;  // No spreadsheet takes it for a formula.
+  return /[",;\t\r\n]/.test(text) || text !== text.trim() ? '"' + text.replaceAll('"', '""') + '"' : text;
 }
 const person = () => byId("name").value.trim().normalize("NFC");
 function csvText() {
   const rows = images.filter(({id}) => state.answers[id] || state.notes[id]).map(({id, file}) =>
-    [id, file, state.answers[id] || "", person(), state.notes[id] || ""]);
+    [id, file, state.answers[id] || "", person(), state.notes[id] || "", state.times[id] || ""]);
   if (!rows.length) return "";
-  return [["id", "file", "label", "annotator", "note"], ...rows].map(row => row.map(cell).join(",") + "\n").join("");
+  return [["id", "file", "label", "annotator", "note", "updated"], ...rows].map(row => row.map(cell).join(",") + "\n").join("");
 }
 const isUnsaved = () => csvText() !== state.saved && csvText() !== "";
 function save() {
@@ -59,7 +59,7 @@ function save() {
   }
   const slug = person().replace(/[^\p{L}\p{N}-]+/gu, "_").slice(0, 60);
   const link = document.createElement("a");
-  // Of two files by one annotator the one that sorts last counts.
+  // Each answer has its time, so that of two files the newer answer counts, whatever their names.
   const again = state.saves ? "_" + String(state.saves + 1).padStart(3, "0") : "";
   link.download = "labels_" + request.name + "_" + slug + again + ".csv";
   link.href = URL.createObjectURL(new Blob(["\ufeff", text], {type: "text/csv;charset=utf-8"}));
@@ -75,7 +75,12 @@ function save() {
 }
 
 // Class names
-const same = (a, b) => a.toLocaleLowerCase() === b.toLocaleLowerCase();
+function spelling(text) {  // As in class_names.py: case, width, blanks, and zeros of numbers do not count.
+  const plain = text.normalize("NFKC").toLocaleLowerCase().trim().replace(/\s+/g, " ");
+  const number = /^([+-]?)0*([0-9]+)(?:[.]0+)?$/.exec(plain);
+  return number ? (number[1] === "-" ? "-" : "") + number[2] : plain;
+}
+const same = (a, b) => spelling(a) === spelling(b);
 const choiceFor = text => [...choices.keys()].find(name => name === text) ?? [...choices.keys()].find(name => same(name, text))
   ?? (request.unsure.also.some(word => same(word, text)) ? UNSURE : request.bad.also.some(word => same(word, text)) ? BAD : undefined);
 function isNear(a, b) {  // As in class_names.py: one letter more, less, another, or two swapped.

@@ -37,7 +37,7 @@ function answerWith(label) {
   const before = answer(at), place = at;
   notify("");
   if (label !== before) {
-    undoStack.push([[place, before]]);
+    undoStack.push([[place, before, timeOf(place)]]);
     set(place, label);
   }
   if (label) next();
@@ -46,14 +46,19 @@ function answerWith(label) {
   byId("live").textContent = (label || "no answer") + ". " + (left ? title(at) : "All answered.");
   if (!left && label !== before) notify("All " + visible().length + " answered. Save the file, or look through them once more.", true);
 }
-function set(place, label) {
-  if (label) state.answers[images[place].id] = label; else delete state.answers[images[place].id];
+const timeOf = place => state.times[images[place].id] || "";
+function set(place, label, time = new Date().toISOString()) {
+  const id = images[place].id;
+  delete state.answers[id];
+  delete state.times[id];
+  if (label) state.answers[id] = label;
+  if (label && time) state.times[id] = time;
 }
 function undo() {
   const last = undoStack.pop();
   if (!last) return;
   notify("");
-  for (const [place, before] of last) set(place, before);
+  for (const [place, before, time] of last) set(place, before, time);
   state.part = isInPart(last[0][0]) ? state.part : 0;
   go(last[0][0]);
   answersChanged();
@@ -62,7 +67,7 @@ function undo() {
 function restart() {
   const mine = visible().filter(answer);
   if (!mine.length || !confirm("Take back all " + mine.length + " answers? Undo brings them back.")) return;
-  undoStack.push(mine.map(place => [place, answer(place)]));
+  undoStack.push(mine.map(place => [place, answer(place), timeOf(place)]));
   for (const place of mine) set(place, "");
   go(visible()[0]);
   answersChanged();

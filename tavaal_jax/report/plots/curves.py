@@ -40,6 +40,7 @@ def accuracy(rows: Sequence[Result], path: pathlib.Path, title: str) -> None:
     style.save(figure, path)
 
 
+@style.own_settings()
 def measured(points: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     """Accuracy of one method over labels, with the interval that its test set allows.
 

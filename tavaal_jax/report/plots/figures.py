@@ -13,7 +13,7 @@ from tavaal_jax.errors import UserError
 from tavaal_jax.report import files, records
 from tavaal_jax.report.diagnostics import LogRecord
 from tavaal_jax.report.files import ConfigRecord
-from tavaal_jax.report.plots import choices, curves, pictures
+from tavaal_jax.report.plots import choices, curves, pictures, style
 from tavaal_jax.report.plots.style import Arrays
 from tavaal_jax.report.records import ClassIoU
 
@@ -36,6 +36,7 @@ FIGURES = {
 }
 
 
+@style.own_settings()
 def draw(
     folder: pathlib.Path,
     dataset: data.Dataset | None = None,

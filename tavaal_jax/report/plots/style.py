@@ -3,8 +3,11 @@
 Matplotlib takes half a second to import, so it is imported only where something is drawn.
 """
 
+import contextlib
 import io
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +47,26 @@ def colour(method: str) -> str:
 def marker(method: str) -> str:
     """Marker of a method; a star for an unknown one."""
     return _MARKERS.get(method, "*")
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Context in which Matplotlib has its defaults: no matplotlibrc counts, nor any MPLBACKEND.
+
+    A notebook's kernel hands its backend to every command that it runs, where it may not be found.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend is not None:
+        with contextlib.suppress(ValueError):  # What this process draws itself is drawn by it.
+            matplotlib.rcParams["backend"] = backend
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def axes(

@@ -236,7 +236,7 @@ def _values(row: Method, networks: _Networks) -> ArrayTree:
     learner, adversary, config = networks.learner, networks.adversary, networks.config
 
     def of_pool(images: jax.Array, thumbnails: jax.Array | None, keys: jax.Array) -> ArrayTree:
-        blank = jnp.zeros((1, *networks.shape))
+        blank = jnp.zeros((1, *networks.shape), jnp.float32)
         state = learner.init(keys[0], blank)
         variables = None if adversary is None else adversary.init(keys[0], blank)
 

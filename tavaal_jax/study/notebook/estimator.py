@@ -22,6 +22,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
+from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.study import export
 from tavaal_jax.study.checks import config as checks
@@ -117,7 +118,7 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def export(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes the model that `predict_proba` uses; returns its folder, for `load_model`."""
-        path = pathlib.Path(folder).expanduser()
+        path = user_path(folder, "folder")
         self._model().save(path)
         export.add_export(path)
         return path

@@ -23,6 +23,7 @@ from tavaal_jax.data.sets import cityscapes
 from tavaal_jax.data.sets.scenes import street
 from tavaal_jax.data.sets.scenes import street_objects as objects
 from tavaal_jax.data.sets.scenes.street import Draws, Picture, Place, Street
+from tavaal_jax.environment import forgive_output, user_path
 from tavaal_jax.errors import UserError
 
 CLASSES = {
@@ -215,7 +216,7 @@ def write(folder: str | pathlib.Path, seed: int = 0) -> pathlib.Path:
     """Writes all three splits as Cityscapes' folders leftImg8bit and gtFine, both or neither."""
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
-    root = pathlib.Path(folder).expanduser()
+    root = user_path(folder, "folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for file in (_IMAGE, _LABEL):
@@ -249,6 +250,7 @@ def _write_split(root: pathlib.Path, split: str, size: int, seed: int) -> None:
 
 def main() -> int:
     """Command line; returns the exit code."""
+    forgive_output()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where leftImg8bit and gtFine are to lie")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set")
