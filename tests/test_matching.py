@@ -90,7 +90,13 @@ NFC, NFD = "caf\u00e9.png", "cafe\u0301.png"
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(NFC, NFD), (" a.png", "a.png"), ("a/b.png", "a\\b.png"), ("x/a/b.png", "x/a\\b.png"), ("./a.png", "a.png")],
+    [
+        (NFC, NFD),
+        (" a.png", "a.png"),
+        ("a/b.png", "a\\b.png"),
+        ("x/a/b.png", "x/a\\b.png"),
+        ("./a.png", "a.png"),
+    ],
 )
 def test_the_exact_name_wins(one, other):
     for files in ((one, other), (other, one)):
