@@ -44,6 +44,30 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def assert_same_picks(picks, others):
+    """The same images in each cycle, with the same scores to rounding.
+
+    Neighbours whose scores are equal to rounding may stand in swapped places: sums over more
+    devices are rounded otherwise.
+    """
+    assert images_by_cycle(picks) == images_by_cycle(others)
+    for rows in zip(picks, others, strict=True):  # of one rank
+        assert len({(row["cycle"], row["rank"]) for row in rows}) == 1
+    by_rank = [[float(row["score"]) for row in rows] for rows in (picks, others)]
+    np.testing.assert_allclose(*by_rank, rtol=1e-2, atol=1e-4)
+    by_image = [
+        [float(row["score"]) for row in sorted(rows, key=lambda row: int(row["index"]))]
+        for rows in (picks, others)
+    ]
+    np.testing.assert_allclose(*by_image, rtol=1e-2, atol=1e-4)
+
+
+def images_by_cycle(picks):
+    """Indices of the picks of each cycle, a set."""
+    cycles = {row["cycle"] for row in picks}
+    return {cycle: {row["index"] for row in picks if row["cycle"] == cycle} for cycle in cycles}
+
+
 def results_of(method, trial, values):
     """Rows of a trial's results.csv: 10 labels in the first cycle, 10 more in each."""
     return [

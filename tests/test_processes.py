@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ON_CPU, ROOT, read_csv
+from conftest import ON_CPU, ROOT, assert_same_picks, read_csv
 
 from tavaal_jax.engine import processes, supervisor
 from tavaal_jax.errors import UserError
@@ -254,9 +254,7 @@ def assert_same(folder, whole, methods=METHODS):
         assert (folder / results).read_bytes() == (whole / results).read_bytes()
         mine, other = (read_csv(f / method / "trial_0" / "picks.csv") for f in (folder, whole))
         assert len(mine) == 32
-        assert [(r["cycle"], r["rank"], r["id"]) for r in mine] == [
-            (r["cycle"], r["rank"], r["id"]) for r in other
-        ]
+        assert_same_picks(mine, other)
     assert not list(folder.glob("*/trial_*/checkpoints"))
 
 
