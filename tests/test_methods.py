@@ -20,7 +20,7 @@ from tavaal_jax.algorithm.state import PoolBatch, Schedule
 from tavaal_jax.algorithm.values import View
 from tavaal_jax.data.plans import IndexPlan
 from tavaal_jax.data.pool import Normaliser, Resident
-from tavaal_jax.engine import devices, programs
+from tavaal_jax.engine import devices, programs, steps
 
 KEY = jax.random.key(0)
 CLASSES, POOL, LABELLED = 3, 9, 5
@@ -341,10 +341,11 @@ def test_another_adversary_needs_no_change_of_any_program():
     schedule, plan = rows(1, config.batch_size, size, False)
     before = jax.device_get(adversary_state)
     data = (pool, devices.place(inferred.condition))
-    adversary_state, metrics, agree = made.train["adversary"](
-        adversary_state, data, KEY, schedule, plan, 1
+    updated, metrics, agree = made.train["adversary"](
+        steps.Networks(adversary=adversary_state), data, KEY, schedule, plan, 1
     )
     devices.check_agreement(agree, "adversary")
+    adversary_state = updated.adversary
     assert not close(before, adversary_state)
     mean = inferred.condition[plan.unlabelled[0]].mean()
     np.testing.assert_allclose(metrics["uncertain"][0], mean, rtol=1e-5)

@@ -20,7 +20,8 @@ def check_network(
     """Try a row of `NETWORKS` on four random images; returns its size and its outputs' shapes.
 
     `config` (None: the default one) is what `build` is given, `shape` that of an image or of
-    features (None: `(32, 32, 3)` or `(8,)`). Raises UserError, in one line, for the first thing
+    features (None: `(32, 32, 3)` or `(8,)`). Values are compared with `dtype="float32"`, as the
+    rounding of bfloat16 differs with the size of a batch where a CPU computes in it. Raises UserError, in one line, for the first thing
     that a study could not work with, see `TaskNetwork`; what `build` or the network itself raises
     is raised as it is. Compiles the network a few times: seconds for a small one.
     """
@@ -34,8 +35,10 @@ def check_network(
         found = network_checks.check_shapes(
             row.build(config, classes, shape, None), shape, classes, row.maps
         )
+        exact = config.copy_and_resolve_references()
+        exact.dtype = "float32"
         network_checks.check_values(
-            lambda axis_name: row.build(config, classes, shape, axis_name), shape, devices.AXIS
+            lambda axis_name: row.build(exact, classes, shape, axis_name), shape, devices.AXIS
         )
     except UserError as error:
         raise UserError(f"the network cannot be used, {error}") from error
