@@ -354,8 +354,13 @@ def test_a_word_that_many_images_have_is_asked_about_once(word, flag):
     kind = "bad" if word == "bad" else "unsure"
     assert kinds(*rows_of(word, 4), **ask)[number(0)] == kind
     assert kinds(*rows_of(word, 5, 51), **ask)[number(0)] == kind
+    meaning = {"bad": "not for training", "skip": "nobody can say"}[word]
+    assert aggregated(*rows_of(word, 4), **ask).notes == (
+        f'"{word}" is said of 4 images, and means "{meaning}" here, not a class',
+    )
     offered = [one._replace(is_offered=True) for one in rows_of(word, 14)]
     assert kinds(*offered, **ask)[number(0)] == kind
+    assert not aggregated(*offered, **ask).notes
     skipped = [one._replace(label="", skipped=True) for one in rows_of(word, 14)]
     assert kinds(*skipped, **ask)[number(0)] == "unsure"
     # Each of the two flags ends it.

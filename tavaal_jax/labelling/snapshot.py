@@ -196,7 +196,7 @@ class _Reader:
         passed = {"images": scan.passed, "labels": labels, **kinds}
         return Snapshot(
             scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words,
-            (*notes, *result.notes),
+            (*notes, *tests.notes, *result.notes),
         )  # fmt: skip
 
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:

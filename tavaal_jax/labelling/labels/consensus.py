@@ -42,7 +42,7 @@ class Consensus(NamedTuple):
     passed: tuple[PassedOver, ...] = ()
     """Rows that are no answer."""
     notes: tuple[str, ...] = ()
-    """A line about rows that can be read in two ways."""
+    """Lines about rows that can be read in two ways."""
 
 
 _LEAST = 5  # images
@@ -122,7 +122,7 @@ def aggregate(
     cast = [vote for on_one in votes.values() for vote in on_one]
     cast.sort(key=lambda vote: _precedence(vote.answer))
     new = sorted({vote.label for vote in cast if vote.kind == "label"} - names)
-    _check_words(cast, len(votes), ask, [*classes, *new])
+    notes = _check_words(cast, len(votes), ask, [*classes, *new])
     _check_doubtful([v for v in cast if v.kind == "label" and v.label not in names], fixed)
     places = [
         (vote.label, place(vote.answer.source, vote.answer.line))
@@ -133,11 +133,12 @@ def aggregate(
     words = {"unsure": next(iter(unsure), "unsure"), "bad": next(iter(bad), "bad")}
     verdicts = {name: _verdict(votes[name], words) for name in sorted(votes, key=order.__getitem__)}
     added = {one.label for one in verdicts.values() if one.kind == "label"} - set(classes)
+    if disagreeing:
+        one = _TWO.replace("rows name", "row names", 1)
+        notes.append(passed_over.summary(disagreeing, _TWO, one))
     return Consensus(
         verdicts, tuple(unmatched), (*classes, *sorted(added)), passed_over.collected(passed),
-        (passed_over.summary(disagreeing, _TWO, _TWO.replace("rows name", "row names", 1)),)
-        if disagreeing
-        else (),
+        tuple(notes),
     )  # fmt: skip
 
 
@@ -197,11 +198,12 @@ def _contradiction(votes: Sequence[_Vote]) -> tuple[_Vote, _Vote] | None:
 
 def _check_words(
     votes: Sequence[_Vote], images: int, ask: Collection[str], classes: Sequence[str]
-) -> None:
-    """Raises UserError where a word for an answer that is no class may be meant as one.
+) -> list[str]:
+    """A line for each word for an answer that is no class; UserError where many may mean a class.
 
     On a page or task of ours it was a button beside the classes, and means what that says.
     """
+    notes = []
     said: dict[tuple[str, str], list[_Vote]] = {}
     for vote in votes:
         answer = vote.answer
@@ -209,6 +211,8 @@ def _check_words(
             said.setdefault((vote.kind, class_names.caseless(answer.label)), []).append(vote)
     for (kind, word), all_of_it in said.items():
         count, first = len(all_of_it), all_of_it[0].answer
+        said_of = f"said of {count:,} image{'s' * (count != 1)}"
+        notes.append(f'"{word}" is {said_of}, and means "{_MEANS[kind]}" here, not a class')
         if count >= max(_LEAST, _SHARE * images):
             other = next(one for one in class_names.INSTEAD[kind] if one != word)
             names = ",".join(f"'{name}'" for name in classes) or "..."
@@ -218,6 +222,7 @@ def _check_words(
                 f" --config.folder.{_KEYS[kind]}=\"('{other}',)\"; if not, name the classes,"
                 f' --config.folder.classes="({shown(names, 100)},)"'
             )
+    return notes
 
 
 def _check_doubtful(votes: Sequence[_Vote], fixed: bool) -> None:
