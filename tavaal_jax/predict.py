@@ -185,7 +185,8 @@ def main(argv: Sequence[str]) -> int:
     forgive_output()
     try:
         given = _parsed(argv)
-        compilation.keep_in_cache()
+        if note := compilation.keep_in_cache():
+            _print(f"note: {note}")
         left_out: list[str] = []
 
         def log(text: str) -> None:

@@ -354,8 +354,13 @@ def test_a_word_that_many_images_have_is_asked_about_once(word, flag):
     kind = "bad" if word == "bad" else "unsure"
     assert kinds(*rows_of(word, 4), **ask)[number(0)] == kind
     assert kinds(*rows_of(word, 5, 51), **ask)[number(0)] == kind
+    meaning = {"bad": "not for training", "skip": "nobody can say"}[word]
+    assert aggregated(*rows_of(word, 4), **ask).notes == (
+        f'"{word}" is said of 4 images, and means "{meaning}" here, not a class',
+    )
     offered = [one._replace(is_offered=True) for one in rows_of(word, 14)]
     assert kinds(*offered, **ask)[number(0)] == kind
+    assert not aggregated(*offered, **ask).notes
     skipped = [one._replace(label="", skipped=True) for one in rows_of(word, 14)]
     assert kinds(*skipped, **ask)[number(0)] == "unsure"
     # Each of the two flags ends it.
@@ -432,6 +437,24 @@ def test_what_may_be_an_empty_cell_is_asked_about(word):
         assert kinds(*rows_of(word, 4, 8), images=POOL, classes=(word,))[number(0)] == word
         offered = [one._replace(is_offered=True) for one in rows_of(word, 4, 8)]
         assert kinds(*offered, images=POOL)[number(0)] == word
+
+
+@pytest.mark.parametrize("date", ["2-Jan", "01-feb", "Mar-01", "1. Mrz", "02.Jan"])
+def test_what_a_spreadsheet_may_have_made_of_a_name_is_asked_about(date):
+    said = rows_of(date, 4, 8)
+    assert fault(*said, images=POOL) == (
+        f"labels/a.csv line 2: {date} is said of 4 images, and may be what a spreadsheet made of a"
+        " name such as 1-2: name it in folder.classes if it is a class, or write that name"
+    )
+    assert kinds(*said, images=POOL, classes=(date,))[number(0)] == date
+    assert kinds(of_folder(date, 0), images=POOL) == {number(0): date}
+    offered = [one._replace(is_offered=True) for one in said]
+    assert kinds(*offered, images=POOL)[number(0)] == date
+
+
+def test_names_that_are_no_dates_are_not_asked_about():
+    for name in ("1-2", "2-January", "jan", "mar1", "3-mars-red", "janet 10"):
+        assert kinds(*rows_of(name, 4, 8), images=POOL)[number(0)] == name
 
 
 # Rows that contradict each other

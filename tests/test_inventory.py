@@ -109,13 +109,13 @@ def test_what_is_no_image_or_hidden_is_not_seen(place):
             ("a.png", "ok"), ("photo", "ok"), ("photo.jpg?width=640", "ok"), ("png", "ok"),
         ]  # fmt: skip
         assert place.passed == [
-            "1 backup or unfinished downloads of images: a.png.part",
             "7 entries hidden or of other programs: .DS_Store, ._a.png, .cache, ...",
+            "1 entry neither file nor folder (pipes, devices): pipe.png",
             "1 file with other endings (.txt 1): notes.txt",
-            "1 file without an ending or a picture in them: LICENSE",
+            "1 file without an ending and no picture inside: LICENSE",
             "1 image in iCloud only: download them: .photo.jpg.icloud",
+            "1 leftover of images (backups, unfinished downloads): a.png.part",
             "1 picture in formats not read (.dcm 1): convert them to PNG: scan.dcm",
-            "1 pipe and devices: pipe.png",
         ]
 
 

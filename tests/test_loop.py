@@ -144,9 +144,17 @@ def test_a_row_that_fits_no_image_stops_or_is_left_out(photos, config, tmp_path)
     (work / "labels" / "a.csv").write_text("file,label\nnowhere.png,cat\n")
     with pytest.raises(UserError, match=r"labels/a.csv line 2: .*nowhere.png.*labels_strict=False"):
         people.run(config(), work)
-    line, said = people.run(config(**{"folder.labels_strict": False}), work)
+    one = config(**{"folder.labels_strict": False})
+    line, said = people.run(one, work)
     assert "(0 answered)" in line
-    assert any("nowhere.png" in text and "left out" in text for text in said)
+    (told,) = [text for text in said if text.startswith("not read: ")]
+    row = "labels/a.csv line 2: nowhere.png is none of the images"
+    assert told.startswith(
+        f"not read: 1 row fitting no image, left out by labels_strict=False: {row}"
+    )
+    record = json.loads((work / "status.json").read_text("utf-8"))["passed_over"]["labels"]
+    assert [(one["count"], one["first"][0].startswith(row)) for one in record] == [(1, True)]
+    assert not [text for text in people.run(one, work)[1] if "nowhere.png" in text]
 
 
 WRONG = [

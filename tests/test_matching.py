@@ -83,6 +83,26 @@ def test_of_an_image_that_cannot_be_read_nothing_is_known():
     assert kinds(answer("torn", "cat")) == {}
 
 
+def test_a_row_whose_id_and_file_disagree_is_told_of():
+    two = answer("owls/x.jpg", id=number(1)), answer("else/a.jpg", id=number(2), line=3)
+    fitting = (
+        answer("birds/x.jpg", id=number(1), line=4),
+        answer("renamed.jpg", id=number(3), line=5),
+        answer("x.jpg", id=number(2), line=6, annotator="ann"),  # Of either folder.
+        answer("copy of a.jpg", id=number(0), line=7),
+        answer("gone.jpg", id=number(9), line=8),
+    )
+    assert aggregated(*fitting).notes == ()
+    found = aggregated(*two, *fitting)
+    assert found.notes == (
+        "2 rows name one image by id and another by file, and the id counts: labels/a.csv line 2,"
+        " labels/a.csv line 3",
+    )
+    assert found.verdicts[number(1)].label == "cat"
+    (line,) = aggregated(two[0]).notes
+    assert line.startswith("1 row names one image by id")
+
+
 # Names that fold to one
 
 NFC, NFD = "caf\u00e9.png", "cafe\u0301.png"

@@ -138,7 +138,7 @@ def test_status_always_says_what_is_not_read_and_the_log_when_it_changes(tmp_pat
     ]
     assert told(people.run(config, work)[1]) == []
     (tmp_path / "photos" / "a.png.bak").write_bytes(b"late")
-    backup = "not read: 1 backup or unfinished downloads of images: a.png.bak"
+    backup = "not read: 1 leftover of images (backups, unfinished downloads): a.png.bak"
     assert told(people.run(config, work)[1]) == [backup]
     assert [one["count"] for one in record()["images"]] == [1, 1]
     assert told(people.run(config, work)[1]) == []

@@ -139,7 +139,8 @@ def core_set(
     like on several devices.
     """
     del key
-    assert labelled is not None, "core_set needs the values of L: set Method.compares"
+    if labelled is None:
+        raise ValueError("core_set needs the values of L: set Method.compares")
     # The first one repeated up to a power of two changes no minimum, and saves compilations.
     padded = 2 ** (len(labelled) - 1).bit_length()
     fill = np.repeat(labelled[:1], padded - len(labelled), axis=0)

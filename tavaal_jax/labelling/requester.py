@@ -61,10 +61,9 @@ class Requester:
         request = selection.interleaved(rows, tests, config.seed, number)
         is_all = not now.reserved_left - {row.id for row in request}
         if is_all and 0 < len(request) < wanted:
-            key = "budget" if number else "initial"
-            self._context.log(
-                f"{key} is {config[key]}: only {len(request)} images are left to ask for"
-            )
+            key, left = "budget" if number else "initial", len(request)
+            images = "1 image is" if left == 1 else f"{left:,} images are"
+            self._context.log(f"{key} is {config[key]}: only {images} left to ask for")
         # This ends the cycle before; should the request's folder be missing, the loop writes it.
         self._workdir.write_request(number, request)
         if request:

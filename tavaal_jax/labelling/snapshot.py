@@ -15,7 +15,7 @@ from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.data.pictures.values import overflow_lines
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling import selection
+from tavaal_jax.labelling import passed_over, selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
 from tavaal_jax.labelling.images import inventory
 from tavaal_jax.labelling.images.files import path_of
@@ -29,7 +29,7 @@ from tavaal_jax.labelling.passed_over import PassedOver
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 _LOG_EVERY = 5.0  # seconds
-_SHOWN = 5  # rows without an image
+UNMATCHED = "rows fitting no image, left out by labels_strict=False"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,16 +185,18 @@ class _Reader:
         tests, kinds = self._fixed_tests(scan.images, folders)
         test_labels = {n: v.label for n, v in tests.verdicts.items() if v.kind == "label"}
         result = self._aggregate(scan.images, said.answers, tests.classes, folders)
-        self._report_unmatched(result.unmatched, options.labels_strict)
+        if options.labels_strict:
+            self._check_matched(result.unmatched)
         words, notes = self._words(result.classes)
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
         reserved = selection.reserved(names, config.seed, fraction)
-        labels = (*said.passed, *result.passed, *lists, *self.workdir.others())
+        unmatched = passed_over.collected((UNMATCHED, line) for line in result.unmatched)
+        labels = (*said.passed, *result.passed, *unmatched, *lists, *self.workdir.others())
         passed = {"images": scan.passed, "labels": labels, **kinds}
         return Snapshot(
             scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words,
-            notes,
+            (*notes, *tests.notes, *result.notes),
         )  # fmt: skip
 
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
@@ -246,7 +248,7 @@ class _Reader:
         scan = inventory.scan(
             root, known, index_file, options.max_pixels, read, key, options.follow_links
         )
-        scan = scan.with_faults(photos.add(scan.readable, decoded))
+        scan = scan.with_faults(photos.add(scan.readable, decoded), key)
         before = {image.id for image in known}
         new = photos.overflows(image.id for image in scan.images if image.id not in before)
         for line in [*scan.changes(known), *overflow_lines(new, "folder.low_high")]:
@@ -309,7 +311,7 @@ class _Reader:
             classes = tuple(options.classes)
             found = answers.from_class_folders(images, classes, True, "folder.test")
         result = self._aggregate(images, found.answers, known, folders)
-        self._report_unmatched(result.unmatched, True)
+        self._check_matched(result.unmatched)
         if not result.verdicts:
             raise UserError(
                 f"folder.test is {options.test}: give a folder with a sub-folder of images per"
@@ -317,15 +319,11 @@ class _Reader:
             )
         return result, {"test": (*other, *found.passed, *result.passed)}
 
-    def _report_unmatched(self, unmatched: Sequence[str], strict: bool) -> None:
-        """Raises UserError for rows that name no image, or, unless `strict`, logs them."""
-        if unmatched and strict:
+    def _check_matched(self, unmatched: Sequence[str]) -> None:
+        """Raises UserError for rows that name no image."""
+        if unmatched:
             more = f" (and {len(unmatched) - 1} more rows)" if len(unmatched) > 1 else ""
             raise UserError(
                 f"{unmatched[0]}{more}; or leave such rows out by"
                 " --config.folder.labels_strict=False"
             )
-        for line in unmatched[:_SHOWN]:
-            self.log(f"warning: {line}; left out")
-        if len(unmatched) > _SHOWN:
-            self.log(f"warning: {len(unmatched) - _SHOWN} more rows are left out")

@@ -108,7 +108,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
 def main() -> int:
     """Run the command; returns its exit code."""
     forgive_output()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=pathlib.Path, help="a .pth file")
     parser.add_argument("target", type=pathlib.Path, help="an .npz file to be written")
     arguments = parser.parse_args()

@@ -65,7 +65,7 @@ def restore(source: str, data_dir: str) -> pathlib.Path:
 def main() -> int:
     """Command line; returns the exit code."""
     forgive_output()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     source = "/usr/share/datasets/fashion-mnist"
     parser.add_argument("--source", default=source, help="folder with the package's four gz files")
     data_dir = "~/.cache/tavaal_jax/data"

@@ -15,7 +15,7 @@ def prepare(name: str, data_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help="of a data set")
     parser.add_argument("data_dir")
     arguments = parser.parse_args()

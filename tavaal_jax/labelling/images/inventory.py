@@ -77,10 +77,10 @@ class Scan(NamedTuple):
         """Id and path of every image that is ok, each content once."""
         return [(i.id, path_of(self.folder, i.file)) for i in self.images if i.status == "ok"]
 
-    def with_faults(self, faults: Mapping[str, str]) -> "Scan":
+    def with_faults(self, faults: Mapping[str, str], key: str = _KEY) -> "Scan":
         """A copy in which the images that could not be decoded, reasons by id, are not ok.
 
-        Raises UserError if no image is left.
+        Raises UserError, which names the config's `key`, if no image is left.
         """
         lost = lambda image: image.status == "ok" and image.id in faults
         status = lambda reason: "missing" if reason in _PASSING else "corrupt"
@@ -90,7 +90,7 @@ class Scan(NamedTuple):
         )
         reasons = {image.file: faults[image.id] for image in self.images if lost(image)}
         scan = self._replace(images=images, reasons={**self.reasons, **reasons})
-        _check_some_ok(scan, _KEY)
+        _check_some_ok(scan, key)
         return scan
 
     def changes(self, known: Sequence[Image]) -> list[str]:

@@ -18,6 +18,8 @@ MOST_ONCE = 20
 
 _MISSING = frozenset(("nan", "<na>", "nat", "null", "#n/a"))
 _MAYBE_MISSING = frozenset(("none", "na", "n/a", "-"))
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec|mär|mrz|mai|okt|dez"
+_DATE = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?)(?:{_MONTHS})|(?:{_MONTHS})[- ][0-9]{{2,4}}")
 _NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.]0+)?", re.ASCII)
 _FORBIDDEN = '/\\<>"'
 
@@ -78,6 +80,11 @@ def is_missing(label: str) -> bool:
 def may_be_missing(label: str) -> bool:
     """Whether a label may stand for an empty cell, and may be a class."""
     return caseless(label) in _MAYBE_MISSING
+
+
+def may_be_date(label: str) -> bool:
+    """Whether a spreadsheet may have made a date of a name: of `1-2`, `MAR1` or `1.2`."""
+    return bool(_DATE.fullmatch(caseless(label)))
 
 
 def spelling(name: str) -> str:

@@ -41,11 +41,14 @@ class Consensus(NamedTuple):
     """Classes known before in their order, then new ones, sorted."""
     passed: tuple[PassedOver, ...] = ()
     """Rows that are no answer."""
+    notes: tuple[str, ...] = ()
+    """Lines about rows that can be read in two ways."""
 
 
 _LEAST = 5  # images
 _SHARE = 0.1
 """A reserved word said of so many images, and of this share of all, may be meant as a class."""
+_TWO = "rows name one image by id and another by file, and the id counts"
 _MEANS = {"unsure": "nobody can say", "bad": "not for training"}
 _KEYS = {"unsure": "unsure", "bad": "exclude_answers"}
 
@@ -88,7 +91,7 @@ def aggregate(
         names |= {_nfc(answer.label) for answer in answers if answer.is_name}
     kinds = class_names.words_in_force(names, unsure, bad).kinds
     index = Index(images)
-    unmatched = []
+    unmatched, disagreeing = [], []
     passed: list[tuple[str, str]] = []
     answered: dict[str, dict[str, list[_Vote]]] = {}  # by image and annotator
     for answer in answers:
@@ -107,6 +110,8 @@ def aggregate(
             vote = _Vote(answer, kind, label if kind == "label" else "", copy)
             person = class_names.folded(answer.annotator)
             answered.setdefault(name, {}).setdefault(person, []).append(vote)
+            if index.names_another(answer):
+                disagreeing.append(here)
     order = {name: row for row, name in reversed(list(enumerate(i.id for i in images)))}
     files = {name: images[order[name]].file for name in answered}
     _check_rows(answered, files)
@@ -117,8 +122,8 @@ def aggregate(
     cast = [vote for on_one in votes.values() for vote in on_one]
     cast.sort(key=lambda vote: _precedence(vote.answer))
     new = sorted({vote.label for vote in cast if vote.kind == "label"} - names)
-    _check_words(cast, len(votes), ask, [*classes, *new])
-    _check_missing([v for v in cast if v.kind == "label" and v.label not in names], fixed)
+    notes = _check_words(cast, len(votes), ask, [*classes, *new])
+    _check_doubtful([v for v in cast if v.kind == "label" and v.label not in names], fixed)
     places = [
         (vote.label, place(vote.answer.source, vote.answer.line))
         for vote in cast
@@ -128,9 +133,13 @@ def aggregate(
     words = {"unsure": next(iter(unsure), "unsure"), "bad": next(iter(bad), "bad")}
     verdicts = {name: _verdict(votes[name], words) for name in sorted(votes, key=order.__getitem__)}
     added = {one.label for one in verdicts.values() if one.kind == "label"} - set(classes)
+    if disagreeing:
+        one = _TWO.replace("rows name", "row names", 1)
+        notes.append(passed_over.summary(disagreeing, _TWO, one))
     return Consensus(
-        verdicts, tuple(unmatched), (*classes, *sorted(added)), passed_over.collected(passed)
-    )
+        verdicts, tuple(unmatched), (*classes, *sorted(added)), passed_over.collected(passed),
+        tuple(notes),
+    )  # fmt: skip
 
 
 def _nfc(text: str) -> str:
@@ -189,11 +198,12 @@ def _contradiction(votes: Sequence[_Vote]) -> tuple[_Vote, _Vote] | None:
 
 def _check_words(
     votes: Sequence[_Vote], images: int, ask: Collection[str], classes: Sequence[str]
-) -> None:
-    """Raises UserError where a word for an answer that is no class may be meant as one.
+) -> list[str]:
+    """A line for each word for an answer that is no class; UserError where many may mean a class.
 
     On a page or task of ours it was a button beside the classes, and means what that says.
     """
+    notes = []
     said: dict[tuple[str, str], list[_Vote]] = {}
     for vote in votes:
         answer = vote.answer
@@ -201,6 +211,8 @@ def _check_words(
             said.setdefault((vote.kind, class_names.caseless(answer.label)), []).append(vote)
     for (kind, word), all_of_it in said.items():
         count, first = len(all_of_it), all_of_it[0].answer
+        said_of = f"said of {count:,} image{'s' * (count != 1)}"
+        notes.append(f'"{word}" is {said_of}, and means "{_MEANS[kind]}" here, not a class')
         if count >= max(_LEAST, _SHARE * images):
             other = next(one for one in class_names.INSTEAD[kind] if one != word)
             names = ",".join(f"'{name}'" for name in classes) or "..."
@@ -210,18 +222,23 @@ def _check_words(
                 f" --config.folder.{_KEYS[kind]}=\"('{other}',)\"; if not, name the classes,"
                 f' --config.folder.classes="({shown(names, 100)},)"'
             )
+    return notes
 
 
-def _check_missing(votes: Sequence[_Vote], fixed: bool) -> None:
-    """Raises UserError for new labels that may stand for empty cells."""
-    said = [v for v in votes if class_names.may_be_missing(v.label) and not v.answer.is_offered]
-    if said and not fixed:
-        first = said[0]
-        count = sum(vote.label == first.label for vote in said)
+def _check_doubtful(votes: Sequence[_Vote], fixed: bool) -> None:
+    """Raises UserError for new labels that may stand for empty cells, or for other names."""
+    for vote in votes:
+        label = vote.label
+        is_date = class_names.may_be_date(label)
+        if fixed or vote.answer.is_offered or not (is_date or class_names.may_be_missing(label)):
+            continue
+        count = sum(other.label == label for other in votes)
+        why = ", and may be what a spreadsheet made of a name such as 1-2" if is_date else ""
+        mend = "write that name" if is_date else "empty these cells"
         raise UserError(
-            f"{place(first.answer.source, first.answer.line)}: {first.label} is said of"
-            f" {count:,} image{'s' * (count != 1)}: name it in folder.classes if it is a class, or"
-            " empty these cells"
+            f"{place(vote.answer.source, vote.answer.line)}: {label} is said of {count:,}"
+            f" image{'s' * (count != 1)}{why}: name it in folder.classes if it is a class, or"
+            f" {mend}"
         )
 
 

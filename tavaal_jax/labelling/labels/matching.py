@@ -61,6 +61,14 @@ class Index:
         last = files[-1] if len(files) < _MOST else "others"
         return -1, f"{shown(text)} is in {', '.join(files[:-1])} and {last}: give the id"
 
+    def names_another(self, answer: Answer) -> bool:
+        """Whether an answer's file is there and is another image than that of its id."""
+        if answer.id not in self._by_id or not answer.name or len(answer.name) > _LONGEST:
+            return False
+        images = [self._images[row] for row in self._named(answer.name)]
+        is_there = any(image.status != "missing" for image in images)
+        return is_there and all(image.id != answer.id for image in images)
+
     def _named(self, text: str) -> list[int]:
         """Rows of different content that a path or name may mean: one where it is clear."""
         paths = []

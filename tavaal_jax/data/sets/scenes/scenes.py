@@ -251,7 +251,7 @@ def _write_split(root: pathlib.Path, split: str, size: int, seed: int) -> None:
 def main() -> int:
     """Command line; returns the exit code."""
     forgive_output()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", help="where leftImg8bit and gtFine are to lie")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set")
     arguments = parser.parse_args()
