@@ -161,10 +161,11 @@ sys.path.append("tests")
 import people
 folder = pathlib.Path(sys.argv[1])
 names = ("gr\\xf6\\xdfe", "k\\xe4se", "\\u732b")
+place = os.fsencode(folder / "photos") + b"/"
 truth = people.folder(folder / "photos", 30, names)
 for name in list(truth):
     new = name.replace("photo", "f\\xfc\\xdfe")
-    os.rename(os.fsencode(folder / "photos" / name), os.fsencode(folder / "photos") + b"/" + new.encode())
+    os.rename(place + name.encode(), place + new.encode())
     truth[new] = truth.pop(name)
 one = people.config(folder / "photos", folder, epochs=1, methods="margin", cycles=1)
 people.run(one, folder / "work")
