@@ -70,5 +70,5 @@ def answer(workdir, number, truth, but=(), name="answers.csv", **others):
             label = others.get(pathlib.Path(row["file"]).stem, truth[row["file"]])
             lines.append(f"{row['file']},{label}")
     path = pathlib.Path(workdir) / "labels" / f"{number:03d}_{name}"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
     return path

@@ -3,11 +3,11 @@
 import ast
 import os
 import pwd
-import shutil
 import subprocess
 import sys
 
 import jax
+import locales
 import pytest
 from conftest import ROOT
 
@@ -82,19 +82,10 @@ def test_one_function_looks_for_homes_and_all_text_has_an_encoding():
 NAMES = ("größe", "käse", "猫")
 
 
-@pytest.fixture(params=["C", "Latin-1", "UTF-8"])
+@pytest.fixture(params=locales.NAMES)
 def locale(request, tmp_path):
     """Environment variables of a locale."""
-    if request.param == "C":
-        return {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    if request.param == "UTF-8":
-        return {"LC_ALL": "C.UTF-8"}
-    if shutil.which("localedef") is None:
-        pytest.skip("there is no localedef")
-    made = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / "en_US.iso88591")]
-    if subprocess.run(made, capture_output=True, check=False).returncode > 1:
-        pytest.skip("localedef has no en_US")
-    return {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.iso88591", "PYTHONUTF8": "0"}
+    return locales.settings(request.param, tmp_path / "locales")
 
 
 def run(script, environment, *arguments):
@@ -132,7 +123,7 @@ def test_what_is_written_is_utf_8_in_every_locale(locale, tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
     done = run(WRITES, locale, folder)
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert (folder / "a.csv").read_text("utf-8").split() == ["class", *NAMES]
 
 
@@ -162,3 +153,80 @@ def test_a_terminals_own_encoding_counts():
     done = run(SAYS, {"PYTHONIOENCODING": "latin-1"})
     assert done.returncode == 2
     assert done.stderr.splitlines() == [rb"error: no class \u732b"]
+
+
+LABELS = """
+import os, pathlib, sys
+sys.path.append("tests")
+import people
+folder = pathlib.Path(sys.argv[1])
+names = ("gr\\xf6\\xdfe", "k\\xe4se", "\\u732b")
+place = os.fsencode(folder / "photos") + b"/"
+truth = people.folder(folder / "photos", 30, names)
+for name in list(truth):
+    new = name.replace("photo", "f\\xfc\\xdfe")
+    os.rename(place + name.encode(), place + new.encode())
+    truth[new] = truth.pop(name)
+one = people.config(folder / "photos", folder, epochs=1, methods="margin", cycles=1)
+people.run(one, folder / "work")
+people.answer(folder / "work", 0, truth)
+line, log = people.run(one, folder / "work")
+assert line is None
+"""
+WRITTEN = ("results.csv", "labels.csv", "images.csv", "predictions.csv", "classes.txt")
+
+
+@pytest.mark.slow
+def test_people_label_the_same_in_every_locale(compiled, tmp_path):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_NUM_CPU_DEVICES": "1"}
+    written = {}
+    for name in locales.NAMES:
+        folder = tmp_path / name
+        folder.mkdir()
+        environment = {**cache, **locales.settings(name, tmp_path / "locales")}
+        done = run(LABELS, environment, folder)
+        assert done.returncode == 0, (name, done.stderr.decode(errors="replace"))
+        written[name] = [(folder / "work" / file).read_bytes() for file in WRITTEN]
+    assert written["C"] == written["Latin-1"] == written["C.UTF-8"]
+    assert written["C"][-1].decode().split() == list(NAMES)
+
+
+# How Python was started
+
+
+@pytest.mark.parametrize("module", ["models.weights", "data.sets.prepare"])
+def test_commands_need_no_docstrings(module):
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", f"tavaal_jax.{module}", "--help"],
+        cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_a_user_may_get_wrong_is_no_assertion():
+    """`python -O` leaves assertions out; those of the package narrow types alone."""
+    messages = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Assert) and node.msg is not None
+    ]
+    assert messages == []
+
+
+@pytest.mark.slow
+def test_an_optimised_interpreter_runs_the_same_study(command, tmp_path):
+    written = []
+    for flags in ([], ["-OO"]):
+        workdir = tmp_path / f"work{''.join(flags)}"
+        (python, *rest), environment = command(
+            "smoke", workdir, "--config.methods=random,tavaal", "--config.cycles=2"
+        )
+        done = subprocess.run(
+            [python, *flags, *rest], env=environment, cwd=ROOT, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        picks = sorted(workdir.glob("*/trial_*/picks.csv"))
+        written.append([path.read_bytes() for path in (workdir / "results.csv", *picks)])
+    assert written[0] == written[1]
+    assert len(written[0]) > 2
