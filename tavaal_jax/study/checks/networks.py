@@ -21,9 +21,10 @@ def check_network(
 
     `config` (None: the default one) is what `build` is given, `shape` that of an image or of
     features (None: `(32, 32, 3)` or `(8,)`). Values are compared with `dtype="float32"`, as the
-    rounding of bfloat16 differs with the size of a batch where a CPU computes in it. Raises UserError, in one line, for the first thing
-    that a study could not work with, see `TaskNetwork`; what `build` or the network itself raises
-    is raised as it is. Compiles the network a few times: seconds for a small one.
+    rounding of bfloat16 differs with the size of a batch where a CPU computes in it. Raises
+    UserError, in one line, for the first thing that a study could not work with, see
+    `TaskNetwork`; what `build` or the network itself raises is raised as it is. Compiles the
+    network a few times: seconds for a small one.
     """
     config = configs.default() if config is None else config
     if shape is None:
