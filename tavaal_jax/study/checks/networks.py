@@ -60,8 +60,8 @@ def check(
         what = f"{shape[0]} features" if len(shape) == 1 else "images"
         if row.maps != has_maps:
             what = "label maps" if has_maps else "no label maps"
-        fitting = [repr(n) for n, one in NETWORKS.items() if one.fits(shape, has_maps)]
-        mend = f"give task.network = {' or '.join(fitting)}" if fitting else "add one to NETWORKS"
+        fitting = [n for n, one in NETWORKS.items() if one.fits(shape, has_maps)]
+        mend = f"choose one of {', '.join(fitting)}" if fitting else "add one to NETWORKS"
         raise UserError(f"task.network is {name!r}, and {dataset} has {what}: {mend}")
     fault = row.check(config, shape)
     if fault is not None:
@@ -70,7 +70,7 @@ def check(
         known = [n for n, one in NETWORKS.items() if one.published is not None]
         raise UserError(
             f"task.pretrained is {config.task.pretrained}, and task.network is {name!r}: there are"
-            f" such weights for {' and '.join(known)} only"
+            f" such weights for {', '.join(known)} only"
         )
     if row not in SHIPPED:
         _check_from_outside(config, row, methods, shape, classes)
