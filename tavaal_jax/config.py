@@ -19,6 +19,7 @@ from tavaal_jax.limits import (
     fraction,
     image_size,
     low_high,
+    metric_names,
     numbers,
     one_of,
     positive,
@@ -89,6 +90,10 @@ KEYS: dict[str, Key] = {
         (), "per channel, of images scaled to [0, 1]; empty: the training set's own", numbers
     ),
     "normalisation.deviation": Key((), "likewise", numbers),
+    "normalisation.features": Key(
+        "each", 'feature gets deviation 1; "together": one factor for all, which a linear T needs',
+        one_of("each", "together"),
+    ),
     "augmentation.pad": Key(
         2, "pixels of zeros on each side before the random crop", at_least(0)
     ),
@@ -173,7 +178,7 @@ KEYS: dict[str, Key] = {
     "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
         at_least(0), True),
     "task.network": Key(
-        "resnet", 'a name in NETWORKS: or "drn", for label maps, or "mlp", for feature vectors'
+        "resnet", 'a name in NETWORKS: "drn" for label maps, "mlp" or "linear" for feature vectors'
     ),
     "task.stem": Key(
         "cifar", 'of resnet; or "imagenet": stride 2 and a max-pool', one_of("cifar", "imagenet")
@@ -186,6 +191,9 @@ KEYS: dict[str, Key] = {
         "", "a file of upstream's weights, .npz or .safetensors, that every cycle starts from"
     ),
     "task.strides": Key((1, 2, 2, 2), "of the first four levels of drn", strides),
+    "task.class_weights": Key(
+        "", 'or "balanced": classes with few labels weigh more in T\'s loss', one_of("", "balanced")
+    ),
     "task.optimiser": Key("sgd", 'or "adam"', _OPTIMISER),
     "task.learning_rate": Key(0.1, "of T and R", positive),
     "task.momentum": Key(0.9, "of SGD", fraction),
@@ -248,6 +256,10 @@ KEYS: dict[str, Key] = {
     "sraal.eta": Key(1.0, "weight of their loss in the VAE's", at_least(0)),
     "score_batch_size": Key(
         128, "images per device and call in scoring and evaluation", at_least(1)
+    ),
+    "metrics": Key(
+        "accuracy", "of classes of images, the first one in front: or accuracy,balanced_accuracy,"
+        "macro_f1", metric_names,
     ),
     "diagnostics": Key(True, "after each choice, what the true labels say of it"),
     "data_placement": Key(

@@ -203,6 +203,8 @@ def normaliser(
     settings = config.normalisation
     if isinstance(images, RowView):
         images = images.there
+    if images.ndim == 2 and settings.features == "together":
+        return Normaliser.of_features(images)
     if not settings.mean:
         return Normaliser.of(images) if known is None else Normaliser.of_histogram(known.histogram)
     channels = images.shape[-1]

@@ -59,6 +59,14 @@ class Normaliser(struct.PyTreeNode):
         return cls._shaped(mean, std, images.ndim)
 
     @classmethod
+    def of_features(cls, features: StoredArray) -> "Normaliser":
+        """Each feature's mean, and one deviation for all of `[N, F]`: distances keep their ratios.
+        """
+        mean, std = _of_floats(features)
+        together = np.sqrt(np.mean(np.square(std.astype(np.float64))))
+        return cls._shaped(mean, np.full_like(std, together), 2)
+
+    @classmethod
     def of_histogram(cls, counts: np.ndarray) -> "Normaliser":
         """The statistics of uint8 images with `counts [C, 256]` of their values."""
         mean, std = _moments(counts)
@@ -81,6 +89,13 @@ def take_rows(array: StoredArray, rows: np.ndarray) -> np.ndarray:
     """`array[rows]` of an array, or of pictures that are decoded when they are asked for."""
     found = np.take(array, rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
     return np.asarray(found)
+
+
+def on_host(array: Array, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]` of a set's array, wherever that lies."""
+    if isinstance(array, jax.Array):  # A copy is on every device: one of them is asked.
+        return np.asarray(array.addressable_data(0)[rows])
+    return take_rows(array, rows)
 
 
 class RowView:

@@ -64,6 +64,7 @@ def build(
         method.ranking_loss,
         problem,
         learners.Settings.of(config),
+        networks.find(config.task.network).solved,
     )
     adversary = None
     if method.adversary is not None:

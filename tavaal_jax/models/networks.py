@@ -20,6 +20,7 @@ from tavaal_jax.models import efficientnet, pretrained
 from tavaal_jax.models.drn import DRN
 from tavaal_jax.models.efficientnet import EfficientNetLite
 from tavaal_jax.models.layers import Dropout, TaskOutput
+from tavaal_jax.models.linear import Linear
 from tavaal_jax.models.mlp import MLP
 from tavaal_jax.models.pretrained import Tensors, Tree
 from tavaal_jax.models.resnet import ResNet
@@ -102,6 +103,9 @@ class Network(NamedTuple):
     """`(config, shape) -> the error line`, with its mend, or None: what else it asks for."""
     published: Published | None = None
     """For `task.pretrained`; None: there are no published weights."""
+    solved: bool = False
+    """Whether `build` gives a `Linear`, whose training is exact (`algorithm.logistic`): no steps,
+    learning rate or epochs; those are the Ranker's and the adversary's alone."""
 
     def fits(self, shape: tuple[int, ...], has_maps: bool) -> bool:
         """Whether it can be trained on images or features of `shape`, labelled by maps or not."""
@@ -156,6 +160,13 @@ def _mlp(config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: st
     return MLP(classes, tuple(config.task.widths), _dropout(config), jnp.dtype(config.dtype))
 
 
+def _linear(
+    config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None
+) -> Linear:
+    del axis_name
+    return Linear(classes, shape[0], _dropout(config))
+
+
 def _dropout(config: ConfigDict) -> Dropout:
     return Dropout(config.mc_dropout.place, config.mc_dropout.rate)
 
@@ -199,6 +210,7 @@ NETWORKS: dict[str, Network] = {
     "resnet": Network(_resnet, check=_check_resnet, published=Published(pretrained.resnet)),
     "drn": Network(_drn, maps=True, check=_check_drn, published=Published(pretrained.drn)),
     "mlp": Network(_mlp, inputs=("features", "images")),
+    "linear": Network(_linear, inputs=("features",), solved=True),
     "resnet18": _fixed(functools.partial(_RESNET, blocks=(2, 2, 2, 2)), pretrained.resnet),
     "resnet50": _fixed(
         functools.partial(_RESNET, blocks=(3, 4, 6, 3), bottleneck=True), pretrained.resnet

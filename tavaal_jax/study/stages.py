@@ -19,6 +19,8 @@ from tavaal_jax.study.context import Calls, Cycle, Stage, StageEnd, ValueFault
 def run(cycle: Cycle, stage: str, state: LoopState) -> Stage:
     """Runs one stage by name, yielding as `cycle.advance` does."""
     match stage:
+        case "solve":
+            return training.solve(cycle, state)
         case "evaluate":
             return (yield from _evaluate(cycle, state))
         case "select":

@@ -173,6 +173,16 @@ def _check_maps(config: ConfigDict, facts: DatasetFacts) -> None:
             f"augmentation.crop is {crop}, and {facts.name} has no label maps: give crop = 0, and"
             " augmentation.pad for a random crop from the padded image"
         )
+    if facts.has_maps and config.task.class_weights:
+        raise UserError(
+            f"task.class_weights is {config.task.class_weights!r}, and {facts.name} has label maps,"
+            " whose images have many classes: give ''"
+        )
+    if facts.has_maps and config.metrics != "accuracy":
+        raise UserError(
+            f"metrics is {config.metrics!r}, and {facts.name} has label maps, which are measured by"
+            " mean_iou and pixel_accuracy: leave metrics at its default"
+        )
     if facts.has_maps and config.imbalance.ratio > 1:
         raise UserError(
             f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} has label maps:"
