@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.models import efficientnet, pretrained
+from tavaal_jax.models import efficientnet, pretrained, vit, vit_weights
 from tavaal_jax.models.drn import DRN
 from tavaal_jax.models.efficientnet import EfficientNetLite
 from tavaal_jax.models.layers import Dropout, TaskOutput
@@ -24,6 +24,7 @@ from tavaal_jax.models.linear import Linear
 from tavaal_jax.models.mlp import MLP
 from tavaal_jax.models.pretrained import Tensors, Tree
 from tavaal_jax.models.resnet import ResNet
+from tavaal_jax.models.vit import ViT
 
 
 class TaskNetwork(Protocol):
@@ -37,6 +38,7 @@ class TaskNetwork(Protocol):
     An optional attribute `dropout: Dropout` with `place == "head"` promises a second method,
     `head(features, dropout_keys, size) -> logits`: all that follows `TaskOutput.features`, for
     images of `size`, `(H, W)`. Monte Carlo dropout then computes what comes before it only once.
+    `drop_query` and `alfa_mix` need this method, with `dropout_keys` None.
     """
 
     def __call__(
@@ -193,11 +195,33 @@ def _fixed(
         }  # fmt: skip
         return module(classes, **common)
 
-    frozen = lambda tensors, shape: module(1)
-    return Network(build, published=Published(load, frozen=frozen, **published))
+    published = {"frozen": lambda tensors, shape: module(1), **published}
+    return Network(build, published=Published(load, **published))
 
 
 _RESNET = functools.partial(ResNet, widths=(64, 128, 256, 512), stem="imagenet")
+
+
+def _vit(name: str, registers: int = 0) -> Network:
+    module = functools.partial(ViT, size=vit.SIZES[name])
+
+    def frozen(tensors: Tensors, shape: tuple[int, ...]) -> nn.Module:
+        del shape
+        return module(1, registers=registers or vit_weights.registers_of(tensors))
+
+    def check(config: ConfigDict, shape: tuple[int, ...]) -> str | None:
+        if not any(side % vit.PATCH for side in shape[:2]):
+            return None
+        return (
+            f"task.network is {config.task.network!r} and images are {shape[1]} x {shape[0]}: give"
+            f" sides that are multiples of {vit.PATCH}"
+        )
+
+    row = _fixed(
+        functools.partial(module, registers=registers), vit_weights.load, patch=vit.PATCH,
+        frozen=frozen,
+    )  # fmt: skip
+    return row._replace(check=check)
 
 
 def _lite(size: int, width: float = 1.0, depth: float = 1.0) -> Network:
@@ -218,6 +242,8 @@ NETWORKS: dict[str, Network] = {
     "efficientnet_lite0": _lite(224),
     "efficientnet_lite1": _lite(240, depth=1.1),
     "efficientnet_lite2": _lite(260, width=1.1, depth=1.2),
+    **{name: _vit(name) for name in vit.SIZES},
+    **{f"{name}_registers": _vit(name, vit.REGISTERS) for name in vit.SIZES},
 }
 """By the name that `task.network` gives."""
 

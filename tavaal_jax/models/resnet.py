@@ -78,8 +78,9 @@ class ResNet(nn.Module):
     """ResNet-18 with widths (64, 128, 256, 512) and two blocks per stage.
 
     With `bottleneck` and blocks (3, 4, 6, 3) it is ResNet-50. Its stem is "cifar", a 3x3
-    convolution, or "imagenet", a 7x7 one and a max-pool, both of stride 2. Kernels and biases start as PyTorch's defaults (uniform in +-1/sqrt(fan_in)), as in the
-    released code. Taps are the outputs of the stages, the embedding is the pooled last one.
+    convolution, or "imagenet", a 7x7 one and a max-pool, both of stride 2. Kernels and biases start
+    as PyTorch's defaults (uniform in +-1/sqrt(fan_in)), as in the released code. Taps are the
+    outputs of the stages, the embedding is the pooled last one.
     """
 
     classes: int
