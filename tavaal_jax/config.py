@@ -188,7 +188,7 @@ KEYS: dict[str, Key] = {
     ),
     "task.blocks": Key((2, 2, 2, 2), "in each stage of resnet, or level of drn", widths),
     "task.pretrained": Key(
-        "", "a file of upstream's weights, .npz or .safetensors, that every cycle starts from"
+        "", "a file of published weights, .npz, .safetensors or .pth, that every cycle starts from"
     ),
     "task.strides": Key((1, 2, 2, 2), "of the first four levels of drn", strides),
     "task.class_weights": Key(
