@@ -13,7 +13,6 @@ import tavaal_jax
 from tavaal_jax.algorithm import logistic
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.errors import Interrupted
-from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import records
 from tavaal_jax.study import cycle
 
@@ -32,10 +31,6 @@ def config(**changes):
 
 def names(method, number=0, **changes):
     return cycle.stage_names(config(**changes), METHODS[method], number)[:3]
-
-
-def test_it_is_a_network_like_the_others():
-    tavaal_jax.check_network(NETWORKS["linear"])
 
 
 def test_solving_is_a_stage_before_what_is_left_to_train():

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
 from tavaal_jax.algorithm import logistic
 
@@ -65,7 +64,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(x, y, atol=1e-4)
 
 
-def test_c_is_chosen_by_the_log_loss_of_images_left_out():
+def test_c_is_the_least_within_half_an_error_of_the_best_log_loss():
     points, labels = drawn(50)
     _, choice = fit(padded(points, labels, 64))
     order = np.argsort(labels, kind="stable")
@@ -80,12 +79,15 @@ def test_c_is_chosen_by_the_log_loss_of_images_left_out():
             logits = points[out] @ kernel + bias
             probability[out] = np.asarray(jax.nn.softmax(logits))
         probability /= probability.sum(1, keepdims=True)
-        return log_loss(labels, probability), np.mean(probability.argmax(1) == labels)
+        losses = -np.log(probability[np.arange(50), labels])
+        return losses.mean(), losses.std() / np.sqrt(50), np.mean(probability.argmax(1) == labels)
 
-    losses = {strength: left_out(strength)[0] for strength in logistic.STRENGTHS}
-    best = min(losses, key=losses.__getitem__)
+    found = {strength: left_out(strength) for strength in logistic.STRENGTHS}
+    least, error, _ = min(found.values())
+    best = next(c for c, (loss, *_) in found.items() if loss <= least + error / 2)
+    assert best < min(found, key=found.__getitem__)
     np.testing.assert_allclose(choice.strength, best, rtol=1e-6)
-    np.testing.assert_allclose([choice.loss, choice.accuracy], left_out(best), rtol=1e-3)
+    np.testing.assert_allclose([choice.loss, choice.accuracy], found[best][::2], rtol=1e-3)
 
 
 def test_features_that_tell_nothing_get_the_strongest_regularisation():
@@ -109,7 +111,7 @@ def test_an_image_of_each_class_is_enough(count):
     """None can be left out then, and C is a default."""
     points = drawn(50)[0][:CLASSES][:count]
     head, choice = fit(padded(points, np.arange(count), 64))
-    assert np.isnan(choice.loss)
+    assert not np.isfinite(choice.loss)
     logits = points @ np.asarray(head.kernel) + np.asarray(head.bias)
     np.testing.assert_array_equal(logits.argmax(1), np.arange(count))
 

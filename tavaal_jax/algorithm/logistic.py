@@ -52,7 +52,7 @@ class Choice(NamedTuple):
     strength: jax.Array
     """C `[]`, scikit-learn's inverse regularisation."""
     loss: jax.Array
-    """Mean log-loss `[]`, nats; nan where no class has two images, as the accuracy is."""
+    """Mean log-loss `[]`, nats; infinite where no class has two images, as the accuracy is."""
     accuracy: jax.Array
     """`[]`"""
 
@@ -76,11 +76,13 @@ class _Search(NamedTuple):
     """Values of C tried, `[]`."""
     rows: jax.Array
     """The newest fits, `[folds + 1, r, K]`."""
-    best: Choice
-    best_row: jax.Array
-    """The fit of all examples with the best C, `[r, K]`."""
-    worse: jax.Array
-    """Values of C tried since the best, `[]`."""
+    fits: jax.Array
+    """Of all examples, for each of `STRENGTHS`, `[strengths, r, K]`."""
+    losses: jax.Array
+    """Of the images left out, mean, infinite if not tried, `[strengths]`, as the next ones."""
+    accuracies: jax.Array
+    errors: jax.Array
+    """Standard errors of the losses."""
 
 
 def fit(examples: Examples, classes: int) -> tuple[Head, Choice]:
@@ -195,7 +197,7 @@ def _solve(
 def _cross_validate(
     problem: _Problem, examples: Examples, classes: int
 ) -> tuple[jax.Array, Choice]:
-    """Fit of all examples with the best C, `[r, K]`, and that C.
+    """Fit of all examples `[r, K]` with the C of `_chosen`, and that.
 
     C goes up, each fit begins at the one before, and the search ends after two values that were
     worse than the best. A class that a fold's fit has not seen does not count.
@@ -209,40 +211,59 @@ def _cross_validate(
     solve = jax.vmap(functools.partial(_solve, problem), (0, 0, None, 0, 0))
     strengths = jnp.asarray(STRENGTHS, jnp.float32)
 
-    def judge(rows: jax.Array, seen: jax.Array, judged: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def judge(rows: jax.Array, seen: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = _logits(problem, rows, seen)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return judged @ losses, judged @ (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
+        return losses, (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
+
+    def mean(values: jax.Array) -> jax.Array:
+        return jnp.sum(judged * values) / jnp.sum(judged)
 
     def attempt(search: _Search) -> _Search:
-        """Tries the next C; at last fits all examples, with the best one, to the end."""
-        last = (search.number == len(STRENGTHS)) | (search.worse == 2)
-        following = strengths[jnp.minimum(search.number, len(STRENGTHS) - 1)]
-        strength = jnp.where(last, search.best.strength, following)
-        start = jnp.where(last, search.best_row[None], search.rows)
+        """Tries the next C; at last fits all examples, with the chosen one, to the end."""
+        tried = search.number
+        since = tried - 1 - jnp.argmin(search.losses)
+        last = (tried == len(STRENGTHS)) | ((tried > 0) & (since == 2))
+        number = jnp.where(last, _chosen(search), tried)
+        start = jnp.where(last, search.fits[number][None], search.rows)
         close = jnp.where(last, jnp.where(is_whole, _CLOSEST, jnp.inf), _CLOSE)
-        rows = solve(parts, seen, strength, start, close)
-        sums = jax.vmap(judge)(rows, seen, judged)
-        loss, accuracy = (jnp.sum(x) / jnp.sum(judged) for x in sums)
-        is_better = ~last & ((loss < search.best.loss) | (search.number == 0))
-        keep = lambda new, old: jnp.where(is_better, new, old)
-        best = jax.tree.map(keep, Choice(strength, loss, accuracy), search.best)
+        rows = solve(parts, seen, strengths[number], start, close)
+        losses, right = jax.vmap(judge)(rows, seen)
+        loss = mean(losses)
+        error = jnp.sqrt(mean(jnp.square(losses - loss)) / jnp.sum(judged > 0))
+        put = lambda values, new: jnp.where(last, values, values.at[number].set(new))
         return _Search(
-            jnp.where(last, _DONE, search.number + 1),
+            jnp.where(last, _DONE, tried + 1),
             rows,
-            best,
-            jnp.where(is_better | last, rows[-1], search.best_row),
-            jnp.where(is_better, 0, search.worse + 1),
+            search.fits.at[number].set(rows[-1]),
+            put(search.losses, loss),
+            put(search.accuracies, mean(right)),
+            put(search.errors, error),
         )
 
-    nothing, start = jnp.float32(jnp.nan), jnp.zeros((problem.bound.shape[0], classes), jnp.float32)
-    starts = jnp.broadcast_to(start[None], (FOLDS + 1, *start.shape))
+    start = jnp.zeros((problem.bound.shape[0], classes), jnp.float32)
+    repeated = lambda count: jnp.broadcast_to(start[None], (count, *start.shape))
+    infinite = jnp.full(len(STRENGTHS), jnp.inf)
     # Without an image to judge by there is no search.
     number = jnp.where(jnp.any(judged > 0), 0, len(STRENGTHS))
-    best = Choice(strengths[_DEFAULT], nothing, nothing)
-    first = _Search(number, starts, best, start, jnp.int32(0))
+    first = _Search(
+        number, repeated(FOLDS + 1), repeated(len(STRENGTHS)), infinite, infinite, infinite
+    )
     end = lax.while_loop(lambda search: search.number != _DONE, attempt, first)
-    return end.best_row, end.best
+    number = _chosen(end)
+    choice = Choice(strengths[number], end.losses[number], end.accuracies[number])
+    return end.fits[number], choice
+
+
+def _chosen(search: _Search) -> jax.Array:
+    """Number of the strongest regularisation whose loss is half a standard error from the least.
+
+    The loss punishes a classifier for being too certain before its accuracy falls, and the accuracy
+    is best, if by little, where regularisation is stronger than the least loss says.
+    """
+    best = jnp.argmin(search.losses)
+    enough = search.losses <= search.losses[best] + search.errors[best] / 2
+    return jnp.where(jnp.isfinite(search.losses[best]), jnp.argmax(enough), _DEFAULT)
 
 
 def _fold_numbers(examples: Examples, classes: int) -> jax.Array:

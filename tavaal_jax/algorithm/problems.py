@@ -92,7 +92,8 @@ class Classification:
         right = choice == label
         if self.metrics == ("accuracy",):
             return jnp.stack([right, jnp.ones((), bool)]).astype(jnp.int32)
-        true, predicted = (jax.nn.one_hot(x, self.classes, dtype=jnp.int32) for x in (label, choice))
+        one_hot = lambda number: jax.nn.one_hot(number, self.classes, dtype=jnp.int32)
+        true, predicted = one_hot(label), one_hot(choice)
         return jnp.stack([jnp.where(right, true, 0), true, predicted])
 
     def summarise(self, counts: np.ndarray) -> np.ndarray:
