@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from tavaal_jax.models import weights as files
 from tavaal_jax.models.networks import NETWORKS, Published
 from tavaal_jax.ops import convolution
 
-Variables = Mapping[str, object]
+Variables = Mapping[str, Any]
 """Parameters and running statistics of a network, by Flax's names."""
 _KEY = "backbone.weights"
 _REVISION = 1  # Count up when features of the same file and size come out otherwise.

@@ -1,7 +1,7 @@
 """ResNet with basic or bottleneck blocks: "Deep residual learning" (He et al., CVPR 2016)."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
         x = nn.relu(layers.batch_norm(train, self.axis_name, self.dtype)(x))
         if self.stem == "imagenet":
             x = layers.max_pool(x)
-        block_of = BottleneckBlock if self.bottleneck else BasicBlock
+        block_of: Callable[..., nn.Module] = BottleneckBlock if self.bottleneck else BasicBlock
         taps = []
         for stage, (features, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for block in range(blocks):

@@ -7,7 +7,7 @@ where one is taken for another.
 
 import math
 import re
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def load(tensors: Tensors, network: ViT, params: Tree, stats: Tree) -> tuple[Tre
     leaves = LEAVES | {"gamma": "lambda1" if layout == "transformers" else "gamma"}
     names = _names(layout, size.depth, size.gated)
     params, stats = filled(rest, names, params, stats, leaves)
-    rows, columns = np.shape(params["positions"])[:2]
+    rows, columns = np.shape(cast(np.ndarray, params["positions"]))[:2]
     positions = resampled(patches, rows, columns, rule_of(layout, bool(network.registers)))
     return {**params, **registers, "class_token": token + offset, "positions": positions}, stats
 
