@@ -154,8 +154,8 @@ class Learner:
     ) -> tuple[jax.Array | None, tuple[jax.Array, ...]]:
         """Weights of images and of pairs, their means 1 over all devices; None and () if equal."""
         if class_weights is not None:
-            weights = class_weights[labels]
-            return weights / mean(jnp.mean(weights)), ()
+            each = class_weights[labels]
+            return each / mean(jnp.mean(each)), ()
         weights = self.problem.weights(labels)
         if weights is None:
             return None, ()
@@ -191,6 +191,26 @@ class Learner:
             return jnp.asarray(self.network.apply(variables, features, keys, size, method="head"))
 
         return logits
+
+    def last_layer(
+        self, state: LearnerState, images: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """T's features `[B, ...]` before its last layer, and that layer, `features -> logits`.
+
+        Raises MissingComponent for a network without the method `head`, see `TaskNetwork`.
+        """
+        if not hasattr(self.network, "head"):
+            raise MissingComponent(
+                f"T's network, of class {type(self.network).__name__}, has no method head, its last"
+                " layer, which this method needs: give it one, or leave the method out"
+            )
+        variables = {"params": state.params["learner"], "batch_stats": state.stats}
+        features, size = self.predict(state, images).features, images.shape[1:3]
+
+        def layer(changed: jax.Array) -> jax.Array:
+            return jnp.asarray(self.network.apply(variables, changed, None, size, method="head"))
+
+        return jnp.asarray(features), layer
 
     def infer(self, state: LearnerState, images: jax.Array) -> LearnerOutput:
         """Runs T and R on `images [B, ...]` in evaluation mode."""

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.algorithm import values
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
@@ -90,4 +91,10 @@ def _check_from_outside(
         raise UserError(
             f"NETWORKS has {name!r}, and it drops no units, as {dropping[0]} needs: use"
             " tavaal_jax.models.dropout with its dropout_keys, or leave that method out"
+        )
+    last = [m for m in methods if METHODS[m].value in (values.disagreement, values.mixing)]
+    if last and not hasattr(network, "head"):
+        raise UserError(
+            f"NETWORKS has {name!r}, and it has no method head, its last layer, which {last[0]}"
+            " needs: give it one (see TaskNetwork), or leave that method out"
         )
