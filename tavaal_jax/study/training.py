@@ -53,9 +53,9 @@ def solve(cycle: Cycle, state: LoopState) -> StageEnd:
     assert learner is not None
 
     def on_one_device() -> tuple[LearnerState, Metrics]:
-        on_host = jax.device_get((learner, setup.train.normalise))
+        given, normalise = jax.device_get((learner, setup.train.normalise))
         examples = Example(pool.on_host(setup.train.images, rows), labels)
-        found = setup.programs.solve(*on_host, examples, each)
+        found = setup.programs.solve(given, normalise, examples, each)
         solved: tuple[LearnerState, Metrics] = jax.device_get(found)
         return solved
 
