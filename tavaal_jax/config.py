@@ -177,6 +177,20 @@ KEYS: dict[str, Key] = {
     "folder.keep_annotators": Key(False, "names and addresses as Label Studio gives them"),
     "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
         at_least(0), True),
+    "backbone.name": Key(
+        "", "frozen network on whose features all is trained, efficientnet_lite0 or another; empty:"
+        " none, from scratch"
+    ),
+    "backbone.weights": Key(
+        "", "file of its weights, .safetensors, .npz or .pth; empty: an installed package's",
+        neutral=True,
+    ),
+    "backbone.image_size": Key(
+        0, "pixels, to which images are decoded or resized for it; 0: its own", at_least(0)
+    ),
+    "backbone.features": Key(
+        "", "instead of a backbone: a file of features, .npz or .npy with ids", neutral=True
+    ),
     "task.network": Key(
         "resnet", 'a name in NETWORKS: "drn" for label maps, "mlp" or "linear" for feature vectors'
     ),

@@ -99,15 +99,15 @@ def on_host(array: Array, rows: np.ndarray) -> np.ndarray:
 
 
 class RowView:
-    """Some rows of an array of images, like a read-only array: nothing is copied before it is read.
+    """Some rows of an array of examples, like a read-only array: read, and copied, when indexed.
 
     Row -1 is an image that is not there: zeros.
     """
 
-    def __init__(self, array: StoredArray, rows: np.ndarray):
-        """`array [n, H, W, C]` may be mapped from a disk; `rows [N]`."""
+    def __init__(self, array: StoredArray, rows: np.ndarray, dtype: npt.DTypeLike | None = None):
+        """`array [n, ...]` may be mapped from a disk; `rows [N]`; `dtype`, None: the array's."""
         self._array, self._rows = array, rows
-        self.dtype = array.dtype
+        self.dtype = array.dtype if dtype is None else np.dtype(dtype)
         self.shape = (len(rows), *array.shape[1:])
         self.ndim = array.ndim
 
@@ -122,14 +122,14 @@ class RowView:
     @property
     def there(self) -> "RowView":
         """The rows that are there."""
-        return RowView(self._array, self._rows[self._rows >= 0])
+        return RowView(self._array, self._rows[self._rows >= 0], self.dtype)
 
     def __getitem__(self, key: Any, /) -> np.ndarray:
         rows, *cut = key if isinstance(key, tuple) else (key,)
         taken = self._rows[rows]
         if np.ndim(taken) == 0:
             found = self._array[taken] if taken >= 0 else np.zeros(self.shape[1:], self.dtype)
-            return np.asarray(found[tuple(cut)])
+            return np.asarray(found[tuple(cut)], self.dtype)
         found = np.zeros((*taken.shape, *self.shape[1:]), self.dtype)
         is_there = taken >= 0
         found[is_there] = self._array[taken[is_there]]

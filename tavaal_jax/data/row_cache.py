@@ -199,9 +199,7 @@ class RowCache(abc.ABC, Generic[Source]):
 
     # Adding
 
-    def _add(
-        self, todo: Sequence[tuple[str, Source]], progress: Progress | None
-    ) -> dict[str, str]:
+    def _add(self, todo: Sequence[tuple[str, Source]], progress: Progress | None) -> dict[str, str]:
         """Makes and stores all of `todo`, in order; returns the faults that are not lasting."""
         passing: dict[str, str] = {}
         batch: list[tuple[str, Row | Fault]] = []

@@ -25,6 +25,7 @@ from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
 from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
 from tavaal_jax.report import checkpoints, files, progress
+from tavaal_jax.study import features
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
 
@@ -41,6 +42,7 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
 
     Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
+    config = features.adapted(config)
     people_checks.check(config, devices.device_count())
     images = user_path(config.folder.images, "folder.images")
     if config.folder.label_studio_images == "local":
@@ -168,8 +170,9 @@ class _Loop:
         for old in self._workdir.folder.glob(f"*/trial_{TRIAL}/checkpoints"):
             checkpoints.remove(old)  # Those of the cycle before, whose method may be another.
         self._workdir.write_classes(frozen.classes)
-        files.write_config(self._workdir.folder, self._config)
-        return self._workdir.freeze(number, frozen, self._config)
+        made_by = features.digest(self._config)
+        files.write_config(self._workdir.folder, self._config, features=made_by)
+        return self._workdir.freeze(number, frozen, self._config, made_by)
 
     def _train(self, number: int, begun: FrozenCycle) -> None:
         """Trains on frozen labels, or skips a cycle that has too few."""

@@ -15,7 +15,7 @@ from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import setup
+from tavaal_jax.study import features, setup
 from tavaal_jax.study.checks import methods as method_checks
 from tavaal_jax.study.checks import networks
 
@@ -65,6 +65,9 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
 
 def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
     """Raises UserError for the first fault of `config` with a data set of these facts."""
+    if features.is_on(config):
+        features.check(config, facts.name, facts.shape, facts.has_maps)
+        facts = facts._replace(shape=(features.size(config),))
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(

@@ -1,6 +1,7 @@
 """A learner in scikit-learn's shape, with scikit-activeml's `query`: arrays in, indices out.
 
-Labels that nobody has given are `missing_label` in `y`. Nothing is written but by `export`.
+Labels that nobody has given are `missing_label` in `y`. Nothing is written but by `export`, and,
+with a backbone, to the cache of features.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import export
+from tavaal_jax.study import export, features
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.model import DatasetInfo, Model, from_state
 from tavaal_jax.study.notebook import inputs as estimator_inputs
@@ -52,12 +53,16 @@ class Learner(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         missing_label: object = np.nan,
         cycle: int = 0,
+        backbone: str = "",
     ):
         """`method` is a name in METHODS; `config`, None: small networks, see `settings`.
 
         `random_state` is the seed; with the same one, and `cycle` the number of requests that were
-        answered before, picks are those of the command line.
+        answered before, picks are those of the command line. With a `backbone`, such as
+        "efficientnet_lite0", all is trained on its features of the images (`config.backbone.name`),
+        which are cached in `config.data_dir`.
         """
+        self.backbone = backbone
         self.method, self.config, self.random_state = method, config, random_state
         self.missing_label, self.cycle = missing_label, cycle
 
@@ -109,7 +114,13 @@ class Learner(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probability of each of `classes_`: `[n, ...] -> [n, K]`."""
         model = self._model()
-        return model.predict_proba(estimator_inputs.examples(X, self))
+        images = estimator_inputs.examples(X, self)
+        if model.backbone is not None and images.ndim > 2:
+            config = configs.default() if self.config is None else self.config
+            images = features.of_images(
+                config.data_dir, model.embedder, estimator_inputs.images(images)
+            )[:]
+        return model.predict_proba(images)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The likeliest of `classes_`: `[n, ...] -> [n]`."""
@@ -143,10 +154,10 @@ class Learner(ClassifierMixin, BaseEstimator):
         place = (configs.plain(config), self.method, self.cycle, fingerprint, names, available)
         if getattr(self, "_place", None) != place:
             trained = queries.train(config, dataset, self.method, self.cycle)
+            seen = trained.setup.train.images  # With a backbone, features.
             about = DatasetInfo(
-                dataset.train_ids, dataset.class_names, dataset.shape,
-                str(dataset.train_images.dtype),
-            )  # fmt: skip
+                dataset.train_ids, dataset.class_names, seen.shape[1:], str(seen.dtype)
+            )
             self._trained, self.classes_ = trained, classes
             self._fitted = from_state(trained.setup, trained.state, about)
             self._place = place
@@ -165,7 +176,10 @@ class Learner(ClassifierMixin, BaseEstimator):
             )
         if not (estimator_inputs.is_whole(self.cycle) and self.cycle >= 0):
             raise UserError(f"cycle is {self.cycle!r}: give 0, or how many requests there were")
-        return configs.changed(config, seed=self._seed())
+        config = configs.changed(config, seed=self._seed())
+        if self.backbone:
+            config.backbone.name = self.backbone
+        return config
 
     def _seed(self) -> int:
         if not estimator_inputs.is_whole(self.random_state):
