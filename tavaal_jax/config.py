@@ -65,7 +65,11 @@ KEYS: dict[str, Key] = {
         10, "trainings per trial; picks follow each but the last; of a folder 0: until all is"
         " labelled", at_least(0),
     ),
-    "initial": Key(1000, "images labelled at the start, drawn at random", at_least(1)),
+    "initial": Key(1000, "images labelled at the start", at_least(1)),
+    "first_by": Key(
+        "random", "how they are chosen; of features also by a method that needs no label, typiclust"
+        " or max_herding: the same for all methods"
+    ),
     "budget": Key(1000, "images picked in each cycle", at_least(1)),
     "subset": Key(10_000, "random unlabelled images that are scored; 0: all of them", at_least(0)),
     "epochs": Key(200, "passes over the labelled images in each cycle", at_least(1)),
@@ -224,7 +228,7 @@ KEYS: dict[str, Key] = {
         one_of("freeze", "detach"),
     ),
     "mc_dropout.measure": Key(
-        "max_entropy", "of the method mc_dropout; no other method drops units",
+        "max_entropy", "of the method mc_dropout; bald and power_bald take bald",
         one_of("max_entropy", "bald", "variation_ratios"),
     ),
     "mc_dropout.passes": Key(20, "through T, each with other units dropped", at_least(1)),

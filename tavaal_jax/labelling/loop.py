@@ -119,8 +119,10 @@ class _Loop:
                     return self._finish(number)
                 picks = self._requester.picked_rows(number, now)
                 if not picks and not is_skipped and now.candidates.any():
-                    self._context.log(f"cycle {number} has no picks: random images are asked for")
-                picks = picks or self._requester.random_rows(now, self._config.budget)
+                    self._context.log(
+                        f"cycle {number} has no picks: {self._config.first_by} images are asked for"
+                    )
+                picks = picks or self._requester.first_rows(now, self._config.budget)
                 self._requester.request(number + 1, now, picks)
 
     def _trained_cycles(self) -> int:
@@ -150,7 +152,7 @@ class _Loop:
         """Requests the labels of a cycle, or waits for them, or freezes those that are there."""
         now = self._snapshot()
         if self._workdir.last_cycle() < number:
-            return self._requester.request(number, now, self._requester.random_rows(now))
+            return self._requester.request(number, now, self._requester.first_rows(now))
         request = [r for r in self._workdir.read_request(number) if now.is_answerable(r.id)]
         if request and not self._request_folder(number).exists():
             self._requester.write(number, now, request)

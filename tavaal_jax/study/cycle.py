@@ -11,10 +11,9 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
-from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
 from tavaal_jax.models import networks
-from tavaal_jax.study import stages
+from tavaal_jax.study import first_images, stages
 from tavaal_jax.study.context import Calls, Cycle
 from tavaal_jax.study.setup import Setup
 
@@ -53,8 +52,8 @@ def start(setup: Setup, key: jax.Array) -> LoopState:
 
 def blank(setup: Setup, key: jax.Array) -> LoopState:
     """State before the first step, without weights: the first images are labelled."""
-    config, size = setup.config, setup.size
-    first = plans.initial(derive(key, Stream.INITIAL), size, config.initial)
+    size = setup.size
+    first = first_images.choose(setup, derive(key, Stream.INITIAL))
     answers = setup.oracle.answer(first)
     labels, labelled_in = np.full(size, -1, np.int32), np.full(size, -1, np.int32)
     labels[first] = answers
