@@ -116,7 +116,9 @@ def test_a_network_of_a_config_file_trains_with_every_method(
 @pytest.mark.parametrize("method", NEED_HEAD)
 def test_a_network_without_a_head_is_refused_where_a_method_needs_it(method, config_file, dataset):
     config = tavaal_jax.load_config(config_file, methods=method)
-    with pytest.raises(UserError, match=f"has no method head, its last layer, which {method} needs"):
+    with pytest.raises(
+        UserError, match=f"has no method head, its last layer, which {method} needs"
+    ):
         checks.check(config, 1, dataset)
 
 
