@@ -19,13 +19,13 @@ from sklearn.utils.validation import validate_data
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import picks as picking
-from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import export, features
+from tavaal_jax.study import export, features, first_images
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.model import DatasetInfo, Model, from_state
 from tavaal_jax.study.notebook import inputs as estimator_inputs
@@ -87,7 +87,8 @@ class Learner(ClassifierMixin, BaseEstimator):
         `candidates`, indices or a mask, are those that may be picked; None: all that are not
         labelled. With `return_utilities` also `[batch_size, N]`: row k is what the k-th pick was
         chosen by, the larger the better, nan where an image could not be picked. It trains on `y`
-        first, unless `fit` has been given the same. Without any label it draws at random.
+        first, unless `fit` has been given the same. Without any label it draws at random, or, on
+        features, as `config.first_by` says.
         """
         images = estimator_inputs.examples(X, self, is_training=True)
         labels = estimator_inputs.labels(y, len(images), self.missing_label)
@@ -102,7 +103,10 @@ class Learner(ClassifierMixin, BaseEstimator):
         dataset = _dataset(images, labels).only(labels.known | free)
         if not labels.known.any():
             # A wrong config fails now, not after the first labels.
-            configs.check(self._settings(dataset))
+            settings = self._settings(dataset)
+            configs.check(settings)
+            if settings.first_by != BASELINE:
+                return self._covering(settings, dataset, free, batch_size, return_utilities)
             return self._drawn(free, batch_size, return_utilities)
         estimator_inputs.require_two_classes(labels)
         self._fit(X, dataset, labels.classes)
@@ -205,6 +209,26 @@ class Learner(ClassifierMixin, BaseEstimator):
         value = np.empty(len(free))
         value[order] = -np.arange(len(free)) / len(free)
         return indices, _rows(np.tile(value, (count, 1)), free, indices)
+
+    def _covering(
+        self, config: ConfigDict, dataset: Dataset, free: np.ndarray, count: int,
+        return_utilities: bool,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """The cold start by `config.first_by`, on features."""
+        if len(dataset.shape) != 1 and not features.is_on(config):
+            raise UserError(
+                f"first_by is {config.first_by!r}, which needs features: give a backbone, or"
+                f" first_by = {BASELINE!r}"
+            )
+        key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
+        candidates = np.flatnonzero(free)
+        found = features.of_dataset(config, dataset).train_images[candidates]
+        indices = candidates[first_images.by_method(config, found, count, key)]
+        if not return_utilities:
+            return indices
+        every = np.full((count, len(free)), np.nan)
+        every[np.arange(count), indices] = -np.arange(count)
+        return indices, every
 
     def _utilities(self, found: queries.Query, size: int) -> np.ndarray:
         """What each pick was chosen by, larger is better: `[count, size]`."""
