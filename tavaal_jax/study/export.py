@@ -40,7 +40,7 @@ def add_export(
     """
     model = load_model(folder)
     record = json.loads((folder / "model.json").read_text("utf-8"))
-    contents = {NAME: functools.partial(program, model)}
+    contents: dict[str, Callable[[], bytes]] = {NAME: functools.partial(program, model)}
     if model.backbone is not None:
         contents[FEATURES] = lambda: _copied(model, before) or backbone_program(model)
     made, why = _programs_or_why(contents)
