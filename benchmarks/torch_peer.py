@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
 from torch_models import DRND22
-from torch_networks import VAE, Discriminator, Ranker, ResNet18
+from torch_networks import BACKBONES, VAE, Discriminator, Ranker, ResNet18
 
 
 def ranking_loss(predicted, target):
@@ -244,9 +244,25 @@ class SegmentScore:
             -(logs.exp() * logs).sum(1).mean()
 
 
+class Features:
+    """Features of one batch of images by a backbone in evaluation mode, compiled or eager."""
+
+    def __init__(self, arguments, to):
+        self.net = to(BACKBONES[arguments["network"]]()).eval()
+        if arguments["compiled"]:
+            self.net = torch.compile(self.net)
+        self.images = to(torch.randn(arguments["batch_size"], 3, 224, 224))
+
+    def run(self):
+        """One batch."""
+        with torch.inference_mode():
+            self.net(self.images)
+
+
 WORK = {
     "task": Task, "released": Released, "reduced": Reduced, "joint": Joint, "score": Score,
     "stage": Stage, "segment": Segment, "segment_score": SegmentScore,
+    "features": Features,
 }  # fmt: skip
 
 
@@ -292,7 +308,7 @@ def main():
     torch.set_float32_matmul_precision("high")
     work, memory_format, times = faster_format(WORK[options.work], options.arguments)
     gflop = None
-    if options.work != "stage":
+    if options.work != "stage" and not options.arguments.get("compiled"):
         with FlopCounterMode(display=False) as counter:
             work.run()
         gflop = counter.get_total_flops() / 1e9

@@ -4,7 +4,7 @@ Command: python -m tavaal_jax.main --config=configs/fashion_mnist_evidence.py
 Time and score: not run. From step times measured on one H100 (4.7 ms a step of T, 7.5 ms of VAE and
 D): about 7 min for a trial of each method with an adversary, 1 to 2 min for the others.
 On machines available for minutes only: a trial resumes from its picks.csv and results.csv alone.
-Reduced, compared with `fashion_mnist`: 100 of 200 epochs, five of ten cycles, eight of 13 methods
+Reduced, compared with `fashion_mnist`: 100 of 200 epochs, five of ten cycles, eight methods
 left out.
 """
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tavaal_jax.config_file import load as load_config
     from tavaal_jax.data import SETS, DataFacts, Dataset, DataSource
     from tavaal_jax.errors import Interrupted, UserError, WaitingForLabels
+    from tavaal_jax.labelling.embed import Embedded, embed
     from tavaal_jax.models import NETWORKS, Network, TaskNetwork, TaskOutput
     from tavaal_jax.report.progress import Event
     from tavaal_jax.report.result import StudyResult
@@ -53,6 +54,8 @@ _PLACES = {
     "Interrupted": "errors:Interrupted",
     "UserError": "errors:UserError",
     "WaitingForLabels": "errors:WaitingForLabels",
+    "Embedded": "labelling.embed:Embedded",
+    "embed": "labelling.embed:embed",
     "Learner": "study.notebook.estimator:Learner",
     "Event": "report.progress:Event",
     "StudyResult": "report.result:StudyResult",
@@ -63,11 +66,11 @@ _PLACES = {
     "load_model": "study.model:load_model",
 }
 __all__ = [
-    "METHODS", "NETWORKS", "SETS", "DataFacts", "DataSource", "Dataset", "Event", "Interrupted",
-    "Learner", "Method", "Model",
+    "METHODS", "NETWORKS", "SETS", "DataFacts", "DataSource", "Dataset", "Embedded", "Event",
+    "Interrupted", "Learner", "Method", "Model",
     "Network", "Query", "StudyResult", "TaskNetwork", "TaskOutput", "UserError", "WaitingForLabels",
-    "adversary", "check_method", "check_network", "default_config", "load_config", "load_model",
-    "losses", "models", "picks", "query", "run_study", "values",
+    "adversary", "check_method", "check_network", "default_config", "embed", "load_config",
+    "load_model", "losses", "models", "picks", "query", "run_study", "values",
 ]  # fmt: skip
 
 

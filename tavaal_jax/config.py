@@ -19,6 +19,7 @@ from tavaal_jax.limits import (
     fraction,
     image_size,
     low_high,
+    metric_names,
     numbers,
     one_of,
     positive,
@@ -64,7 +65,11 @@ KEYS: dict[str, Key] = {
         10, "trainings per trial; picks follow each but the last; of a folder 0: until all is"
         " labelled", at_least(0),
     ),
-    "initial": Key(1000, "images labelled at the start, drawn at random", at_least(1)),
+    "initial": Key(1000, "images labelled at the start", at_least(1)),
+    "first_by": Key(
+        "random", "how they are chosen; of features also by a method that needs no label, typiclust"
+        " or max_herding: the same for all methods"
+    ),
     "budget": Key(1000, "images picked in each cycle", at_least(1)),
     "subset": Key(10_000, "random unlabelled images that are scored; 0: all of them", at_least(0)),
     "epochs": Key(200, "passes over the labelled images in each cycle", at_least(1)),
@@ -89,6 +94,10 @@ KEYS: dict[str, Key] = {
         (), "per channel, of images scaled to [0, 1]; empty: the training set's own", numbers
     ),
     "normalisation.deviation": Key((), "likewise", numbers),
+    "normalisation.features": Key(
+        "each", 'feature gets deviation 1; "together": one factor for all, which a linear T needs',
+        one_of("each", "together"),
+    ),
     "augmentation.pad": Key(
         2, "pixels of zeros on each side before the random crop", at_least(0)
     ),
@@ -172,8 +181,22 @@ KEYS: dict[str, Key] = {
     "folder.keep_annotators": Key(False, "names and addresses as Label Studio gives them"),
     "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
         at_least(0), True),
+    "backbone.name": Key(
+        "", "frozen network on whose features all is trained, efficientnet_lite0 or another; empty:"
+        " none, from scratch"
+    ),
+    "backbone.weights": Key(
+        "", "file of its weights, .safetensors, .npz or .pth; empty: an installed package's",
+        neutral=True,
+    ),
+    "backbone.image_size": Key(
+        0, "pixels, to which images are decoded or resized for it; 0: its own", at_least(0)
+    ),
+    "backbone.features": Key(
+        "", "instead of a backbone: a file of features, .npz or .npy with ids", neutral=True
+    ),
     "task.network": Key(
-        "resnet", 'a name in NETWORKS: or "drn", for label maps, or "mlp", for feature vectors'
+        "resnet", 'a name in NETWORKS: "drn" for label maps, "mlp" or "linear" for feature vectors'
     ),
     "task.stem": Key(
         "cifar", 'of resnet; or "imagenet": stride 2 and a max-pool', one_of("cifar", "imagenet")
@@ -183,9 +206,12 @@ KEYS: dict[str, Key] = {
     ),
     "task.blocks": Key((2, 2, 2, 2), "in each stage of resnet, or level of drn", widths),
     "task.pretrained": Key(
-        "", "a file of upstream's weights, .npz or .safetensors, that every cycle starts from"
+        "", "a file of published weights, .npz, .safetensors or .pth, that every cycle starts from"
     ),
     "task.strides": Key((1, 2, 2, 2), "of the first four levels of drn", strides),
+    "task.class_weights": Key(
+        "", 'or "balanced": classes with few labels weigh more in T\'s loss', one_of("", "balanced")
+    ),
     "task.optimiser": Key("sgd", 'or "adam"', _OPTIMISER),
     "task.learning_rate": Key(0.1, "of T and R", positive),
     "task.momentum": Key(0.9, "of SGD", fraction),
@@ -202,7 +228,7 @@ KEYS: dict[str, Key] = {
         one_of("freeze", "detach"),
     ),
     "mc_dropout.measure": Key(
-        "max_entropy", "of the method mc_dropout; no other method drops units",
+        "max_entropy", "of the method mc_dropout; bald and power_bald take bald",
         one_of("max_entropy", "bald", "variation_ratios"),
     ),
     "mc_dropout.passes": Key(20, "through T, each with other units dropped", at_least(1)),
@@ -248,6 +274,10 @@ KEYS: dict[str, Key] = {
     "sraal.eta": Key(1.0, "weight of their loss in the VAE's", at_least(0)),
     "score_batch_size": Key(
         128, "images per device and call in scoring and evaluation", at_least(1)
+    ),
+    "metrics": Key(
+        "accuracy", "of classes of images, the first one in front: or accuracy,balanced_accuracy,"
+        "macro_f1", metric_names,
     ),
     "diagnostics": Key(True, "after each choice, what the true labels say of it"),
     "data_placement": Key(

@@ -75,6 +75,17 @@ def classes(value: Any) -> str | None:
     return "\"('cat', 'dog')\", with both kinds of quotes" if is_one else texts(value)
 
 
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+"""Metrics of a class per image."""
+
+
+def metric_names(value: Any) -> str | None:
+    """Comma-separated names of metrics, accuracy among them."""
+    names = value.split(",")
+    fits = set(names) <= set(METRICS) and len(set(names)) == len(names) and "accuracy" in names
+    return None if fits else f"accuracy, and what you want of {', '.join(METRICS[1:])}, each once"
+
+
 def low_high(value: Any) -> str | None:
     """Empty, or two increasing numbers."""
     fits = len(value) in (0, 2) and not numbers(value) and list(value) == sorted(set(value))

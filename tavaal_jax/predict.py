@@ -29,7 +29,8 @@ from tavaal_jax.labelling.images.files import list_files, path_of
 from tavaal_jax.labelling.images.inventory import Image, scan
 from tavaal_jax.labelling.passed_over import printable
 from tavaal_jax.labelling.predictions import PredictionRow
-from tavaal_jax.study.model import Decoding, Model, load_model
+from tavaal_jax.study.model import Model, load_model
+from tavaal_jax.study.model_input import Decoding
 
 _KEY = "--images"
 _AHEAD = 16  # photos that are decoded, or wait for the model
@@ -99,6 +100,9 @@ def _check_target(target: pathlib.Path) -> None:
 def _decoding(model: Model, folder: str | pathlib.Path) -> Decoding:
     """How photos are decoded for a model. Raises UserError where it takes no photos."""
     shape = model.shape
+    if model.backbone is not None:
+        size = model.embedder.image_size  # Raises where its weights are missing, before all else.
+        return model.photos or Decoding(size, 3, "stretch", (), _MAX_PIXELS)
     kind = None
     if len(shape) != 3 or model.dtype != "uint8":
         kind = f"features ({', '.join(map(str, shape))})"

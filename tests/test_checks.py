@@ -137,6 +137,12 @@ WRONG = {
     "padded maps": (
         maps(**{"augmentation.pad": 2}), MAPS, "augmentation.pad is 2, and mine has label maps",
     ),
+    "weights of maps": (
+        maps(**{"task.class_weights": "balanced"}), MAPS, "task.class_weights is 'balanced'",
+    ),
+    "metrics of maps": (
+        maps(metrics="macro_f1,accuracy"), MAPS, "metrics is 'macro_f1,accuracy', and",
+    ),
     "windows of classes": (
         images(**{"augmentation.crop": 4}), IMAGES, "augmentation.crop is 4, and mine has no label",
     ),

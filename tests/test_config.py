@@ -47,6 +47,7 @@ BROKEN = [
     ("task.learning_rate", (0.0, -1.0), "more than 0"),
     ("task.momentum", (1.1, -0.1), "a fraction between 0 and 1"),
     ("mc_dropout.rate", (1.0, -0.5), "0 to less than 1"),
+    ("metrics", ("", "macro_f1", "accuracy,f1", "accuracy,accuracy"), "accuracy, and what"),
     ("vae.image_size", (12, 2, -4), "0 or a power of two from 4 upwards"),
 ]
 

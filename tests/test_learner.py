@@ -223,3 +223,19 @@ def test_connected_if(connected):
     )(3.0)
     assert value == 9
     assert gradient == (6 if connected else 0)
+
+
+def test_class_weights_weigh_the_task_loss_alone():
+    learner = built(ranked=True)
+    state, weights = start(learner), jnp.array([0.5, 3.0])
+    schedule = Schedule(np.int32(0), np.float32(0.1), np.array(True), np.array(False))
+    step = jax.jit(learner.step)
+    plain, weighted = (
+        step(state, BATCH, jax.tree.map(jnp.asarray, schedule._replace(class_weights=w)))[1]
+        for w in (None, weights)
+    )
+    each = losses.cross_entropy(learner.predict(state, BATCH.images).logits, BATCH.labels)
+    expected = np.average(each, weights=weights[BATCH.labels])
+    np.testing.assert_allclose(weighted["task_loss"], expected, rtol=1e-5)
+    assert plain["task_loss"] != weighted["task_loss"]
+    assert plain["ranking_loss"] == weighted["ranking_loss"]

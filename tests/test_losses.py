@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from tavaal_jax.algorithm import losses
 
@@ -104,3 +105,10 @@ def test_relabelled_states_are_soft_targets():
     np.testing.assert_allclose(relabelled, vaal, rtol=1e-6)
     gradient = jax.grad(losses.relabelled_discriminator, argnums=2)(logit, logit, jnp.ones(2))
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.array([2, 0, 2, 2, 0, 4])
+    expected = compute_class_weight("balanced", classes=np.array([0, 2, 4]), y=labels)
+    np.testing.assert_allclose(losses.balanced_weights(labels, 6)[[0, 2, 4]], expected, rtol=1e-6)
+    np.testing.assert_array_equal(losses.balanced_weights(labels, 6)[[1, 3, 5]], 0)

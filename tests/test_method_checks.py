@@ -24,7 +24,13 @@ def small(images=False):
     return config
 
 
-@pytest.mark.parametrize("name", METHODS)
+COMPILED_LONG = ("bald", "power_bald", "typiclust", "max_herding", "drop_query", "alfa_mix")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in COMPILED_LONG else n for n in METHODS],
+)
 def test_every_method_passes(name):
     check_method(METHODS[name], small(), (2,), classes=3)
 

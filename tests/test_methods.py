@@ -25,7 +25,7 @@ from tavaal_jax.engine import devices, programs, steps
 KEY = jax.random.key(0)
 CLASSES, POOL, LABELLED = 3, 9, 5
 SHAPES = {"features": (2,), "images": (8, 8, 1)}
-DRAWS = {"random", "mc_dropout"}
+DRAWS = {"random", "mc_dropout", "bald", "power_margin", "power_bald", "drop_query"}
 SORTS = {picks.smallest, picks.largest, picks.core_set}
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -127,6 +127,8 @@ def check_picks(method, found):
         for part in (slice(POOL), slice(POOL, None))
     )
     alike = jax.tree.map(lambda x: np.repeat(x[:1], POOL, axis=0), subset)
+    if method.sees_labels:
+        labelled = picks.Labelled(labelled, np.arange(LABELLED, dtype=np.int32) % CLASSES)
     for count in (1, 4, POOL):
         for pool in (subset, alike):
             positions, scores = method.pick(pool, count, KEY, labelled if method.compares else None)
@@ -149,7 +151,7 @@ def test_values_are_finite_each_images_own_and_drawn_only_where_a_method_draws(m
     check_picks(method, found)
 
 
-@pytest.mark.parametrize("name", ["mc_dropout", "badge", "tavaal"])
+@pytest.mark.parametrize("name", ["mc_dropout", "badge", "tavaal", "alfa_mix"])
 def test_the_same_holds_of_images(name):
     found = check_values(METHODS[name], "images")
     check_picks(METHODS[name], found)
@@ -167,6 +169,14 @@ def test_a_method_has_what_it_picks_by(method):
 def test_names_used_elsewhere_are_methods():
     compared = {name for _, *pair in methods.CLAIMS for name in pair}
     assert {methods.BASELINE, *methods.ABLATION, *compared} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if not m.needs_labels])
+def test_a_method_that_needs_no_label_picks_without_any(name):
+    z = np.asarray(images_of("features"))
+    positions, scores = METHODS[name].pick(z, 4, KEY, None)
+    assert len(set(positions.tolist())) == 4
+    assert np.isfinite(scores).all()
 
 
 def test_a_view_has_no_label():

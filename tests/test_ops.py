@@ -224,7 +224,7 @@ def test_bfloat16_sums_in_float32(room, native, window, stride, monkeypatch):
 
 
 def test_gpu_and_tpu_get_lax_convolutions(monkeypatch):
-    monkeypatch.setattr(convolution, "_on_cpu", lambda: False)
+    monkeypatch.setattr(convolution, "on_cpu", lambda: False)
     images, kernel = jnp.ones((2, 8, 8, 32)), jnp.ones((4, 4, 32, 32))
     text = str(jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 2, 1))(images, kernel))
     assert "conv_general_dilated" in text

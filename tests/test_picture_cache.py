@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from tavaal_jax.data import row_cache
 from tavaal_jax.data.pictures import cache as picture_cache
 from tavaal_jax.data.pictures import decode as pictures
 from tavaal_jax.data.pictures.cache import Decoded
@@ -82,7 +83,7 @@ def test_nothing_is_decoded_twice(todo, cache, monkeypatch):
     Decoded(cache, SHAPE).add(todo)
     monkeypatch.setattr(pictures, "decode_checked", None)
     monkeypatch.setattr(
-        picture_cache.filelock, "FileLock", None
+        row_cache.filelock, "FileLock", None
     )  # Nor is anything locked for nothing.
     assert Decoded(cache, SHAPE).add(todo) == {}
 
@@ -311,14 +312,14 @@ def test_pixels_without_a_line_are_written_over(todo, cache):
 def test_pixels_are_on_the_disk_before_the_line_that_names_them(todo, cache, monkeypatch):
     names = {}
     opened = []
-    write, sync = picture_cache._write, os.fsync
+    write, sync = row_cache._write, os.fsync
 
     def note(file, place, content):
         names[file.fileno()] = os.path.basename(file.name)
         opened.append(("write", names[file.fileno()]))
         write(file, place, content)
 
-    monkeypatch.setattr(picture_cache, "_write", note)
+    monkeypatch.setattr(row_cache, "_write", note)
     monkeypatch.setattr(os, "fsync", lambda fd: (opened.append(("sync", names[fd])), sync(fd)))
     Decoded(cache, SHAPE).add(todo)
     assert opened == [
@@ -331,7 +332,7 @@ def test_pixels_are_on_the_disk_before_the_line_that_names_them(todo, cache, mon
 def test_a_full_disk_is_named_and_what_is_there_stays(todo, cache, monkeypatch, file):
     found = Decoded(cache, SHAPE)
     found.add(todo[:4])
-    write = picture_cache._write
+    write = row_cache._write
 
     def full(opened, place, content):
         if str(opened.name).endswith(file):
@@ -339,7 +340,7 @@ def test_a_full_disk_is_named_and_what_is_there_stays(todo, cache, monkeypatch, 
             raise OSError(errno.ENOSPC, "No space left on device")
         write(opened, place, content)
 
-    monkeypatch.setattr(picture_cache, "_write", full)
+    monkeypatch.setattr(row_cache, "_write", full)
     match = r"cannot write .*photos \(No space left on device\): free some space, or set"
     with pytest.raises(UserError, match=match):
         found.add(todo)

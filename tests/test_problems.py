@@ -1,9 +1,12 @@
 """Augmentation, metrics, votes and uncertainties against values computed by hand."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from tavaal_jax.algorithm.problems import Classification
 from tavaal_jax.algorithm.state import Example
@@ -120,3 +123,24 @@ def test_uncertainty_indicator_of_the_certain_is_zero():
     np.testing.assert_allclose(found, 0, atol=1e-6)
     gradient = jax.grad(Classification(10).indicator)(jnp.zeros(10))
     assert np.isfinite(gradient).all()
+
+
+def test_metrics_are_scikit_learns():
+    """Class 3 is predicted and absent, class 4 neither."""
+    names = ("balanced_accuracy", "macro_f1", "accuracy")
+    problem, random = Classification(5, metrics=names), np.random.default_rng(0)
+    labels = random.permutation(np.repeat([0, 1, 2], [40, 10, 3]))
+    logits = np.eye(5)[labels] + 0.8 * random.normal(size=(53, 5)) - [0, 0, 0, 0, 9]
+    counts = jax.vmap(problem.counts)(
+        jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32)
+    )
+    predicted = logits.argmax(1)
+    assert set(predicted) == {0, 1, 2, 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "y_pred contains classes not in y_true"
+        expected = [
+            metrics.balanced_accuracy_score(labels, predicted),
+            metrics.f1_score(labels, predicted, average="macro"),
+            metrics.accuracy_score(labels, predicted),
+        ]
+    np.testing.assert_allclose(problem.summarise(np.sum(counts, axis=0)), expected, rtol=1e-6)

@@ -31,7 +31,7 @@ def test_picks_are_those_of_one_device(kind, size, rng):
 
 def test_rows_are_sharded_in_order_and_filled_up():
     rows = np.arange(1, 2 * 10 + 1).reshape(10, 2)
-    parts, begins = sharded_picks.shard(rows)
+    parts, begins = sharded_picks.shard(rows, -(-10 // jax.device_count()))
     assert len(parts) == len(begins) == jax.local_device_count()
     length = parts.shape[1]
     np.testing.assert_array_equal(begins, length * np.arange(len(parts)))

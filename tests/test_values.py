@@ -190,6 +190,71 @@ def test_memory_of_mc_dropout_does_not_grow_with_the_passes():
     assert temporary(200) - temporary(2) < 8 * 200
 
 
+def test_a_direction_has_length_one_or_none():
+    np.testing.assert_allclose(values.direction(says(3.0, 4.0), KEY), [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(values.direction(says(0.0, 0.0), KEY), [0, 0])
+
+
+def test_power_acquisition_draws_in_proportion_to_the_score():
+    views = [says(*logits) for logits in ((0.0, 0.0), (0.0, 1.0), (0.0, 3.0), (0.0, 50.0))]
+    scores = np.array([1 - values.margin(view, KEY) for view in views])
+    keys = jax.random.split(KEY, 4000)
+    drawn = [jax.vmap(functools.partial(values.power_margin, view))(keys) for view in views]
+    # One key for all would give all the same Gumbel: each image has its own.
+    drawn = np.stack([np.roll(x, 1000 * number) for number, x in enumerate(drawn)])
+    share = np.bincount(drawn.argmax(0), minlength=4) / 4000
+    np.testing.assert_allclose(share, scores / scores.sum(), atol=0.03)
+    assert np.isfinite(drawn).all()
+
+
+def test_bald_is_the_measure_bald():
+    view = view_of(passes=7, measure="bald")
+    assert values.bald(view_of(passes=7), KEY) == values.mc_dropout(view, KEY)
+    assert np.isfinite(values.power_bald(view, KEY))
+
+
+def last_layer_of(learner, state):
+    """Kernel and bias of two moons' last layer."""
+    layer = state.params["learner"]["Dense_2"]
+    return np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+
+
+def test_disagreement_is_that_of_three_passes_without_most_features():
+    learner, state = built()
+    kernel, bias = last_layer_of(learner, state)
+    for seed in range(4):
+        key, view = jax.random.key(seed), View(3 * IMAGE, learner, state)
+        found, features = values.disagreement(view, key), np.asarray(view.embedding)
+        share = 0
+        for number in range(3):
+            keep = jax.random.bernoulli(jax.random.fold_in(key, number), 0.25, features.shape)
+            logits = np.where(keep, features / 0.25, 0) @ kernel + bias
+            share += (logits.argmax() != np.argmax(view.logits)) / 3
+        np.testing.assert_allclose(found["disagreement"], share, rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(found["embedding"]), 1, rtol=1e-6)
+
+
+def test_mixing_says_how_logits_change_along_the_losses_gradient():
+    learner, state = built()
+    kernel, bias = last_layer_of(learner, state)
+    view = View(IMAGE, learner, state)
+    found, features = values.mixing(view, KEY), view.embedding
+    np.testing.assert_allclose(found["logits"], features @ kernel + bias, rtol=1e-5)
+
+    def loss(features):
+        logits = features @ kernel + bias
+        return -jax.nn.log_softmax(logits)[jnp.argmax(logits)]
+
+    gradient = jax.grad(loss)(features)
+    step = gradient / jnp.linalg.norm(gradient)
+    np.testing.assert_allclose(found["slope"], step @ kernel, rtol=1e-4, atol=1e-6)
+
+
+def test_what_needs_the_last_layer_says_so():
+    with pytest.raises(AttributeError, match="Echo, has no method head"):
+        values.mixing(says(1.0, 2.0), KEY)
+
+
 def test_uniform_values_are_what_random_picks_by():
     found = values.uniform_pool(KEY, 10)
     for i in range(10):

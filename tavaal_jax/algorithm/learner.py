@@ -11,11 +11,11 @@ from flax import linen as nn
 from jax import lax
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm import losses, optim
+from tavaal_jax.algorithm import logistic, losses, optim
 from tavaal_jax.algorithm.losses import RankingLoss
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import Batch, LearnerState, Params, Schedule, Stream, derive
-from tavaal_jax.models import TaskOutput
+from tavaal_jax.models import TaskOutput, linear
 
 
 class MissingComponent(AttributeError):
@@ -61,6 +61,8 @@ class Learner:
     """The Ranker's loss; None where it is not trained any more."""
     problem: Problem
     settings: Settings
+    solved: bool = False
+    """Whether T is a `models.linear.Linear`, which `solve` trains, and steps leave as it is."""
 
     def init(self, key: jax.Array, images: jax.Array, cycle: int | jax.Array = 0) -> LearnerState:
         """Draws fresh weights for a cycle; T's are the same for every method.
@@ -73,7 +75,7 @@ class Learner:
             output = TaskOutput(*self.network.apply(variables, images, train=False))
             ranker_key = derive(key, Stream.RANKER, cycle)
             params["ranker"] = self.ranker.init(ranker_key, output.taps)["params"]
-        optimiser = optim.transformation(self.settings.optimiser).init(params)
+        optimiser = optim.transformation(self.settings.optimiser).init(self._trained(params))
         return LearnerState(params, variables.get("batch_stats", {}), optimiser)
 
     def step(
@@ -86,15 +88,17 @@ class Learner:
         """Updates T and R once with equation (2).
 
         While the Ranker is inactive it is not updated ("freeze"), or its gradient stops before T
-        ("detach").
+        ("detach"). A T that is solved stays as it is.
         """
         chex.assert_equal_shape_prefix([batch.images, batch.labels], 1)
         chex.assert_rank([schedule.learning_rate, schedule.ranker_active], 0)
         params, optimiser, stats, metrics = optim.step(
             self.settings.optimiser,
             schedule.learning_rate,
-            lambda params: self._total_loss(params, state.stats, batch, schedule, mean),
-            state.params,
+            lambda params: self._total_loss(
+                {**state.params, **params}, state.stats, batch, schedule, mean
+            ),
+            self._trained(state.params),
             state.optimiser,
             mean,
         )
@@ -102,7 +106,27 @@ class Learner:
             keep = lambda new, old: jnp.where(schedule.ranker_active, new, old)
             frozen = jax.tree.map(keep, params["ranker"], state.params["ranker"])
             params = {**params, "ranker": frozen}
-        return LearnerState(params, stats, optimiser), metrics
+        return LearnerState({**state.params, **params}, stats, optimiser), metrics
+
+    def _trained(self, params: Params) -> Params:
+        """The part of T's and R's weights that steps update."""
+        return {name: x for name, x in params.items() if not self.solved or name != "learner"}
+
+    def solve(
+        self, state: LearnerState, images: jax.Array, labels: jax.Array, weights: jax.Array
+    ) -> tuple[LearnerState, optim.Metrics]:
+        """Trains a linear T to the minimum of its loss on L, with L2 of a strength chosen on L.
+
+        `images [n, F]`, normalised, `labels [n]`, `weights [n]`, 0 for padding.
+        """
+        examples = logistic.Examples(images, labels, weights)
+        head, choice = logistic.fit(examples, self.problem.classes)
+        params = {**state.params, "learner": linear.params(*head)}
+        metrics = {"inverse_regularisation": choice.strength}
+        return state.replace(params=params), metrics | {
+            "left_out_loss": choice.loss,
+            "left_out_accuracy": choice.accuracy,
+        }
 
     def _total_loss(
         self, params: Params, stats: Params, batch: Batch, schedule: Schedule, mean: optim.Mean
@@ -113,7 +137,7 @@ class Learner:
             batch.images, train=True, dropout_keys=batch.keys, mutable=["batch_stats"],
         )  # fmt: skip
         image_losses = self.problem.image_losses(output.logits, batch.labels)
-        weights, pair_weights = self._weights(batch.labels, mean)
+        weights, pair_weights = self._weights(batch.labels, schedule.class_weights, mean)
         loss = jnp.mean(image_losses if weights is None else weights * image_losses)
         metrics = {"task_loss": loss}
         if self.ranker is not None and self.ranking_loss is not None:
@@ -126,9 +150,12 @@ class Learner:
         return loss, (updated.get("batch_stats", {}), metrics)
 
     def _weights(
-        self, labels: jax.Array, mean: optim.Mean
+        self, labels: jax.Array, class_weights: jax.Array | None, mean: optim.Mean
     ) -> tuple[jax.Array | None, tuple[jax.Array, ...]]:
         """Weights of images and of pairs, their means 1 over all devices; None and () if equal."""
+        if class_weights is not None:
+            each = class_weights[labels]
+            return each / mean(jnp.mean(each)), ()
         weights = self.problem.weights(labels)
         if weights is None:
             return None, ()
@@ -164,6 +191,26 @@ class Learner:
             return jnp.asarray(self.network.apply(variables, features, keys, size, method="head"))
 
         return logits
+
+    def last_layer(
+        self, state: LearnerState, images: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """T's features `[B, ...]` before its last layer, and that layer, `features -> logits`.
+
+        Raises MissingComponent for a network without the method `head`, see `TaskNetwork`.
+        """
+        if not hasattr(self.network, "head"):
+            raise MissingComponent(
+                f"T's network, of class {type(self.network).__name__}, has no method head, its last"
+                " layer, which this method needs: give it one, or leave the method out"
+            )
+        variables = {"params": state.params["learner"], "batch_stats": state.stats}
+        features, size = self.predict(state, images).features, images.shape[1:3]
+
+        def layer(changed: jax.Array) -> jax.Array:
+            return jnp.asarray(self.network.apply(variables, changed, None, size, method="head"))
+
+        return jnp.asarray(features), layer
 
     def infer(self, state: LearnerState, images: jax.Array) -> LearnerOutput:
         """Runs T and R on `images [B, ...]` in evaluation mode."""

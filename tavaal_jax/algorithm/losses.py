@@ -8,6 +8,7 @@ from typing import Protocol
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 IGNORED = 255
@@ -31,6 +32,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`l_i` of classification: `logits [B, K], labels [B] -> [B]`, in nats."""
     chex.assert_rank([logits, labels], [2, 1])
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Weights of the classes by which all count alike, `labels [n] -> float32 [K]`.
+
+    `n / (classes with a label * labels of the class)`, as in scikit-learn; 0 for one without.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0).astype(np.float32)
 
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

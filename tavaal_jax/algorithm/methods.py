@@ -9,9 +9,12 @@ from typing import NamedTuple
 from tavaal_jax.algorithm import losses, picks, values
 from tavaal_jax.algorithm.adversary import tavaal, vaal
 from tavaal_jax.algorithm.adversary_like import AdversaryFactory
+from tavaal_jax.algorithm.herding import max_herding, uherding
 from tavaal_jax.algorithm.losses import RankingLoss
+from tavaal_jax.algorithm.mixing import alfa_mix, drop_query
 from tavaal_jax.algorithm.picks import Pick
 from tavaal_jax.algorithm.sraal import sraal
+from tavaal_jax.algorithm.typicality import typiclust
 from tavaal_jax.algorithm.values import Value
 
 
@@ -31,6 +34,13 @@ class Method(NamedTuple):
     """Whether `pick` gets the values of L, too."""
     dropout: bool = False
     """Whether T is trained with dropout."""
+    sees_labels: bool = False
+    """Whether `pick` gets the labels of L with their values, as `picks.Labelled`."""
+    needs_labels: bool = True
+    """False: `pick` takes embeddings `[M, E]` and works without L, so that it can choose the first
+    images, too: `first_by`."""
+    takes_maps: bool = True
+    """Whether it can be used where labels are maps."""
 
 
 METHODS: dict[str, Method] = {
@@ -52,6 +62,20 @@ METHODS: dict[str, Method] = {
         Method("margin", values.margin, picks.smallest),
         Method("entropy", values.entropy, picks.largest),
         Method("badge", values.gradient_embedding, picks.badge),
+        Method("bald", values.bald, picks.largest, dropout=True),
+        Method("power_margin", values.power_margin, picks.largest),
+        Method("power_bald", values.power_bald, picks.largest, dropout=True),
+        Method("typiclust", values.direction, typiclust, compares=True, needs_labels=False),
+        Method("max_herding", values.direction, max_herding, compares=True, needs_labels=False),
+        Method(
+            "uherding", values.embedding_and_prediction, uherding, compares=True,
+            sees_labels=True,
+        ),
+        Method("drop_query", values.disagreement, drop_query),
+        Method(
+            "alfa_mix", values.mixing, alfa_mix, compares=True, sees_labels=True,
+            takes_maps=False,
+        ),
     )
 }  # fmt: skip
 

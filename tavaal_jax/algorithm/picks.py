@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
@@ -11,17 +11,30 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from tavaal_jax.algorithm.clusters import draw
+
 Values = Any
 """A value of each image: arrays `[M, ...]`, or a tree of such as the method's value returns."""
 Picks = tuple[np.ndarray, np.ndarray]
 """Positions `[count]` in the subset, best first, and the score of each `[count]`."""
 
 
+class Labelled(NamedTuple):
+    """What a pick is given of L where `Method.sees_labels` is set."""
+
+    values: Values
+    """Arrays `[L, ...]`, or a tree of such."""
+    labels: np.ndarray | None
+    """Class of each, int32 `[L]`; None where labels are maps."""
+
+
 class Pick(Protocol):
     """Picks `count` images of the subset by their values.
 
     `values` are the subset's, in the order of pool indices, `labelled` those of L where
-    `Method.compares` is set. No position is returned twice; ties go to the smaller one.
+    `Method.compares` is set (a `Labelled` where `sees_labels` is, too), None where L is empty. No
+    position is returned twice; ties go to the smaller one. A pick with a further parameter
+    `map_blocks` is given one that shares the work among all devices, see `blocks.MapBlocks`.
     """
 
     def __call__(
@@ -178,15 +191,6 @@ def k_means_plus_plus(
     chex.assert_equal_shape_prefix([left, right], 1)
     lengths = jnp.sum(jnp.square(left), axis=1) * jnp.sum(jnp.square(right), axis=1)
 
-    def draw(number: jax.Array, weights: jax.Array) -> jax.Array:
-        """Draws a position in proportion to `weights`, by inversion; never one of weight 0."""
-        # Sums are rounded: none may rise where the weight is 0, or fall anywhere.
-        total = lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
-        uniform = jax.random.uniform(jax.random.fold_in(key, number), dtype=weights.dtype)
-        return jnp.searchsorted(total, uniform * total[-1], side="right").clip(
-            max=_last(weights > 0)
-        )
-
     def cover(nearest: jax.Array, position: jax.Array) -> jax.Array:
         along = (left @ left[position]) * (right @ right[position])
         squares = jnp.maximum(lengths + lengths[position] - 2 * along, 0)
@@ -199,12 +203,12 @@ def k_means_plus_plus(
         nearest, free = carry
         # Where only duplicates of picks are left, any will do.
         weights = jnp.where(jnp.any(nearest > 0), nearest, free.astype(nearest.dtype))
-        position = draw(number, weights)
+        position = draw(key, number, weights)
         found = position, nearest[position]
         return (cover(nearest, position), free.at[position].set(False)), found
 
     free = jnp.ones(len(left), bool)
-    first = draw(jnp.zeros((), jnp.int32), free.astype(lengths.dtype))
+    first = draw(key, jnp.zeros((), jnp.int32), free.astype(lengths.dtype))
     start = cover(jnp.full_like(lengths, jnp.inf), first), free.at[first].set(False)
     numbers = jnp.arange(1, count)
     _, (positions, squares) = lax.scan(pick, start, numbers)
@@ -212,8 +216,3 @@ def k_means_plus_plus(
         jnp.concatenate([first[None], positions]),
         jnp.concatenate([lengths[first][None], squares]),
     )
-
-
-def _last(mask: jax.Array) -> jax.Array:
-    """Position of the last True."""
-    return len(mask) - 1 - jnp.argmax(mask[::-1])

@@ -20,9 +20,8 @@ Votes = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """One label per image; metric: test accuracy."""
+    """One label per image; metrics: test accuracy, or others as well."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     crop: ClassVar[int] = 0
     classes: int
     """K"""
@@ -30,11 +29,14 @@ class Classification:
     """Pixels of zeros on each side before the random crop."""
     flip: bool = False
     """Horizontally, half of the time."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """Names of `accuracy`, `balanced_accuracy`, `macro_f1`, as `summarise` gives them."""
 
     @classmethod
     def of(cls, config: ConfigDict, classes: int) -> "Classification":
-        """Problem of `classes` classes with a config's augmentation."""
-        return cls(classes, config.augmentation.pad, config.augmentation.flip)
+        """Problem of `classes` classes with a config's augmentation and metrics."""
+        settings, metrics = config.augmentation, tuple(config.metrics.split(","))
+        return cls(classes, settings.pad, settings.flip, metrics)
 
     def augment(self, example: Example, key: jax.Array) -> Example:
         """Crops at random from the padded image, then flips; the label stays."""
@@ -81,14 +83,36 @@ class Classification:
         return jnp.full_like(labels, -1)
 
     def counts(self, logits: jax.Array, label: jax.Array) -> jax.Array:
-        """Right predictions and examples, for the metrics: `logits [K], label [] -> int32 [2]`."""
+        """Right predictions and examples, for the metrics: `logits [K], label [] -> int32 [2]`.
+
+        For others than accuracy, right predictions, examples, predictions of each class, `[3, K]`.
+        """
         chex.assert_rank([logits, label], [1, 0])
-        return jnp.stack([jnp.argmax(logits) == label, jnp.ones((), bool)]).astype(jnp.int32)
+        choice = jnp.argmax(logits)
+        right = choice == label
+        if self.metrics == ("accuracy",):
+            return jnp.stack([right, jnp.ones((), bool)]).astype(jnp.int32)
+        one_hot = lambda number: jax.nn.one_hot(number, self.classes, dtype=jnp.int32)
+        true, predicted = one_hot(label), one_hot(choice)
+        return jnp.stack([jnp.where(right, true, 0), true, predicted])
 
     def summarise(self, counts: np.ndarray) -> np.ndarray:
-        """Metrics, float32 `[metrics]`, from the sum of `counts` over a test set."""
-        correct, total = counts
-        return np.array([correct / total], np.float32)
+        """Metrics, float32 `[metrics]`, from the sum of `counts` over a test set.
+
+        Balanced accuracy is the mean over the classes in the test set, macro F1 over those there or
+        predicted, as in scikit-learn.
+        """
+        if self.metrics == ("accuracy",):
+            correct, total = counts
+            return np.array([correct / total], np.float32)
+        right, true, predicted = counts
+        mean = lambda part, whole: np.mean(part[whole > 0] / whole[whole > 0])
+        values = {
+            "accuracy": right.sum() / true.sum(),
+            "balanced_accuracy": mean(right, true),
+            "macro_f1": mean(2 * right, true + predicted),
+        }
+        return np.array([values[name] for name in self.metrics], np.float32)
 
     def by_class(self, counts: np.ndarray) -> np.ndarray | None:
         """Metric of each class `[K]` from the same sum; here none."""

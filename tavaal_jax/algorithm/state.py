@@ -124,6 +124,8 @@ class Schedule(NamedTuple):
     """bool: False once the Ranker is frozen or cut off from T."""
     first_epoch: Array
     """bool: Algorithm 1 draws ranks from U(0, 1) in the first epoch."""
+    class_weights: Array | None = None
+    """`[K]`, of the classes in T's loss; None: all are equal."""
 
 
 class Stream(enum.IntEnum):

@@ -59,6 +59,11 @@ class View:
         """T's penultimate features `[E]`."""
         return self._output.embedding[0]
 
+    def last_layer(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """T's features of the image before its last layer, and that layer, `features -> logits`."""
+        features, layer = self.learner.last_layer(self.learner_state, self.image[None])
+        return features[0], lambda changed: layer(changed[None])[0]
+
     def dropout_logits(self) -> Callable[[jax.Array], jax.Array]:
         """Makes `key -> logits` of T with dropout; layers before the first dropout run once."""
         drop = self.learner.dropout_logits(self.learner_state, self.image[None])
@@ -116,6 +121,18 @@ def embedding(view: View, key: jax.Array) -> jax.Array:
     return view.embedding
 
 
+def direction(view: View, key: jax.Array) -> jax.Array:
+    """T's penultimate features `[E]` on unit length."""
+    del key
+    return _unit(view.embedding)
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    """The vector on unit length; of length 0 as it is."""
+    length = jnp.sqrt(jnp.sum(jnp.square(vector)))
+    return vector / jnp.where(length > 0, length, 1)
+
+
 def least_confidence(view: View, key: jax.Array) -> jax.Array:
     """1 minus the highest probability (Lewis and Gale, SIGIR 1994)."""
     del key
@@ -150,6 +167,15 @@ def mc_dropout(view: View, key: jax.Array) -> jax.Array:
 
     The passes are scanned: memory does not grow with their number.
     """
+    return _disagreement(view, key, view.measure)
+
+
+def bald(view: View, key: jax.Array) -> jax.Array:
+    """Mutual information of prediction and weights, nats: `mc_dropout` by the measure "bald"."""
+    return _disagreement(view, key, "bald")
+
+
+def _disagreement(view: View, key: jax.Array, measure: str) -> jax.Array:
     drop = view.dropout_logits()
 
     def vote(number: jax.Array) -> Votes:
@@ -163,4 +189,74 @@ def mc_dropout(view: View, key: jax.Array) -> jax.Array:
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     votes, _ = lax.scan(add, empty, numbers)
     votes = jax.tree.map(lambda x: x / view.passes, votes)
-    return view.problem.disagreement(view.measure, votes)
+    return view.problem.disagreement(measure, votes)
+
+
+def power_margin(view: View, key: jax.Array) -> jax.Array:
+    """Power acquisition of 1 - margin: the largest are a batch drawn without replacement.
+
+    The values `log s + Gumbel(0, 1)` of scores s have as their largest a draw with probabilities in
+    proportion to s, as their second a draw from the rest, and so on ("Stochastic batch
+    acquisition", Kirsch et al., TMLR 2023, with the exponent 1).
+    """
+    return _power(1.0 - margin(view, key), key)
+
+
+def power_bald(view: View, key: jax.Array) -> jax.Array:
+    """Power acquisition of `bald`, see `power_margin`."""
+    return _power(bald(view, key), key)
+
+
+def _power(score: jax.Array, key: jax.Array) -> jax.Array:
+    # The passes with dropout fold small numbers into the same key.
+    gumbel = jax.random.gumbel(jax.random.fold_in(key, 2**31 - 1), (), score.dtype)
+    return jnp.log(jnp.maximum(score, jnp.finfo(score.dtype).tiny)) + gumbel
+
+
+def embedding_and_prediction(view: View, key: jax.Array) -> dict[str, jax.Array]:
+    """Input of uncertainty herding: `{"embedding": [E], "logits": [K]}`, the first on unit length.
+
+    For maps, whose logits are many, T's margin `[]` takes the place of the logits.
+    """
+    embedded = direction(view, key)
+    if view.logits.ndim > 1:
+        return {"embedding": embedded, "margin": margin(view, key)}
+    return {"embedding": embedded, "logits": view.logits}
+
+
+_DROPPED = 0.75  # share of the features
+_DROPS = 3  # passes
+
+
+def disagreement(view: View, key: jax.Array) -> dict[str, jax.Array]:
+    """Input of DropQuery: `{"embedding": [E], "disagreement": []}`, the first on unit length.
+
+    The share of 3 passes, each with 0.75 of the features before T's last layer dropped (the others
+    are scaled up), that predict another class than T; for maps, the share of pixels, too.
+    """
+    features, layer = view.last_layer()
+    predicted = jnp.argmax(view.logits, -1)
+
+    def differs(number: jax.Array) -> jax.Array:
+        drop = jax.random.fold_in(key, number)
+        kept = jax.random.bernoulli(drop, jnp.float32(1 - _DROPPED), features.shape)
+        logits = layer(jnp.where(kept, features / (1 - _DROPPED), 0))
+        return jnp.mean((jnp.argmax(logits, -1) != predicted).astype(jnp.float32))
+
+    share = jnp.mean(lax.map(differs, jnp.arange(_DROPS, dtype=jnp.int32)))
+    return {"embedding": direction(view, key), "disagreement": share}
+
+
+def mixing(view: View, key: jax.Array) -> dict[str, jax.Array]:
+    """Input of ALFA-Mix: `{"features": [F], "logits": [K], "slope": [K]}`.
+
+    `slope` is the change of the logits for a step of length 1 from the features along the gradient
+    of the loss, T's choice being the label.
+    """
+    del key
+    features, layer = view.last_layer()
+    logits, pull = jax.vjp(layer, features)
+    (gradient,) = pull(view.problem.error(logits))
+    _, slope = jax.jvp(layer, (features,), (_unit(gradient),))
+    wide = lambda x: x.astype(jnp.float32)
+    return {"features": wide(features), "logits": wide(logits), "slope": wide(slope)}

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,18 @@ from tavaal_jax.data.pool import (
     parts,
 )
 from tavaal_jax.errors import UserError
+
+
+class PhotoFiles(NamedTuple):
+    """Files that images were decoded from."""
+
+    ids: np.ndarray
+    """Content ids, str `[n]`, see `pictures.decode.content_id`."""
+    paths: list[pathlib.Path]
+
+    def only(self, rows: np.ndarray) -> "PhotoFiles":
+        """Those of some images, indices `[m]`."""
+        return PhotoFiles(self.ids[rows], [self.paths[row] for row in rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +60,35 @@ class Dataset:
     """Statistics of large images with maps, where they are known already."""
     available: np.ndarray | None = None
     """Which training images may be picked or learned from, bool `[N]`; None: all."""
+    train_files: PhotoFiles | None = None
+    """Where the images are photos: a frozen backbone sees these, in a size of its own."""
+    test_files: PhotoFiles | None = None
+
+    @classmethod
+    def from_features(
+        cls,
+        features: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        test_features: npt.ArrayLike | None = None,
+        test_labels: npt.ArrayLike | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "features",
+    ) -> "Dataset":
+        """A data set of features `[N, F]`, of a frozen backbone for example, see `embed`.
+
+        All else is as in `from_arrays`. Train on it with `task.network="linear"` or `"mlp"`, and
+        `vae.network="mlp"`.
+        """
+        for given, what in ((features, "features"), (test_features, "test_features")):
+            shape = np.shape(given) if given is not None else (0, 1)
+            if len(shape) != 2 or not shape[1]:
+                raise UserError(f"{what} have shape {shape}: give [N, F], a row for each image")
+        return cls.from_arrays(
+            features, labels, test_features, test_labels, ids=ids, class_names=class_names,
+            name=name,
+        )  # fmt: skip
 
     @classmethod
     def from_arrays(
@@ -203,6 +246,8 @@ def normaliser(
     settings = config.normalisation
     if isinstance(images, RowView):
         images = images.there
+    if images.ndim == 2 and settings.features == "together":
+        return Normaliser.of_features(images)
     if not settings.mean:
         return Normaliser.of(images) if known is None else Normaliser.of_histogram(known.histogram)
     channels = images.shape[-1]
@@ -283,9 +328,11 @@ def thinned(dataset: Dataset, ratio: int, classes: tuple[int, ...]) -> Dataset:
     for label in classes:
         members = np.flatnonzero(labels == label)
         keep[members[max(1, len(members) // ratio) :]] = False
+    files = dataset.train_files
     return dataclasses.replace(
         dataset,
         train_images=dataset.train_images[keep],
         train_labels=labels[keep],
         train_ids=dataset.train_ids[keep],
+        train_files=None if files is None else files.only(np.flatnonzero(keep)),
     )

@@ -59,6 +59,14 @@ class Normaliser(struct.PyTreeNode):
         return cls._shaped(mean, std, images.ndim)
 
     @classmethod
+    def of_features(cls, features: StoredArray) -> "Normaliser":
+        """Each feature's mean, and one deviation for all of `[N, F]`: distances keep their ratios.
+        """
+        mean, std = _of_floats(features)
+        together = np.sqrt(np.mean(np.square(std.astype(np.float64))))
+        return cls._shaped(mean, np.full_like(std, together), 2)
+
+    @classmethod
     def of_histogram(cls, counts: np.ndarray) -> "Normaliser":
         """The statistics of uint8 images with `counts [C, 256]` of their values."""
         mean, std = _moments(counts)
@@ -83,16 +91,23 @@ def take_rows(array: StoredArray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
+def on_host(array: Array, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]` of a set's array, wherever that lies."""
+    if isinstance(array, jax.Array):  # A copy is on every device: one of them is asked.
+        return np.asarray(array.addressable_data(0)[rows])
+    return take_rows(array, rows)
+
+
 class RowView:
-    """Some rows of an array of images, like a read-only array: nothing is copied before it is read.
+    """Some rows of an array of examples, like a read-only array: read, and copied, when indexed.
 
     Row -1 is an image that is not there: zeros.
     """
 
-    def __init__(self, array: StoredArray, rows: np.ndarray):
-        """`array [n, H, W, C]` may be mapped from a disk; `rows [N]`."""
+    def __init__(self, array: StoredArray, rows: np.ndarray, dtype: npt.DTypeLike | None = None):
+        """`array [n, ...]` may be mapped from a disk; `rows [N]`; `dtype`, None: the array's."""
         self._array, self._rows = array, rows
-        self.dtype = array.dtype
+        self.dtype = array.dtype if dtype is None else np.dtype(dtype)
         self.shape = (len(rows), *array.shape[1:])
         self.ndim = array.ndim
 
@@ -107,14 +122,14 @@ class RowView:
     @property
     def there(self) -> "RowView":
         """The rows that are there."""
-        return RowView(self._array, self._rows[self._rows >= 0])
+        return RowView(self._array, self._rows[self._rows >= 0], self.dtype)
 
     def __getitem__(self, key: Any, /) -> np.ndarray:
         rows, *cut = key if isinstance(key, tuple) else (key,)
         taken = self._rows[rows]
         if np.ndim(taken) == 0:
             found = self._array[taken] if taken >= 0 else np.zeros(self.shape[1:], self.dtype)
-            return np.asarray(found[tuple(cut)])
+            return np.asarray(found[tuple(cut)], self.dtype)
         found = np.zeros((*taken.shape, *self.shape[1:]), self.dtype)
         is_there = taken >= 0
         found[is_there] = self._array[taken[is_there]]

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tavaal_jax import models
@@ -46,6 +48,7 @@ def load_pretrained(
             params, stats = published.load(tensors, network, learner, state.stats)
         except ValueError as error:
             raise UserError(f"task.pretrained is {config.task.pretrained}: {error}") from error
+        params, stats = jax.tree.map(jnp.asarray, (params, stats))
         return state.replace(params={**state.params, "learner": params}, stats=stats)
 
     return filled
@@ -61,6 +64,7 @@ def build(
         method.ranking_loss,
         problem,
         learners.Settings.of(config),
+        networks.find(config.task.network).solved,
     )
     adversary = None
     if method.adversary is not None:

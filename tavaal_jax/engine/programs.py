@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tavaal_jax.algorithm.adversary_like import AdversaryLike
 from tavaal_jax.algorithm.learner import LearnerOutput
 from tavaal_jax.algorithm.methods import BASELINE, METHODS, Method
+from tavaal_jax.algorithm.optim import Metrics
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.algorithm.state import (
     AdversaryVariables,
@@ -89,6 +90,9 @@ class Programs(NamedTuple):
     """Shapes of what `init` returns; computes nothing."""
     train: dict[str, devices.TrainProgram[Networks, StepData]]
     """A program per training stage, see `devices.train_program`."""
+    solve: Callable[[LearnerState, Normaliser, Example, Array], tuple[LearnerState, Metrics]]
+    """`(state, normaliser, stored examples [n, ...], weights [n]) -> state, metrics`: T is trained
+    at once, see `Learner.solve`."""
     evaluate: devices.MapProgram[TaskVariables, Example, Array]
     """The problem's counts of each image, `[n, ...]`."""
     needs_inference: bool
@@ -134,6 +138,7 @@ def build(config: ConfigDict, method: Method, shape: tuple[int, ...], problem: P
             "joint": devices.train_program(bind(steps.joint_step), "train_joint"),
             "adversary": devices.train_program(bind(steps.adversary_step), "train_adversary"),
         },
+        solve=jax.jit(bind(_solve), compiler_options=compilation.quick_options()),
         evaluate=devices.map_program(bind(_evaluate_one), "evaluate", chunk),
         needs_inference=method.ranking_loss is not None or _has_condition(components),
         infer=devices.map_program(bind(_infer_one), "inspect", chunk),
@@ -174,6 +179,17 @@ def _init(
         components.learner.init(key, images, number),
         None if adversary is None else adversary.init(key, images, number),
     )
+
+
+def _solve(
+    components: Components,
+    state: LearnerState,
+    normalise: Normaliser,
+    examples: Example,
+    weights: Array,
+) -> tuple[LearnerState, Metrics]:
+    images = jax.vmap(normalise)(examples.image)
+    return components.learner.solve(state, images, examples.label, weights)
 
 
 # One example each

@@ -32,7 +32,8 @@ from tavaal_jax.labelling.workdir import (
 )
 from tavaal_jax.report import checkpoints, files, progress, records, statistics
 from tavaal_jax.report.plots import curves
-from tavaal_jax.study import cycle, export, setup, training
+from tavaal_jax.study import cycle, export, features, setup, training
+from tavaal_jax.study.features import Photos
 from tavaal_jax.study.model import DatasetInfo, load_model
 from tavaal_jax.study.recorder import Recorder
 from tavaal_jax.study.trial import Stop, Trial
@@ -65,7 +66,8 @@ class LabellingContext:
 
 def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
     """Raises UserError where cycle `number` has begun with a config other than the present one."""
-    changed = files.changed_keys(begun.config, context.config)
+    config = context.config
+    changed = files.changed_keys(begun.config, config, features.digest(config))
     changed += changed_among(begun.config, context.config, ("methods",))
     if changed:
         raise UserError(
@@ -122,7 +124,7 @@ def _train(context: LabellingContext, config: ConfigDict, number: int, dataset: 
 
 def _dataset(context: LabellingContext, number: int, frozen: Frozen) -> Dataset:
     """The cycle's data set; images evicted from the cache are decoded again."""
-    pixels = snapshot.decoded_cache(context.config)
+    pixels = snapshot.image_cache(context.config)
     wanted = [*frozen.images, *(row.id for row in frozen.rows if row.split == "test")]
     absent = {row.id for row in frozen.rows if row.split == "absent"} | {""}
     used = {row.id for row in frozen.rows if row.split in ("train", "test")}
@@ -179,9 +181,9 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
     with files.named(new):
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(context.trial / "model", new)
-    export.add_export(new, score if score["n"] else None)
+    export.add_export(new, score if score["n"] else None, before=workdir.model)
     workdir.replace_model(new)
-    rows = _predictions(workdir, frozen, snapshot.decoded_cache(context.config))
+    rows = _predictions(workdir, frozen, snapshot.image_cache(context.config))
     predictions.write(workdir.folder / "predictions.csv", frozen.classes, rows)
     records.write_results(workdir.folder, records.all_results(workdir.folder)[0])
     labelled = sum(frozen.counts.values())
@@ -209,7 +211,7 @@ def _point(labelled: int, score: TestScore) -> dict[str, float]:
 
 
 def _predictions(
-    workdir: LabellingWorkdir, frozen: Frozen, pixels: Decoded
+    workdir: LabellingWorkdir, frozen: Frozen, pixels: Decoded | Photos
 ) -> Iterator[predictions.PredictionRow]:
     """The model's prediction for every usable image."""
     file_by_id = workdir.usable_files()

@@ -55,7 +55,7 @@ class Frozen(NamedTuple):
 def dataset(
     frozen: Frozen, pixels: np.ndarray, rows_of: Callable[[Sequence[str]], np.ndarray]
 ) -> Dataset:
-    """The data set of a cycle, whose images are rows of the cache `pixels [n, S, S, C]`.
+    """The data set of a cycle, whose images are rows of a cache `pixels [n, S, S, C]` or `[n, F]`.
 
     `rows_of(ids)` gives these rows, -1 for an image that is not cached, which is not available.
     """
@@ -77,12 +77,13 @@ def dataset(
             available[index], labels[index], rows[index] = False, -1, -1
         earlier.add(name)
     tests = [row for row in frozen.rows if row.split == "test"]
+    stored = np.uint8 if pixels.dtype == np.uint8 else np.float32  # Features may be float16.
     return Dataset(
         configs.PEOPLE,
-        RowView(pixels, rows),
+        RowView(pixels, rows, stored),
         labels,
         np.array(frozen.images),
-        np.asarray(RowView(pixels, rows_of([row.id for row in tests]))),
+        np.asarray(RowView(pixels, rows_of([row.id for row in tests]), stored)),
         np.array([numbers[row.label] for row in tests], np.int32),
         frozen.classes,
         available=available,

@@ -25,6 +25,7 @@ from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
 from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
 from tavaal_jax.report import checkpoints, files, progress
+from tavaal_jax.study import features
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
 
@@ -41,6 +42,7 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
 
     Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
+    config = features.adapted(config)
     people_checks.check(config, devices.device_count())
     images = user_path(config.folder.images, "folder.images")
     if config.folder.label_studio_images == "local":
@@ -117,8 +119,10 @@ class _Loop:
                     return self._finish(number)
                 picks = self._requester.picked_rows(number, now)
                 if not picks and not is_skipped and now.candidates.any():
-                    self._context.log(f"cycle {number} has no picks: random images are asked for")
-                picks = picks or self._requester.random_rows(now, self._config.budget)
+                    self._context.log(
+                        f"cycle {number} has no picks: {self._config.first_by} images are asked for"
+                    )
+                picks = picks or self._requester.first_rows(now, self._config.budget)
                 self._requester.request(number + 1, now, picks)
 
     def _trained_cycles(self) -> int:
@@ -148,7 +152,7 @@ class _Loop:
         """Requests the labels of a cycle, or waits for them, or freezes those that are there."""
         now = self._snapshot()
         if self._workdir.last_cycle() < number:
-            return self._requester.request(number, now, self._requester.random_rows(now))
+            return self._requester.request(number, now, self._requester.first_rows(now))
         request = [r for r in self._workdir.read_request(number) if now.is_answerable(r.id)]
         if request and not self._request_folder(number).exists():
             self._requester.write(number, now, request)
@@ -168,8 +172,9 @@ class _Loop:
         for old in self._workdir.folder.glob(f"*/trial_{TRIAL}/checkpoints"):
             checkpoints.remove(old)  # Those of the cycle before, whose method may be another.
         self._workdir.write_classes(frozen.classes)
-        files.write_config(self._workdir.folder, self._config)
-        return self._workdir.freeze(number, frozen, self._config)
+        made_by = features.digest(self._config)
+        files.write_config(self._workdir.folder, self._config, features=made_by)
+        return self._workdir.freeze(number, frozen, self._config, made_by)
 
     def _train(self, number: int, begun: FrozenCycle) -> None:
         """Trains on frozen labels, or skips a cycle that has too few."""

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 
+from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.labelling import requests, selection, snapshot
@@ -13,6 +14,7 @@ from tavaal_jax.labelling.frozen import RequestRow
 from tavaal_jax.labelling.snapshot import Snapshot
 from tavaal_jax.labelling.workdir import unescape_formula
 from tavaal_jax.report import files, records
+from tavaal_jax.study import first_images
 
 
 class Requester:
@@ -26,13 +28,38 @@ class Requester:
         """The trial's key; a start that only waits needs none, and compiles nothing."""
         return derive(jax.random.key(self._config.seed), TRIAL)
 
-    def random_rows(self, now: Snapshot, least: int = 0) -> list[RequestRow]:
-        """As many random images as `initial` lacks, or `least`, in a simulation's initial order."""
+    def first_rows(self, now: Snapshot, least: int = 0) -> list[RequestRow]:
+        """As many images as `initial` lacks, or `least`, for which no model is asked.
+
+        They are random, in a simulation's initial order, or chosen by the method `first_by`. The
+        images of the test set are none of them: those stay a random sample.
+        """
         wanted = max(least, self._config.initial - len(now.labelled))
         wanted -= self._test_share(wanted, now)
-        order = plans.initial(derive(self._key, Stream.INITIAL), len(now.images), len(now.images))
-        names = [now.images[i].id for i in order if now.candidates[i]]
+        if self._config.first_by != BASELINE:
+            names = self._chosen(now, wanted)
+        else:
+            key, size = derive(self._key, Stream.INITIAL), len(now.images)
+            order = plans.initial(key, size, size)
+            names = [now.images[i].id for i in order if now.candidates[i]]
         return [RequestRow(name, "pick", float("nan")) for name in names[:wanted]]
+
+    def _chosen(self, now: Snapshot, count: int) -> list[str]:
+        """Ids of `count` candidates that the method `first_by` picks by their features."""
+        cache = snapshot.image_cache(self._config)
+
+        def with_features(names: list[str]) -> tuple[list[str], np.ndarray]:
+            rows = cache.rows(names)
+            there = [name for name, row in zip(names, rows, strict=True) if row >= 0]
+            return there, np.asarray(cache.array[rows[rows >= 0]])
+
+        names, features = with_features([now.images[i].id for i in np.flatnonzero(now.candidates)])
+        _, labelled = with_features(now.labelled)
+        if not names or count < 1:
+            return []
+        key = derive(self._key, Stream.INITIAL)
+        picks = first_images.by_method(self._config, features, count, key, labelled)
+        return [names[i] for i in picks]
 
     def picked_rows(self, number: int, now: Snapshot) -> list[RequestRow]:
         """A cycle's picks in order, without those labelled or removed since."""

@@ -27,6 +27,8 @@ from tavaal_jax.labelling.labels.rows import Answer
 from tavaal_jax.labelling.page.static import RequestItem
 from tavaal_jax.labelling.passed_over import PassedOver
 from tavaal_jax.labelling.workdir import LabellingWorkdir
+from tavaal_jax.study import features
+from tavaal_jax.study.features import Photos
 
 _LOG_EVERY = 5.0  # seconds
 UNMATCHED = "rows fitting no image, left out by labels_strict=False"
@@ -130,9 +132,11 @@ def preview(path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
         raise OSError(f"{path}: {error}") from error
 
 
-def decoded_cache(config: ConfigDict) -> Decoded:
-    """The cache of decoded images for a config."""
+def image_cache(config: ConfigDict) -> Decoded | Photos:
+    """The cache of decoded images for a config, or of their features."""
     options = config.folder
+    if features.is_on(config):
+        return features.of_photos(config, options.resize, options.low_high)
     shape = (options.image_size, options.image_size, options.channels)
     decoding = options.resize, tuple(options.low_high)
     return Decoded(cache.folder(config.data_dir, shape, *decoding), shape, *decoding)
@@ -243,8 +247,9 @@ class _Reader:
         key: str = "--config.folder.images",
     ) -> Scan:
         """Scans a folder of images and decodes them all into the cache; logs what has changed."""
-        options, photos = self.config.folder, decoded_cache(self.config)
-        read, decoded = self._progress("read", log), self._progress("decoded", log)
+        options, photos = self.config.folder, image_cache(self.config)
+        verb = "computed features of" if features.is_on(self.config) else "decoded"
+        read, decoded = self._progress("read", log), self._progress(verb, log)
         scan = inventory.scan(
             root, known, index_file, options.max_pixels, read, key, options.follow_links
         )

@@ -165,13 +165,18 @@ class LabellingWorkdir:
             path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, files.as_csv(_ASKED, rows))
 
-    def freeze(self, number: int, frozen: Frozen, config: ConfigDict) -> None:
-        """Stores what a cycle is trained on; config.json is written last and completes it."""
+    def freeze(
+        self, number: int, frozen: Frozen, config: ConfigDict, features: str | None = None
+    ) -> None:
+        """Stores what a cycle is trained on; config.json is written last and completes it.
+
+        `features` is the digest of what makes features of the images.
+        """
         path = self.cycle_folder(number)
         rows = [{**row._asdict(), "label": escape_formula(row.label)} for row in frozen.rows]
         files.write(path / "labels.csv", files.as_csv(LabelRow._fields, rows))
         files.write(path / "images.txt", "".join(f"{name}\n" for name in frozen.images))
-        record = {**files.running(config), "classes": list(frozen.classes)}
+        record = {**files.running(config, features=features), "classes": list(frozen.classes)}
         files.write(path / "config.json", json.dumps(record, indent=2) + "\n")
 
     def frozen(self, number: int) -> FrozenCycle | None:

@@ -11,7 +11,7 @@ from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from tavaal_jax.ops import convolution
+from tavaal_jax.ops import convolution, depthwise
 
 
 class Dropout(NamedTuple):
@@ -97,6 +97,22 @@ class Conv(nn.Module):
         return out
 
 
+class DepthwiseConv(nn.Module):
+    """A window of its own for each channel: `[B, H, W, C] -> [B, ceil(H / stride), ..., C]`."""
+
+    window: int
+    stride: int = 1
+    kernel_init: Initializer = he_normal
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """See the class."""
+        shape = (self.window, self.window, 1, images.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape)
+        return depthwise.conv(images.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
 class ConvTranspose(nn.Module):
     """Transposed convolution `[B, H, W, C] -> [B, 2 H, 2 W, features]`: window 4, stride 2."""
 
@@ -148,13 +164,17 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float, layer: int = 0) -
 
 
 def batch_norm(
-    train: bool, axis_name: str | None, dtype: DTypeLike, name: str | None = None
+    train: bool,
+    axis_name: str | None,
+    dtype: DTypeLike,
+    name: str | None = None,
+    epsilon: float = 1e-5,
 ) -> nn.BatchNorm:
     """BatchNorm with PyTorch's constants; in training it spans all devices of `axis_name`."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         dtype=dtype,
         axis_name=axis_name,
         name=name,

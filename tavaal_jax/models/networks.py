@@ -5,21 +5,26 @@ and `task.network = "mine"`. `tavaal_jax.check_network(row)` tries a row.
 """
 
 import difflib
+import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.models import pretrained
+from tavaal_jax.models import efficientnet, pretrained, vit, vit_weights
 from tavaal_jax.models.drn import DRN
+from tavaal_jax.models.efficientnet import EfficientNetLite
 from tavaal_jax.models.layers import Dropout, TaskOutput
+from tavaal_jax.models.linear import Linear
 from tavaal_jax.models.mlp import MLP
 from tavaal_jax.models.pretrained import Tensors, Tree
 from tavaal_jax.models.resnet import ResNet
+from tavaal_jax.models.vit import ViT
 
 
 class TaskNetwork(Protocol):
@@ -33,6 +38,7 @@ class TaskNetwork(Protocol):
     An optional attribute `dropout: Dropout` with `place == "head"` promises a second method,
     `head(features, dropout_keys, size) -> logits`: all that follows `TaskOutput.features`, for
     images of `size`, `(H, W)`. Monte Carlo dropout then computes what comes before it only once.
+    `drop_query` and `alfa_mix` need this method, with `dropout_keys` None.
     """
 
     def __call__(
@@ -57,7 +63,10 @@ def _nothing_wrong(config: ConfigDict, shape: tuple[int, ...]) -> str | None:
 
 
 class Published(NamedTuple):
-    """How weights that others have trained get into a network, and the input they were made for."""
+    """How weights that others have trained get into a network, and the input they were made for.
+
+    Arrays that `load` returns may be NumPy's.
+    """
 
     load: Callable[[Tensors, Any, Tree, Tree], tuple[Tree, Tree]]
     """`(tensors by name, module, params, batch_stats) -> params, batch_stats`, head left as it is.
@@ -70,6 +79,13 @@ class Published(NamedTuple):
     """Per channel, of images scaled to [0, 1]: torchvision's for ImageNet."""
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
     """Standard deviation per channel, of images scaled to [0, 1]."""
+    patch: int = 1
+    """The sides of images are multiples of it."""
+    frozen: Callable[[Tensors, tuple[int, ...]], nn.Module] | None = None
+    """`(tensors by name, (H, W, C)) -> module`, to use as a frozen backbone, with one class.
+
+    None: the network's shape is the config's, so that it is no backbone.
+    """
 
 
 class Network(NamedTuple):
@@ -89,6 +105,9 @@ class Network(NamedTuple):
     """`(config, shape) -> the error line`, with its mend, or None: what else it asks for."""
     published: Published | None = None
     """For `task.pretrained`; None: there are no published weights."""
+    solved: bool = False
+    """Whether `build` gives a `Linear`, whose training is exact (`algorithm.logistic`): no steps,
+    learning rate or epochs; those are the Ranker's and the adversary's alone."""
 
     def fits(self, shape: tuple[int, ...], has_maps: bool) -> bool:
         """Whether it can be trained on images or features of `shape`, labelled by maps or not."""
@@ -143,14 +162,88 @@ def _mlp(config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: st
     return MLP(classes, tuple(config.task.widths), _dropout(config), jnp.dtype(config.dtype))
 
 
+def _linear(
+    config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None
+) -> Linear:
+    del axis_name
+    return Linear(classes, shape[0], _dropout(config))
+
+
 def _dropout(config: ConfigDict) -> Dropout:
     return Dropout(config.mc_dropout.place, config.mc_dropout.rate)
+
+
+class _Common(TypedDict):
+    """What networks of a fixed shape still take from a config."""
+
+    axis_name: str | None
+    dropout: Dropout
+    dtype: DTypeLike
+
+
+def _fixed(
+    module: Callable[..., nn.Module], load: Callable[..., tuple[Tree, Tree]], **published: Any
+) -> Network:
+    """A network of which no key of `task` changes the shape: `module(classes, **common)`."""
+
+    def build(
+        config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None
+    ) -> nn.Module:
+        del shape
+        common: _Common = {
+            "axis_name": axis_name, "dropout": _dropout(config), "dtype": jnp.dtype(config.dtype),
+        }  # fmt: skip
+        return module(classes, **common)
+
+    published = {"frozen": lambda tensors, shape: module(1), **published}
+    return Network(build, published=Published(load, **published))
+
+
+_RESNET = functools.partial(ResNet, widths=(64, 128, 256, 512), stem="imagenet")
+
+
+def _vit(name: str, registers: int = 0) -> Network:
+    module = functools.partial(ViT, size=vit.SIZES[name])
+
+    def frozen(tensors: Tensors, shape: tuple[int, ...]) -> nn.Module:
+        del shape
+        return module(1, registers=registers or vit_weights.registers_of(tensors))
+
+    def check(config: ConfigDict, shape: tuple[int, ...]) -> str | None:
+        if not any(side % vit.PATCH for side in shape[:2]):
+            return None
+        return (
+            f"task.network is {config.task.network!r} and images are {shape[1]} x {shape[0]}: give"
+            f" sides that are multiples of {vit.PATCH}"
+        )
+
+    row = _fixed(
+        functools.partial(module, registers=registers), vit_weights.load, patch=vit.PATCH,
+        frozen=frozen,
+    )  # fmt: skip
+    return row._replace(check=check)
+
+
+def _lite(size: int, width: float = 1.0, depth: float = 1.0) -> Network:
+    module = functools.partial(EfficientNetLite, stages=efficientnet.scaled(width, depth))
+    scale = {"mean": (127 / 255,) * 3, "deviation": (128 / 255,) * 3}  # (x - 127) / 128 of bytes
+    return _fixed(module, pretrained.efficientnet, size=size, **scale)
 
 
 NETWORKS: dict[str, Network] = {
     "resnet": Network(_resnet, check=_check_resnet, published=Published(pretrained.resnet)),
     "drn": Network(_drn, maps=True, check=_check_drn, published=Published(pretrained.drn)),
     "mlp": Network(_mlp, inputs=("features", "images")),
+    "linear": Network(_linear, inputs=("features",), solved=True),
+    "resnet18": _fixed(functools.partial(_RESNET, blocks=(2, 2, 2, 2)), pretrained.resnet),
+    "resnet50": _fixed(
+        functools.partial(_RESNET, blocks=(3, 4, 6, 3), bottleneck=True), pretrained.resnet
+    ),
+    "efficientnet_lite0": _lite(224),
+    "efficientnet_lite1": _lite(240, depth=1.1),
+    "efficientnet_lite2": _lite(260, width=1.1, depth=1.2),
+    **{name: _vit(name) for name in vit.SIZES},
+    **{f"{name}_registers": _vit(name, vit.REGISTERS) for name in vit.SIZES},
 }
 """By the name that `task.network` gives."""
 

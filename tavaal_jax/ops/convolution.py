@@ -37,7 +37,7 @@ def conv(
             f"dilation is {dilation} with stride {stride} and padding {padding}:"
             " give stride 1 and a padding that is a multiple of the dilation"
         )
-    if not _on_cpu():
+    if not on_cpu():
         return _lax_conv(images, kernel, stride, padding, dilation)
     room = winograd if _by_winograd(kernel, stride) else patches
     if dilation > 1:
@@ -53,13 +53,14 @@ def conv_transpose(images: jax.Array, kernel: jax.Array, stride: int, padding: i
     ``ConvTranspose2d`` does; ``nn.ConvTranspose`` places its padding differently.
     """
     chex.assert_rank([images, kernel], 4)
-    if not _on_cpu():
+    if not on_cpu():
         return _lax_conv_transpose(images, kernel, stride, padding)
     room = winograd if _by_winograd(kernel, stride) else patches
     return room.conv_transpose(images, kernel, stride, padding)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether what is traced now runs on a CPU and need not run elsewhere."""
     return not portable.value and jax.default_backend() == "cpu"
 
 

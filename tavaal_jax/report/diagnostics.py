@@ -39,7 +39,7 @@ FIELDS = (
     "seconds_select_per_pick",
 )
 _LOGGED = ("reconstruction", "kl", "discriminator_loss", "discriminator_accuracy")
-_TRAINING = ("task", "joint", "adversary")
+_TRAINING = ("solve", "task", "joint", "adversary")
 
 
 class ChoiceDiagnosis(NamedTuple):

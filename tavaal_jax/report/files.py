@@ -138,10 +138,12 @@ def check_readable(folder: pathlib.Path, record: ConfigRecord, what: str) -> Non
         )
 
 
-def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
+def check_config(
+    workdir: pathlib.Path, config: ConfigDict, data: str | None = None, features: str | None = None
+) -> None:
     """Raises UserError if the folder holds results of a config that gives other results.
 
-    `data` is the fingerprint of a data set given as arrays.
+    `data` is the fingerprint of a data set given as arrays, `features` what makes its features.
     """
     old = read_config(workdir)
     if old is None:
@@ -156,7 +158,7 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
             f"{workdir} was begun by another version of tavaal_jax (format {old.get('format', 1)},"
             f" this one writes {FORMAT}): finish it with that version, or give another --workdir"
         )
-    changed = changed_keys(old, config)
+    changed = changed_keys(old, config, features)
     if old.get("data") != data:
         changed.append("the images and labels of the data set")
     if changed:
@@ -166,37 +168,50 @@ def check_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = N
         )
 
 
-def changed_keys(record: ConfigRecord, config: ConfigDict) -> list[str]:
+def changed_keys(
+    record: ConfigRecord, config: ConfigDict, features: str | None = None
+) -> list[str]:
     """What changes results and differs between a config.json and now, as text.
 
-    That are keys of `config`, the content of weights, and settings of JAX; older versions kept
-    none of these.
+    That are keys of `config`, the content of weights, what makes features (its digest), and
+    settings of JAX; older versions kept none of these.
     """
     changed = list(configs.differences(record["config"], configs.plain(config)))
     old, new = record.get("pretrained"), digest(config.task.pretrained)
     if old not in (None, new):
         changed.append(f"the content of {config.task.pretrained} (task.pretrained)")
+    if record.get("features") != features and not any(x.startswith("backbone.") for x in changed):
+        what = "the weights of backbone.name" if config.backbone.name else "backbone.features"
+        changed.append(f"the content of {what}")
     return changed + jax_settings.differences(record.get("jax", {}))
 
 
-def write_config(workdir: pathlib.Path, config: ConfigDict, data: str | None = None) -> None:
+def write_config(
+    workdir: pathlib.Path, config: ConfigDict, data: str | None = None, features: str | None = None
+) -> None:
     """Writes config.json: what runs now, and what ran here earlier where that differs."""
     old = read_config(workdir)
-    record = running(config, data)
+    record = running(config, data, features)
     earlier = [] if old is None else old.pop("earlier", [])
     if old is not None and old != record:
         earlier = [*earlier, old]
     write(workdir / "config.json", json.dumps({**record, "earlier": earlier}, indent=2) + "\n")
 
 
-def running(config: ConfigDict, data: str | None = None) -> ConfigRecord:
-    """Record of what runs now; `data` is the fingerprint of data given as arrays."""
+def running(
+    config: ConfigDict, data: str | None = None, features: str | None = None
+) -> ConfigRecord:
+    """Record of what runs now; `data` is the fingerprint of data given as arrays.
+
+    `features` is the digest of what makes features of images; None: images are trained on.
+    """
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "format": FORMAT,
         "config": configs.plain(config),
         "data": data,
         "pretrained": digest(config.task.pretrained),
+        "features": features,
         "jax": jax_settings.of_numbers(),
         "versions": {"python": sys.version.split()[0], **versions},
         "git_revision": _git_revision(),

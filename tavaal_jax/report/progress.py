@@ -132,9 +132,12 @@ class Display:
     def __call__(self, event: Event) -> None:
         """Shows an event."""
         if event.done is not None:
+            if event.done < self._done:  # Something else begins, such as training after features.
+                self._begin = time.monotonic()
             self._done, self._skipped = event.done, event.skipped
-            place = (event.method, "trial", event.trial, "cycle", event.cycle, event.stage)
-            text = " ".join(map(str, (*place, event.step)))
+            place = (event.method, "trial", event.trial, "cycle", event.cycle)
+            trial = place if event.method is not None else ()
+            text = " ".join(map(str, (*trial, event.stage, event.step)))
             self._bar.update(self._task, completed=self._done, description=text)
         if event.text is not None:
             running = event.method is not None and self._done < 1 and not self._console.is_terminal

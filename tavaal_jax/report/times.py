@@ -13,7 +13,7 @@ from tavaal_jax.report.records import Result
 from tavaal_jax.report.summary import Cells
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "train": ("task", "joint", "adversary"),
+    "train": ("solve", "task", "joint", "adversary"),
     "evaluate": ("evaluate",),
     "select": ("select",),
     "label": ("label",),

@@ -86,8 +86,8 @@ class Cycle:
         self.steps_per_call = steps_per_call
         # L and its labels stay as they are until the next cycle, whatever is labelled meanwhile.
         self.labelled = state.labelled
-        labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
-        self.train = setup.with_labels(labels)
+        self.labels = np.where(self.labelled, state.labels, -1).astype(np.int32)
+        self.train = setup.with_labels(self.labels)
         self.unlabelled = setup.unlabelled(self.labelled)
         self._has_inference = np.zeros(setup.size, bool)
         self.inferred = Inference(None, None)

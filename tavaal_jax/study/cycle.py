@@ -11,23 +11,30 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
-from tavaal_jax.data import plans
 from tavaal_jax.engine import devices
-from tavaal_jax.study import stages
+from tavaal_jax.models import networks
+from tavaal_jax.study import first_images, stages
 from tavaal_jax.study.context import Calls, Cycle
 from tavaal_jax.study.setup import Setup
 
 
 def stage_names(config: ConfigDict, method: Method, cycle: int) -> tuple[str, ...]:
-    """Names of a cycle's stages; the last cycle picks nothing and so trains no adversary."""
-    if cycle == config.cycles - 1:
-        return ("task", "evaluate")
+    """Names of a cycle's stages; the last cycle picks nothing and so trains no adversary.
+
+    Where T is solved, that is a stage, and the others train what is left: a Ranker, an adversary.
+    """
+    is_last = cycle == config.cycles - 1
     last = ("select", "label", "diagnose") if config.diagnostics else ("select", "label")
-    if method.adversary is None:
-        return ("task", "evaluate", *last)
-    if config.schedule == "joint":
-        return ("joint", "evaluate", *last)
-    return ("task", "evaluate", "adversary", *last)
+    after = () if is_last else last
+    has_adversary = method.adversary is not None and not is_last
+    if has_adversary and config.schedule == "joint":
+        first: tuple[str, ...] = ("joint",)
+    else:
+        first = ("task",)
+        after = ("adversary", *after) if has_adversary else after
+    if networks.find(config.task.network).solved:
+        first = ("solve", *first) if "joint" in first or method.ranking_loss else ("solve",)
+    return (*first, "evaluate", *after)
 
 
 def expected_labelled(config: ConfigDict, cycle: int) -> int:
@@ -45,8 +52,8 @@ def start(setup: Setup, key: jax.Array) -> LoopState:
 
 def blank(setup: Setup, key: jax.Array) -> LoopState:
     """State before the first step, without weights: the first images are labelled."""
-    config, size = setup.config, setup.size
-    first = plans.initial(derive(key, Stream.INITIAL), size, config.initial)
+    size = setup.size
+    first = first_images.choose(setup, derive(key, Stream.INITIAL))
     answers = setup.oracle.answer(first)
     labels, labelled_in = np.full(size, -1, np.int32), np.full(size, -1, np.int32)
     labels[first] = answers

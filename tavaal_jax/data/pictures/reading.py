@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from tavaal_jax.data.pictures import decode
 
-_THREADS = 2
+_THREADS = max(2, os.cpu_count() or 2)
 _T = TypeVar("_T")
 Path = str | os.PathLike[str]
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.data import cache
 from tavaal_jax.data.cache import New, fill
-from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.dataset import Dataset, PhotoFiles
 from tavaal_jax.data.pictures import cache as picture_cache
 from tavaal_jax.data.pictures import decode
 from tavaal_jax.data.pictures.values import overflow_lines
@@ -194,6 +194,8 @@ def load(config: ConfigDict) -> Dataset:
         name = table["ids"][np.argmin(rows)]
         raise UserError(f"{_root(config) / name} can no longer be decoded: delete {folder}")
     train, test = (np.flatnonzero(table["is_test"] == part) for part in (False, True))
+    paths = [path_of(_root(config), str(name)) for name in table["ids"]]
+    files = PhotoFiles(table["contents"], paths)
     return Dataset(
         config.dataset,
         RowView(decoded.array, rows[train]),
@@ -202,6 +204,8 @@ def load(config: ConfigDict) -> Dataset:
         RowView(decoded.array, rows[test]),
         table["labels"][test],
         tuple(map(str, table["class_names"])),
+        train_files=files.only(train),
+        test_files=files.only(test),
     )
 
 

@@ -10,12 +10,12 @@ from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm import problems
 from tavaal_jax.algorithm.learner import MissingComponent
-from tavaal_jax.algorithm.methods import METHODS, SHIPPED
+from tavaal_jax.algorithm.methods import BASELINE, METHODS, SHIPPED
 from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
-from tavaal_jax.study import setup
+from tavaal_jax.study import features, setup
 from tavaal_jax.study.checks import methods as method_checks
 from tavaal_jax.study.checks import networks
 
@@ -65,6 +65,9 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
 
 def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
     """Raises UserError for the first fault of `config` with a data set of these facts."""
+    if features.is_on(config):
+        features.check(config, facts.name, facts.shape, facts.has_maps)
+        facts = facts._replace(shape=(features.size(config),))
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(
@@ -76,6 +79,7 @@ def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
         config, method_names(config), facts.name, facts.shape, facts.classes, facts.has_maps
     )
     _check_maps(config, facts)
+    _check_first(config, facts)
     _check_features(config, facts)
     if config.task.pretrained:
         _check_pretrained(config, facts)
@@ -173,10 +177,37 @@ def _check_maps(config: ConfigDict, facts: DatasetFacts) -> None:
             f"augmentation.crop is {crop}, and {facts.name} has no label maps: give crop = 0, and"
             " augmentation.pad for a random crop from the padded image"
         )
+    unfit = [name for name in method_names(config) if not METHODS[name].takes_maps]
+    if facts.has_maps and unfit:
+        raise UserError(
+            f"methods has {unfit[0]}, which needs a class of each image, and {facts.name} has label"
+            " maps: leave that method out"
+        )
+    if facts.has_maps and config.task.class_weights:
+        raise UserError(
+            f"task.class_weights is {config.task.class_weights!r}, and {facts.name} has label maps,"
+            " whose images have many classes: give ''"
+        )
+    if facts.has_maps and config.metrics != "accuracy":
+        raise UserError(
+            f"metrics is {config.metrics!r}, and {facts.name} has label maps, which are measured by"
+            " mean_iou and pixel_accuracy: leave metrics at its default"
+        )
     if facts.has_maps and config.imbalance.ratio > 1:
         raise UserError(
             f"imbalance.ratio is {config.imbalance.ratio}, and {facts.name} has label maps:"
             " give 1, images of many classes cannot be thinned by class"
+        )
+
+
+def _check_first(config: ConfigDict, facts: DatasetFacts) -> None:
+    """Which method, if any, may choose the first images."""
+    by = config.first_by
+    check_name("first_by", by, (BASELINE, *(n for n, m in METHODS.items() if not m.needs_labels)))
+    if by != BASELINE and len(facts.shape) != 1:
+        raise UserError(
+            f"first_by is {by!r}, which needs features, and {facts.name} has images: give"
+            f" backbone.name, or first_by = {BASELINE!r}"
         )
 
 

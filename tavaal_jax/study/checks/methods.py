@@ -16,6 +16,7 @@ from tavaal_jax import config as configs
 from tavaal_jax.algorithm.adversary_like import AdversaryLike
 from tavaal_jax.algorithm.learner import Learner, MissingComponent
 from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.algorithm.picks import Labelled
 from tavaal_jax.algorithm.problems import Classification, Problem, Segmentation
 from tavaal_jax.algorithm.state import AdversaryVariables, ArrayTree, PoolBatch
 from tavaal_jax.algorithm.values import View
@@ -273,11 +274,16 @@ def _check_pick(row: Method, shapes: ArrayTree) -> None:
         return values
 
     pool, labelled = drawn(_POOL), drawn(_LABELLED) if row.compares else None
+    if row.sees_labels:
+        labelled = Labelled(labelled, np.arange(_LABELLED, dtype=np.int32) % 2)
     equal = jax.tree.map(lambda x: np.repeat(x[:1], len(x), 0), pool)
+    cases = [("different", pool, labelled), ("equal", equal, labelled)]
+    if not row.needs_labels:
+        cases.append(("unlabelled", pool, None))
     for count in (1, 4, _POOL):
-        for kind, values in (("different", pool), ("equal", equal)):
-            call = lambda values=values, count=count: row.pick(
-                values, count, jax.random.key(0), labelled
+        for kind, values, known in cases:
+            call = lambda values=values, count=count, known=known: row.pick(
+                values, count, jax.random.key(0), known
             )
             _check_picks(call(), count, f"its pick of {count} among {_POOL} {kind} values")
             if any(np.any(x != y) for x, y in zip(call(), call(), strict=True)):

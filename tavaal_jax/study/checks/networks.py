@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
+from tavaal_jax.algorithm import values
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.engine import devices
 from tavaal_jax.errors import UserError
@@ -64,8 +65,8 @@ def check(
         what = f"{shape[0]} features" if len(shape) == 1 else "images"
         if row.maps != has_maps:
             what = "label maps" if has_maps else "no label maps"
-        fitting = [repr(n) for n, one in NETWORKS.items() if one.fits(shape, has_maps)]
-        mend = f"give task.network = {' or '.join(fitting)}" if fitting else "add one to NETWORKS"
+        fitting = [n for n, one in NETWORKS.items() if one.fits(shape, has_maps)]
+        mend = f"choose one of {', '.join(fitting)}" if fitting else "add one to NETWORKS"
         raise UserError(f"task.network is {name!r}, and {dataset} has {what}: {mend}")
     fault = row.check(config, shape)
     if fault is not None:
@@ -74,7 +75,7 @@ def check(
         known = [n for n, one in NETWORKS.items() if one.published is not None]
         raise UserError(
             f"task.pretrained is {config.task.pretrained}, and task.network is {name!r}: there are"
-            f" such weights for {' and '.join(known)} only"
+            f" such weights for {', '.join(known)} only"
         )
     if row not in SHIPPED:
         _check_from_outside(config, row, methods, shape, classes)
@@ -94,4 +95,10 @@ def _check_from_outside(
         raise UserError(
             f"NETWORKS has {name!r}, and it drops no units, as {dropping[0]} needs: use"
             " tavaal_jax.models.dropout with its dropout_keys, or leave that method out"
+        )
+    last = [m for m in methods if METHODS[m].value in (values.disagreement, values.mixing)]
+    if last and not hasattr(network, "head"):
+        raise UserError(
+            f"NETWORKS has {name!r}, and it has no method head, its last layer, which {last[0]}"
+            " needs: give it one (see TaskNetwork), or leave that method out"
         )

@@ -1,6 +1,7 @@
 """A learner in scikit-learn's shape, with scikit-activeml's `query`: arrays in, indices out.
 
-Labels that nobody has given are `missing_label` in `y`. Nothing is written but by `export`.
+Labels that nobody has given are `missing_label` in `y`. Nothing is written but by `export`, and,
+with a backbone, to the cache of features.
 """
 
 import pathlib
@@ -18,13 +19,13 @@ from sklearn.utils.validation import validate_data
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm import picks as picking
-from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.engine import devices
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import export
+from tavaal_jax.study import export, features, first_images
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.model import DatasetInfo, Model, from_state
 from tavaal_jax.study.notebook import inputs as estimator_inputs
@@ -52,12 +53,16 @@ class Learner(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         missing_label: object = np.nan,
         cycle: int = 0,
+        backbone: str = "",
     ):
         """`method` is a name in METHODS; `config`, None: small networks, see `settings`.
 
         `random_state` is the seed; with the same one, and `cycle` the number of requests that were
-        answered before, picks are those of the command line.
+        answered before, picks are those of the command line. With a `backbone`, such as
+        "efficientnet_lite0", all is trained on its features of the images (`config.backbone.name`),
+        which are cached in `config.data_dir`.
         """
+        self.backbone = backbone
         self.method, self.config, self.random_state = method, config, random_state
         self.missing_label, self.cycle = missing_label, cycle
 
@@ -82,7 +87,8 @@ class Learner(ClassifierMixin, BaseEstimator):
         `candidates`, indices or a mask, are those that may be picked; None: all that are not
         labelled. With `return_utilities` also `[batch_size, N]`: row k is what the k-th pick was
         chosen by, the larger the better, nan where an image could not be picked. It trains on `y`
-        first, unless `fit` has been given the same. Without any label it draws at random.
+        first, unless `fit` has been given the same. Without any label it draws at random, or, on
+        features, as `config.first_by` says.
         """
         images = estimator_inputs.examples(X, self, is_training=True)
         labels = estimator_inputs.labels(y, len(images), self.missing_label)
@@ -97,7 +103,10 @@ class Learner(ClassifierMixin, BaseEstimator):
         dataset = _dataset(images, labels).only(labels.known | free)
         if not labels.known.any():
             # A wrong config fails now, not after the first labels.
-            configs.check(self._settings(dataset))
+            settings = self._settings(dataset)
+            configs.check(settings)
+            if settings.first_by != BASELINE:
+                return self._covering(settings, dataset, free, batch_size, return_utilities)
             return self._drawn(free, batch_size, return_utilities)
         estimator_inputs.require_two_classes(labels)
         self._fit(X, dataset, labels.classes)
@@ -109,7 +118,13 @@ class Learner(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probability of each of `classes_`: `[n, ...] -> [n, K]`."""
         model = self._model()
-        return model.predict_proba(estimator_inputs.examples(X, self))
+        images = estimator_inputs.examples(X, self)
+        if model.backbone is not None and images.ndim > 2:
+            config = configs.default() if self.config is None else self.config
+            images = features.of_images(
+                config.data_dir, model.embedder, estimator_inputs.images(images)
+            )[:]
+        return model.predict_proba(images)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The likeliest of `classes_`: `[n, ...] -> [n]`."""
@@ -143,10 +158,10 @@ class Learner(ClassifierMixin, BaseEstimator):
         place = (configs.plain(config), self.method, self.cycle, fingerprint, names, available)
         if getattr(self, "_place", None) != place:
             trained = queries.train(config, dataset, self.method, self.cycle)
+            seen = trained.setup.train.images  # With a backbone, features.
             about = DatasetInfo(
-                dataset.train_ids, dataset.class_names, dataset.shape,
-                str(dataset.train_images.dtype),
-            )  # fmt: skip
+                dataset.train_ids, dataset.class_names, seen.shape[1:], str(seen.dtype)
+            )
             self._trained, self.classes_ = trained, classes
             self._fitted = from_state(trained.setup, trained.state, about)
             self._place = place
@@ -165,7 +180,10 @@ class Learner(ClassifierMixin, BaseEstimator):
             )
         if not (estimator_inputs.is_whole(self.cycle) and self.cycle >= 0):
             raise UserError(f"cycle is {self.cycle!r}: give 0, or how many requests there were")
-        return configs.changed(config, seed=self._seed())
+        config = configs.changed(config, seed=self._seed())
+        if self.backbone:
+            config.backbone.name = self.backbone
+        return config
 
     def _seed(self) -> int:
         if not estimator_inputs.is_whole(self.random_state):
@@ -191,6 +209,26 @@ class Learner(ClassifierMixin, BaseEstimator):
         value = np.empty(len(free))
         value[order] = -np.arange(len(free)) / len(free)
         return indices, _rows(np.tile(value, (count, 1)), free, indices)
+
+    def _covering(
+        self, config: ConfigDict, dataset: Dataset, free: np.ndarray, count: int,
+        return_utilities: bool,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """The cold start by `config.first_by`, on features."""
+        if len(dataset.shape) != 1 and not features.is_on(config):
+            raise UserError(
+                f"first_by is {config.first_by!r}, which needs features: give a backbone, or"
+                f" first_by = {BASELINE!r}"
+            )
+        key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
+        candidates = np.flatnonzero(free)
+        found = features.of_dataset(config, dataset).train_images[candidates]
+        indices = candidates[first_images.by_method(config, found, count, key)]
+        if not return_utilities:
+            return indices
+        every = np.full((count, len(free)), np.nan)
+        every[np.arange(count), indices] = -np.arange(count)
+        return indices, every
 
     def _utilities(self, found: queries.Query, size: int) -> np.ndarray:
         """What each pick was chosen by, larger is better: `[count, size]`."""

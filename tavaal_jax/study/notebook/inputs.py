@@ -51,6 +51,13 @@ def examples(X: ArrayLike, learner: BaseEstimator, is_training: bool = False) ->
     return features
 
 
+def images(array: np.ndarray) -> np.ndarray:
+    """Images with an axis of channels, `[N, H, W, C]`; UserError for what is no uint8."""
+    if array.dtype != np.uint8:
+        raise UserError(f"X is {array.dtype} {array.shape}: give uint8 images, as for fit")
+    return array[..., None] if array.ndim == 3 else array
+
+
 def _validated(X: ArrayLike, learner: BaseEstimator, is_training: bool) -> np.ndarray:
     """Features `[N, F]` as scikit-learn checks them; those of a data frame are numbers, too."""
     try:

@@ -15,7 +15,7 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import cycle, setup, stages
+from tavaal_jax.study import cycle, features, setup, stages
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
 
@@ -43,7 +43,8 @@ def query(
     """Trains on the labels that are not -1 and picks `budget` of the other images.
 
     `method` is a name in METHODS; `config` holds the settings of the training and the budget,
-    which `budget` overrides. No file is read or written. Raises UserError for what does not fit.
+    which `budget` overrides. No file is read or written, but the cache of features of a frozen
+    backbone. Raises UserError for what does not fit.
     """
     try:
         count = config.budget if budget is None else operator.index(budget)
@@ -89,7 +90,9 @@ def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) ->
             f"batch_size is {config.batch_size}, more than the {count} labels: lower batch_size, or"
             " label more"
         )
+    config = features.adapted(config)
     checks.check(config, devices.device_count(), dataset)
+    dataset = features.of_dataset(config, dataset)
     config.cycles = number + 2  # The last one of a study picks nothing.
     placed = setup.place(config, dataset)
     made = setup.prepare(config, METHODS[method], dataset, placed, _Silent())

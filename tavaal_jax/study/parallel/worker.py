@@ -18,6 +18,7 @@ from tavaal_jax.data import SETS, Dataset, DataSource
 from tavaal_jax.engine import supervisor
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.models.networks import NETWORKS, Network
+from tavaal_jax.study import features
 from tavaal_jax.study.parallel.runner import Runner, oracle
 from tavaal_jax.study.trial import TrialHooks
 
@@ -128,6 +129,7 @@ class Worker:
         NETWORKS.update(job.networks)
         SETS.update(job.sets)
         dataset = data.load(job.config) if job.dataset is None else job.dataset
+        dataset = features.of_dataset(job.config, dataset, check_stop=self._check_stop)
         runner = Runner(
             job.config,
             job.folder,
@@ -151,6 +153,12 @@ class Worker:
 
     def _track(self, *arguments: object, **place: object) -> None:
         self._send(TrackerCall(arguments, place))
+
+    def _check_stop(self) -> None:
+        """Raises Interrupted where it was ordered to stop."""
+        number = self._stop()
+        if number is not None:
+            raise Interrupted(number)
 
     def _stop(self) -> int | None:
         if self._stop_signal is None and self._pipe.poll():

@@ -1,0 +1,56 @@
+"""The images that are labelled first: at random, or by a method that needs no label, `first_by`."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from tavaal_jax.algorithm.methods import BASELINE, METHODS
+from tavaal_jax.data import plans, pool
+from tavaal_jax.study import features as backbones
+from tavaal_jax.study.setup import Setup
+
+_FEW = 16  # features below which a direction says too little
+
+
+def choose(setup: Setup, key: jax.Array) -> np.ndarray:
+    """Indices of a trial's first `initial` images; the same for all methods.
+
+    Runs on one device: only the first of several processes calls it.
+    """
+    config = setup.config
+    if config.first_by == BASELINE:
+        return plans.initial(key, setup.size, config.initial)
+    free = np.flatnonzero(setup.unlabelled(np.zeros(setup.size, bool)))
+    images = setup.train.images
+    stored = np.asarray(images) if isinstance(images, jax.Array) else images
+    features = pool.take_rows(stored, free).astype(np.float32)
+    if not backbones.is_on(config):  # Those of a backbone have one scale.
+        normalise = setup.train.normalise
+        mean, std = (np.asarray(x)[None] for x in (normalise.mean, normalise.std))
+        features = (features - mean) / std
+    return free[by_method(config, features, config.initial, key)]
+
+
+def by_method(
+    config: ConfigDict,
+    features: np.ndarray,
+    count: int,
+    key: jax.Array,
+    labelled: np.ndarray | None = None,
+) -> np.ndarray:
+    """Positions of `count` of `features [n, F]`, best first, as the method `first_by` picks them.
+
+    `labelled [L, F]` are the features of images that have a label already. 16 features or more are
+    put on unit length.
+    """
+    known = None if labelled is None or not len(labelled) else _scaled(labelled)
+    positions, _ = METHODS[config.first_by].pick(_scaled(features), count, key, known)
+    return np.asarray(positions)
+
+
+def _scaled(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float32)
+    if features.shape[1] < _FEW:
+        return features
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(lengths, np.finfo(np.float32).tiny)

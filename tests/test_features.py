@@ -1,0 +1,496 @@
+"""Features in place of images: their cache, files of them, studies, people's images, models."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import people
+import pytest
+import tiny_backbone
+from conftest import ROOT, read_csv
+
+import tavaal_jax
+from configs import digits
+from tavaal_jax import config as configs
+from tavaal_jax import predict
+from tavaal_jax.data import features as stored
+from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.features import FeatureFile, ImageFeatures, image_ids
+from tavaal_jax.data.pool import RowView
+from tavaal_jax.errors import UserError
+from tavaal_jax.models.backbones import load_backbone
+from tavaal_jax.report import files
+from tavaal_jax.study import features
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(tavaal_jax.NETWORKS, tiny_backbone.NAME, tiny_backbone.row())
+    return tiny_backbone.write(tmp_path / "tiny.npz")
+
+
+def pictures(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
+
+
+class Counted:
+    """An embedder without JAX that counts its images: their sums and first values."""
+
+    digest, image_size, features, at_once = "0123456789abcdef0", 8, 2, 4
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, images):
+        self.count += len(images)
+        return lambda: np.stack([images.sum((1, 2, 3)), images[:, 0, 0, 0]], 1).astype(np.float32)
+
+
+def add(cache, images):
+    ids = image_ids(images)
+    return ids, cache.add(list(zip(ids, range(len(ids)), strict=True)))
+
+
+# The cache
+
+
+def test_an_image_is_computed_once_and_later_ones_cost_only_themselves(tmp_path):
+    images, embedder = pictures(11), Counted()
+    cache = ImageFeatures(tmp_path, embedder, images)
+    ids, faults = add(cache, images[:9])
+    assert (faults, embedder.count, len(set(ids))) == ({}, 9, 9)
+    again = ImageFeatures(tmp_path, embedder, images)
+    ids, _ = add(again, images)
+    assert embedder.count == 11
+    found = RowView(again.array, again.rows(ids))
+    np.testing.assert_array_equal(found[:], embedder(images)())
+
+
+def test_other_weights_sizes_and_decodings_have_a_folder_of_their_own(tmp_path):
+    one, other, larger = Counted(), Counted(), Counted()
+    other.digest, larger.image_size = "f" * 16, 16
+    how = (None, stored.Decoding(), stored.Decoding("crop"), stored.Decoding("crop", (0.0, 9.0)))
+    folders = {stored.folder(tmp_path, e, d) for e in (one, other) for d in how}
+    folders |= {stored.folder(tmp_path, larger, d) for d in how[1:]}
+    assert len(folders) == 11
+
+
+def test_a_cache_that_was_cut_is_computed_again_where_it_lacks(tmp_path):
+    images, embedder = pictures(8), Counted()
+    cache = ImageFeatures(tmp_path, embedder, images)
+    ids, _ = add(cache, images)
+    file = cache.folder / "features.f32"
+    with file.open("r+b") as opened:
+        opened.truncate(5 * 8 + 3)
+    again = ImageFeatures(tmp_path, embedder, images)
+    add(again, images)
+    assert embedder.count == 8 + 3
+    np.testing.assert_array_equal(again.array[again.rows(ids)], embedder(images)())
+
+
+def test_photos_that_cannot_be_decoded_keep_their_reason(tmp_path, weights):
+    truth = people.folder(tmp_path / "photos", 5)
+    paths = [tmp_path / "photos" / name for name in truth]
+    paths[2].write_bytes(paths[2].read_bytes()[:60])
+    ids = []
+    for path in paths:
+        with path.open("rb") as file:
+            ids.append(stored.decode.content_id(file))
+    embedder = Counted()
+    cache = stored.PhotoFeatures(tmp_path / "cache", embedder)
+    faults = cache.add(list(zip(ids, paths, strict=True)))
+    assert list(faults) == [ids[2]]
+    assert (embedder.count, cache.rows(ids).tolist()) == (4, [0, 1, -1, 2, 3])
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    class Endless:
+        """An array of many images, made when they are asked for."""
+
+        dtype, ndim, shape, nbytes = np.dtype(np.uint8), 4, (20_000, 4, 4, 1), 320_000
+
+        def __len__(self):
+            return self.shape[0]
+
+        def __getitem__(self, key):
+            number = np.arange(len(self))[key]
+            bytes_ = np.stack([number % 256, number // 256], -1).astype(np.uint8)
+            return np.broadcast_to(bytes_.reshape(*np.shape(number), 2, 1, 1).repeat(2, -3),
+                                   (*np.shape(number), 4, 4, 1))  # fmt: skip
+
+    embedder, most = Counted(), []
+    embedder.at_once = 512
+    images = Endless()
+    ids = image_ids(images)
+    cache = ImageFeatures(tmp_path, embedder, images)
+    plain = cache._store
+
+    def store(batch, *others):
+        most.append(len(batch))
+        plain(batch, *others)
+
+    cache._store = store
+    cache.add(list(zip(ids, range(len(ids)), strict=True)))
+    assert len(set(ids)) == len(cache.array) == 20_000
+    assert max(most) <= stored._MOST
+
+
+# Files of features
+
+
+def save(path, ids, values, **others):
+    np.savez(path, ids=np.array(ids, str), features=values, **others)
+    return str(path)
+
+
+def test_a_file_is_matched_by_id_and_by_file_name(tmp_path):
+    values = np.arange(12, dtype=np.float16).reshape(4, 3)
+    file = FeatureFile(save(tmp_path / "f.npz", ["i1", "a/x.jpg", "y.jpg", "b/x.jpg"], values))
+    faults = file.add([("i1", "/p/q.jpg"), ("i2", "/p/a/x.jpg"), ("i3", "/p/y.jpg"),
+                       ("i4", "/p/c/x.jpg")])  # fmt: skip
+    assert faults == {"i4": "no features in f.npz"}
+    assert file.rows(["i1", "i2", "i3", "i4"]).tolist() == [0, 1, 2, -1]
+
+
+def test_a_name_that_fits_several_images_fits_none(tmp_path):
+    file = FeatureFile(save(tmp_path / "f.npz", ["x.jpg", "y.jpg"], np.zeros((2, 1), np.float32)))
+    faults = file.add([("i1", "/p/a/x.jpg"), ("i2", "/p/b/x.jpg"), ("i3", "/p/y.jpg")])
+    assert list(faults) == ["i1", "i2"]
+    assert "its name for several images" in faults["i1"]
+
+
+def test_an_npy_has_its_ids_beside_it_and_stays_on_the_disk(tmp_path):
+    np.save(tmp_path / "f.npy", np.ones((2, 3), np.float32))
+    with pytest.raises(UserError, match=r"there is no file .*f\.txt: give it, a line with the id"):
+        FeatureFile(str(tmp_path / "f.npy"))
+    (tmp_path / "f.txt").write_text("a.jpg\nb.jpg\n")
+    file = FeatureFile(str(tmp_path / "f.npy"))
+    assert isinstance(file.array, np.memmap)
+    assert file.rows(["b.jpg"]).tolist() == [1]
+
+
+WRONG = [
+    ({"features": np.zeros((2, 3))}, "it holds features: give it features"),
+    ({"features": np.zeros((2, 3)), "ids": np.array(["a", "b"])}, "are float64"),
+    ({"features": np.zeros((2, 3, 1), np.float32), "ids": np.array(["a", "b"])}, r"\(2, 3, 1\)"),
+    ({"features": np.zeros((2, 3), np.float32), "ids": np.array(["a"])}, "2 features and 1 ids"),
+    ({"features": np.zeros((2, 3), np.float32), "ids": np.array(["a", "a"])}, "'a' twice"),
+    ({"features": np.full((2, 3), np.nan, np.float32), "ids": np.array(["a", "b"])},
+     "of a are not finite"),
+    ({"features": np.zeros((2, 3), np.float32), "ids": np.array(["a", None], object)},
+     r"save float arrays, and ids as np\.array"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "says"), WRONG)
+def test_a_file_that_is_none_is_one_line(tmp_path, content, says):
+    np.savez(tmp_path / "f.npz", **content)
+    with pytest.raises(UserError, match=says) as error:
+        FeatureFile(str(tmp_path / "f.npz"))
+    assert "\n" not in str(error.value)
+
+
+# Configs and data sets
+
+
+def images_of_two(count=40, tests=10):
+    labels = np.arange(count + tests) % 2
+    images = pictures(count + tests)
+    images[labels == 1, :4] = np.minimum(images[labels == 1, :4] // 4 + 190, 255)
+    return Dataset.from_arrays(
+        images[:count], labels[:count], images[count:], labels[count:], name="two"
+    )
+
+
+def small(tmp_path, weights=""):
+    config = digits.get_config()
+    config.update(trials=1, cycles=2, initial=8, budget=4, subset=0, epochs=2, batch_size=8,
+                  data_dir=str(tmp_path / "data"), methods="random,coreset")  # fmt: skip
+    config.vae.latent = 2
+    config.discriminator.hidden = (4,)
+    return tiny_backbone.settings(config, weights) if weights else config
+
+
+def test_keys_that_only_images_have_become_those_of_features(tmp_path, weights):
+    config = small(tmp_path, weights)
+    before = configs.plain(config)
+    found = features.adapted(config)
+    assert found.task.network in ("linear", "mlp")
+    assert (found.vae.network, found.augmentation.pad, found.augmentation.flip) == ("mlp", 0, False)
+    assert configs.plain(config) == before
+    assert configs.plain(features.adapted(found)) == configs.plain(found)
+    plain = small(tmp_path)
+    assert features.adapted(plain) is plain
+
+
+def test_features_of_a_data_set_take_the_place_of_its_images(tmp_path, weights):
+    config, dataset = small(tmp_path, weights), images_of_two()
+    told = []
+    found = features.of_dataset(config, dataset, told.append)
+    np.testing.assert_allclose(
+        np.asarray(found.train_images),
+        tiny_backbone.expected(dataset.train_images, weights), atol=1e-5,
+    )  # fmt: skip
+    assert (found.shape, len(found.test_images)) == ((tiny_backbone.FEATURES,), 10)
+    assert found.train_ids is dataset.train_ids
+    assert [e.text.partition(" in ")[0] for e in told if e.text] == [
+        "Features of training images of two: 40", "Features of test images of two: 10",
+    ]  # fmt: skip
+    assert not [e for e in _told(config, dataset) if e.text]
+
+
+def _told(config, dataset):
+    told = []
+    features.of_dataset(config, dataset, told.append)
+    return told
+
+
+def test_features_of_a_file_are_matched_by_the_data_sets_ids(tmp_path):
+    config, dataset = small(tmp_path), images_of_two()
+    ids = [*dataset.train_ids[::-1], *(f"test_{n}" for n in range(10))]
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
+    config.backbone.features = save(tmp_path / "f.npz", ids, values)
+    found = features.of_dataset(config, dataset)
+    assert found.train_images.dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(found.train_images), values[:40][::-1])
+    config.backbone.features = save(tmp_path / "g.npz", ids[:-2], values[:-2])
+    with pytest.raises(UserError, match=r"none of 2 of the 10 images of two, test_8, test_9: add"):
+        features.of_dataset(config, dataset)
+
+
+def test_a_data_set_of_features_is_two_numbers_per_row():
+    values, labels = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2
+    found = Dataset.from_features(values, labels)
+    assert (found.shape, found.name, found.train_images.dtype) == ((3,), "features", np.float32)
+    with pytest.raises(UserError, match=r"features have shape \(6, 8, 8, 3\): give \[N, F\]"):
+        Dataset.from_features(pictures(6), labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"backbone.name": "tiny_backbon"}, r"did you mean tiny_backbone\?"),
+     ({"backbone.weights": "/nowhere.npz"}, "nowhere"),
+     ({"backbone.features": "f.npz"}, "give one of them"),
+     ({"dataset": "moons"}, "moons has 2 features and no images"),
+     ({"dataset": "scenes"}, "scenes has label maps"),
+     ({"backbone.image_size": -1}, "backbone.image_size is -1: give 1 or more, or 0 for 8")],
+)  # fmt: skip
+def test_a_wrong_config_is_one_line(tmp_path, weights, changes, says):
+    config = small(tmp_path, weights)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=says) as error:
+        tavaal_jax.run_study(config, tmp_path / "work")
+    assert "\n" not in str(error.value)
+
+
+def test_a_record_of_other_weights_differs_by_one_line(tmp_path, weights):
+    config = features.adapted(small(tmp_path, weights))
+    record = files.running(config, features=features.digest(config))
+    assert files.changed_keys(record, config, features.digest(config)) == []
+    time.sleep(0.01)
+    tiny_backbone.write(weights, seed=1)
+    assert files.changed_keys(record, config, features.digest(config)) == [
+        "the content of the weights of backbone.name"
+    ]
+    del record["features"]  # Of an earlier version, and without a backbone.
+    record["config"] = configs.plain(small(tmp_path))
+    assert files.changed_keys(record, small(tmp_path), None) == []
+
+
+# Notebooks
+
+
+def test_embed_gives_ids_files_and_features(tmp_path, weights):
+    people.folder(tmp_path / "photos", 5)
+    there = {"weights": weights, "data_dir": str(tmp_path / "data")}
+    found = tavaal_jax.embed(tmp_path / "photos", tiny_backbone.NAME, **there)
+    assert found.files == [f"photo_{n:03d}.png" for n in range(5)]
+    assert {one[0] for one in found.ids} == {"i"}
+    images = np.stack([np.repeat(people.picture(n, n % 2)[..., None], 3, -1) for n in range(5)])
+    expected = tiny_backbone.expected(images, weights)
+    np.testing.assert_allclose(found.features, expected, atol=1e-5)
+    arrays = tavaal_jax.embed(images, tiny_backbone.NAME, **there)
+    np.testing.assert_allclose(arrays.features, expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"images are float64 \(5, 8, 8, 3\): give uint8"):
+        tavaal_jax.embed(images / 255, tiny_backbone.NAME, **there)
+    with pytest.raises(UserError, match="give one of stretch, crop, pad"):
+        tavaal_jax.embed(images, tiny_backbone.NAME, resize="squeeze", **there)
+
+
+def test_a_learner_on_images_works_on_features(tmp_path, weights):
+    dataset = images_of_two()
+    config = features.adapted(small(tmp_path, weights))
+    learner = tavaal_jax.Learner("margin", config)
+    y = dataset.train_labels.astype(float)
+    y[10:] = np.nan
+    picks = learner.query(dataset.train_images, y, batch_size=3)
+    assert len(set(picks.tolist()) - set(range(10))) == 3
+    probabilities = learner.predict_proba(dataset.test_images)
+    model = tavaal_jax.load_model(learner.export(tmp_path / "model"))
+    np.testing.assert_allclose(model.predict_proba(dataset.test_images), probabilities, atol=1e-5)
+    assert model.shape == (tiny_backbone.FEATURES,)
+    readme = (tmp_path / "model" / "README.txt").read_text()
+    assert "put the file tiny.npz into this folder" in readme.replace("\n", " ")
+    os.rename(weights, tmp_path / "elsewhere.npz")
+    features_model = dataclasses.replace(model, folder=tmp_path / "other")
+    with pytest.raises(UserError, match=r"are not there: copy tiny\.npz to .*other, or to"):
+        features_model.predict_proba(dataset.test_images)
+    tiny_backbone.write(weights, seed=3)
+    other = dataclasses.replace(model, folder=tmp_path / "third")
+    with pytest.raises(UserError, match="holds other weights of tiny_backbone"):
+        other.predict_proba(dataset.test_images)
+
+
+def test_exported_programs_go_from_images_to_probabilities(tmp_path, weights):
+    from jax import export as jax_export
+
+    pytest.importorskip("flatbuffers")
+    dataset = images_of_two()
+    learner = tavaal_jax.Learner("random", features.adapted(small(tmp_path, weights)))
+    learner.fit(dataset.train_images, dataset.train_labels)
+    folder = learner.export(tmp_path / "model")
+    made, program = (
+        jax_export.deserialize(bytearray((folder / f"{name}.jaxexport").read_bytes()))
+        for name in ("features", "predict")
+    )
+    found = program.call(made.call(dataset.test_images[:3]))
+    np.testing.assert_allclose(found, learner.predict_proba(dataset.test_images[:3]), atol=1e-5)
+    record = json.loads((folder / "model.json").read_text())
+    assert record["exported"]["features"]["images"] == "uint8 [b, 8, 8, 3]"
+
+
+# Whole runs
+
+
+CONFIG = """
+import sys
+sys.path.insert(0, "tests")
+import people, tiny_backbone
+tiny_backbone.add()
+tiny_backbone.slow_down({slow})
+
+def get_config():
+    import pathlib
+    config = people.config({images!r}, pathlib.Path({place!r}))
+    return tiny_backbone.settings(config, {weights!r})
+"""
+
+
+def command(tmp_path, weights, workdir, slow=0.0):
+    """A command line and its environment: people's photos, with a backbone that may be slow."""
+    file = tmp_path / f"config_{workdir}.py"
+    file.write_text(
+        CONFIG.format(
+            slow=slow, images=str(tmp_path / "photos"), place=str(tmp_path), weights=weights
+        )
+    )
+    argv = [sys.executable, "-m", "tavaal_jax.main", f"--config={file}"]
+    return [*argv, f"--workdir={tmp_path / workdir}"], {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def start(tmp_path, weights, workdir, slow):
+    argv, environment = command(tmp_path, weights, workdir, slow)
+    return subprocess.Popen(
+        argv, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def cached(tmp_path):
+    """Number of features in the only cache, and its file."""
+    found = list((tmp_path / "cache" / "features").glob("*/features.f32"))
+    count = found[0].stat().st_size // (4 * tiny_backbone.FEATURES) if found else 0
+    return count, found
+
+
+@pytest.mark.slow
+def test_killed_amid_features_it_goes_on_and_two_at_once_share_a_cache(tmp_path, weights):
+    people.folder(tmp_path / "photos", 200)
+    first = start(tmp_path, weights, "work", 0.05)
+    while cached(tmp_path)[0] < 40:
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before, (file,) = cached(tmp_path)
+    assert 40 <= before < 200
+    begun = file.read_bytes()
+    both = [start(tmp_path, weights, name, 0.02) for name in ("work", "other")]
+    for one in both:
+        text, _ = one.communicate()
+        assert one.returncode == 75, text
+    assert cached(tmp_path)[0] == 200
+    lines = (file.parent / "index.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == list(range(200))
+    kept = len(begun) - len(begun) % (4 * tiny_backbone.FEATURES)
+    assert file.read_bytes()[:kept] == begun[:kept]
+    whole = tavaal_jax.embed(
+        tmp_path / "photos", tiny_backbone.NAME, weights, data_dir=str(tmp_path / "afresh")
+    )
+    again = tavaal_jax.embed(
+        tmp_path / "photos", tiny_backbone.NAME, weights, data_dir=str(tmp_path / "cache")
+    )
+    assert len(whole.features) == 200
+    np.testing.assert_array_equal(whole.features, again.features)
+
+
+@pytest.mark.slow
+def test_people_label_two_cycles_on_features(tmp_path, weights):
+    truth = people.folder(tmp_path / "photos", 60)
+    for number in range(100, 120):
+        place = tmp_path / "test" / ("cat", "dog")[number % 2]
+        people.folder(place, 1, (("cat", "dog")[number % 2],), number)
+    config = people.config(
+        tmp_path / "photos", tmp_path, **{"folder.test": str(tmp_path / "test"), "cycles": 2}
+    )
+    tiny_backbone.settings(config, weights)
+    work = tmp_path / "work"
+    line, log = people.run(config, work)
+    assert "16 images to label" in line
+    assert any("60 images found" in text for text in log)
+    people.answer(work, 0, truth)
+    line, log = people.run(config, work)
+    assert "cycle 1: 8 images to label" in line, log
+    assert any("cycle 0: accuracy" in text and "n = 20" in text for text in log)
+    rows = read_csv(work / "predictions.csv")
+    assert len(rows) == 60
+    record = json.loads((work / "config.json").read_text())
+    assert record["features"] == load_backbone(tiny_backbone.NAME, weights).digest
+    assert record["config"]["task"]["network"] in ("linear", "mlp")
+    new = people.folder(tmp_path / "photos", 5, first=200)
+    people.answer(work, 1, {**truth, **new})
+    line, log = people.run(config, work)
+    assert line is None
+    assert any("5 images added" in text for text in log)
+    assert len(read_csv(work / "predictions.csv")) == 65
+    out = tmp_path / "p.csv"
+    assert predict.predict(work / "model", tmp_path / "photos", out, print) == 65
+    theirs = {row["id"]: row["p_cat"] for row in read_csv(work / "predictions.csv")}
+    for row in read_csv(out):
+        assert float(row["p_cat"]) == pytest.approx(float(theirs[row["id"]]), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_study_on_features_of_images_and_its_continuation(tmp_path, weights):
+    config, dataset = small(tmp_path, weights), images_of_two()
+    config.methods = "random,tavaal"
+    result = tavaal_jax.run_study(config, tmp_path / "work", dataset)
+    assert {row["method"] for row in result.rows()} == {"random", "tavaal"}
+    picks = (tmp_path / "work" / "tavaal" / "trial_0" / "picks.csv").read_bytes()
+    given = features.of_dataset(config, dataset)
+    arrays = Dataset.from_features(
+        np.asarray(given.train_images), given.train_labels, np.asarray(given.test_images),
+        given.test_labels, name="two",
+    )  # fmt: skip
+    plain = features.adapted(config)
+    plain.backbone.update(name="", weights="")
+    tavaal_jax.run_study(plain, tmp_path / "arrays", arrays)
+    assert (tmp_path / "arrays" / "tavaal" / "trial_0" / "picks.csv").read_bytes() == picks
+    time.sleep(0.01)
+    tiny_backbone.write(weights, seed=1)
+    with pytest.raises(UserError, match=r"the content of the weights of backbone\.name"):
+        tavaal_jax.run_study(config, tmp_path / "work", dataset)

@@ -1,0 +1,67 @@
+"""The first images of a trial, chosen by `first_by`."""
+
+import jax
+import numpy as np
+import pytest
+import trials
+
+from configs import digits
+from tavaal_jax import UserError
+from tavaal_jax.data import plans
+from tavaal_jax.study import cycle, first_images
+from tavaal_jax.study.checks import config as checks
+
+KEY = trials.KEY
+
+
+def first(method, **changes):
+    made = trials.prepared(method)
+    made = made._replace(config=trials.config_of(**changes))
+    return np.flatnonzero(cycle.blank(made, KEY).labelled)
+
+
+@pytest.mark.parametrize("first_by", ["typiclust", "max_herding"])
+def test_the_first_images_are_the_same_for_all_methods(first_by):
+    found = first("random", first_by=first_by)
+    assert len(found) == trials.config_of().initial
+    np.testing.assert_array_equal(found, first("tavaal", first_by=first_by))
+    assert set(found) != set(first("random"))
+
+
+def test_by_default_they_are_random_and_what_they_were():
+    key = jax.random.fold_in(KEY, 0)
+    expected = plans.initial(key, 500, trials.config_of().initial)
+    np.testing.assert_array_equal(first("random"), np.sort(expected))
+
+
+def test_they_cover_the_pool_in_directions():
+    """Of features as many as a backbone's, whatever their lengths."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 25)
+    features = np.eye(4, 20)[labels] + 0.05 * random.normal(size=(100, 20))
+    features *= random.uniform(1, 9, (100, 1))
+    for first_by in ("typiclust", "max_herding"):
+        config = trials.config_of(first_by=first_by)
+        found = first_images.by_method(config, features, 4, KEY)
+        assert set(labels[found]) == set(range(4))
+        known = features[labels < 2]
+        found = first_images.by_method(config, features[labels > 1], 2, KEY, known[::10])
+        assert set(labels[labels > 1][found]) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (trials.config_of(first_by="typiclus"), "did you mean typiclust"),
+        (trials.config_of(first_by="margin"), "choose one of random, typiclust, max_herding"),
+        (
+            digits.get_config(),
+            "first_by is 'typiclust', which needs features, and digits has image",
+        ),
+    ],
+)
+def test_what_cannot_choose_them_is_refused(config, line):
+    if config.first_by == "random":
+        config.first_by = "typiclust"
+    with pytest.raises(UserError, match=line):
+        checks.check(config, 1)
