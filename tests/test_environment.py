@@ -194,7 +194,7 @@ def test_people_label_the_same_in_every_locale(compiled, tmp_path):
 # How Python was started
 
 
-@pytest.mark.parametrize("module", ["models.weights", "data.sets.prepare"])
+@pytest.mark.parametrize("module", ["report", "data.sets.prepare"])
 def test_commands_need_no_docstrings(module):
     done = subprocess.run(
         [sys.executable, "-OO", "-m", f"tavaal_jax.{module}", "--help"],

@@ -82,9 +82,7 @@ def test_the_array_is_mapped_and_cannot_be_written(todo, cache):
 def test_nothing_is_decoded_twice(todo, cache, monkeypatch):
     Decoded(cache, SHAPE).add(todo)
     monkeypatch.setattr(pictures, "decode_checked", None)
-    monkeypatch.setattr(
-        row_cache.filelock, "FileLock", None
-    )  # Nor is anything locked for nothing.
+    monkeypatch.setattr(row_cache.filelock, "FileLock", None)  # Nor is anything locked for nothing.
     assert Decoded(cache, SHAPE).add(todo) == {}
 
 

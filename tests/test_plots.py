@@ -183,8 +183,8 @@ def test_every_class_of_the_plane_has_its_points_and_its_boundary(tmp_path, monk
 def test_a_trial_of_an_unknown_method_is_drawn_as_well(parts, tmp_path):
     shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
     shutil.move(tmp_path / "tavaal", tmp_path / "mine")
-    for results in (tmp_path / "results.csv", *tmp_path.glob("mine/trial_*/results.csv")):
-        results.write_text(results.read_text().replace("tavaal", "mine"))
+    for file in (tmp_path / "results.csv", *tmp_path.glob("mine/trial_*/results.csv")):
+        file.write_text(file.read_text().replace("tavaal", "mine"))
     assert "mine" not in METHODS
     assert {"accuracy.png", "likelihood.png", "plane.png"} <= set(plots.draw(tmp_path))
 

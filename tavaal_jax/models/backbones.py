@@ -20,6 +20,7 @@ from jax import lax
 
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights as files
+from tavaal_jax.models.layers import TaskOutput
 from tavaal_jax.models.networks import NETWORKS, Published
 from tavaal_jax.ops import convolution
 
@@ -146,8 +147,7 @@ def _features(network: nn.Module, variables: Variables, images: jax.Array) -> ja
     """
 
     def embed(images: jax.Array) -> jax.Array:
-        features: jax.Array = network.apply(variables, images, train=False).embedding
-        return features
+        return TaskOutput(*network.apply(variables, images, train=False)).embedding
 
     with jax.default_matmul_precision("highest"):
         if images.shape[0] == 1 or not convolution.on_cpu():

@@ -32,12 +32,12 @@ class _Storage(NamedTuple):
 
     kind: _Kind
     key: str
-    count: int
+    length: int
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.count * np.dtype(self.kind.dtype).itemsize
+        return self.length * np.dtype(self.kind.dtype).itemsize
 
     def numbers(self, data: bytes) -> np.ndarray:
         """Its values; bfloat16 as float32, of which it is the upper half."""
