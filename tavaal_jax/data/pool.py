@@ -60,7 +60,7 @@ class Normaliser(struct.PyTreeNode):
 
     @classmethod
     def of_features(cls, features: StoredArray) -> "Normaliser":
-        """Each feature's mean, and one deviation for all of `[N, F]`: distances keep their ratios."""
+        """Each feature's mean, one deviation for all of `[N, F]`: distances keep their ratios."""
         mean, std = _of_floats(features)
         together = np.sqrt(np.mean(np.square(std.astype(np.float64))))
         return cls._shaped(mean, np.full_like(std, together), 2)

@@ -108,7 +108,7 @@ def _legacy(file: BinaryIO) -> tuple[object, _Bytes]:
     places: dict[str, int] = {}
     for key in map(str, keys):
         count = int.from_bytes(file.read(8), "little")
-        if key not in reading.storages or reading.storages[key].count != count:
+        if key not in reading.storages or reading.storages[key].length != count:
             raise ValueError(f"it is cut or damaged: storage {key} has {count} numbers")
         places[key] = file.tell()
         file.seek(reading.storages[key].size, 1)
