@@ -1,4 +1,4 @@
-"""Features by a frozen backbone: images per second, memory, and what a second start costs.
+"""Claim: features of a frozen backbone are computed once, in constant memory.
 
 python benchmarks/features.py [FOLDER] [--backbone=NAME] [--weights=FILE] [--most=100000]
 

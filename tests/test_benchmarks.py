@@ -27,7 +27,7 @@ def test_each_states_its_claim():
     for path in FOLDER.glob("*.py"):
         text = path.read_text()
         shared = path.name in ("harness.py", "torch_peer.py", "torch_networks.py")
-        study = path.stem in ("ablation", "overview", "stop_hint", "scaling", "picks")
+        study = path.stem in ("ablation", "overview", "stop_hint", "scaling", "picks", "features")
         assert shared or text.startswith('"""Claim: '), path.name
         assert shared or study or "`ratio`" in text, path.name
 

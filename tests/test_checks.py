@@ -114,11 +114,11 @@ def test_a_method_is_registered_under_its_own_name(monkeypatch):
 WRONG = {
     "a class for a map": (
         maps(**{"task.network": "resnet"}), MAPS,
-        "task.network is 'resnet', and mine has label maps: give task.network = 'drn'",
+        "task.network is 'resnet', and mine has label maps: choose one of drn",
     ),
     "a map for a class": (
         images(**{"task.network": "drn"}), IMAGES,
-        "task.network is 'drn', and mine has no label maps: give",
+        "task.network is 'drn', and mine has no label maps: choose one of",
     ),
     "levels": (
         maps(**{"task.blocks": (1, 1, 1, 1)}), MAPS,
@@ -167,7 +167,7 @@ WRONG = {
     ),
     "network for images": (
         points(**{"task.network": "resnet"}, batch_size=16), POINTS,
-        "mine has 3 features: give task.network = 'mlp'",
+        "mine has 3 features: choose one of mlp, linear",
     ),
     "vae for images": (
         points(**{"vae.network": "conv"}, batch_size=16), POINTS, "give vae.network = 'mlp'"

@@ -198,7 +198,7 @@ def test_a_fingerprint_is_that_of_whole_arrays_although_it_is_taken_in_parts(mon
 
 
 def settings(mean, deviation):
-    return ConfigDict({"normalisation": {"mean": mean, "deviation": deviation}})
+    return ConfigDict({"normalisation": {"mean": mean, "deviation": deviation, "features": "each"}})
 
 
 def test_constants_of_the_config_are_used_where_it_has_them():

@@ -43,7 +43,7 @@ def quick(**changes):
 def test_parameters_are_scikit_learns():
     learner = Learner("badge", random_state=3)
     assert learner.get_params() == {
-        "method": "badge", "config": None, "random_state": 3, "cycle": 0,
+        "method": "badge", "config": None, "backbone": "", "random_state": 3, "cycle": 0,
         "missing_label": learner.missing_label,
     }  # fmt: skip
     assert clone(learner).random_state == 3

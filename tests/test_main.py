@@ -72,7 +72,7 @@ WRONG = {
         ["--config.imbalance.ratio=2", "--config.imbalance.classes=(0,10)"],
         "give labels from 0 to 9",
     ),
-    "images for moons": (["--config.dataset=moons"], "2 features: give task.network = 'mlp'"),
+    "images for moons": (["--config.dataset=moons"], "2 features: choose one of mlp, linear"),
     "crops of features": (
         ["--config.dataset=moons", "--config.task.network=mlp", "--config.vae.network=mlp"],
         "give pad = 0 and flip = False",

@@ -95,5 +95,6 @@ def test_a_schedule_changes_at_the_first_step_of_an_epoch(steps_per_epoch):
 
 def test_rows_of_a_schedule_do_not_depend_on_where_it_begins():
     whole, part = scheduled(0, 600, 3), scheduled(470, 20, 3)
-    for a, b in zip(whole, part, strict=True):
+    assert whole.class_weights is part.class_weights is None
+    for a, b in zip(whole[:-1], part[:-1], strict=True):
         np.testing.assert_array_equal(a[470:490], b)

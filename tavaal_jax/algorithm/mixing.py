@@ -55,7 +55,8 @@ def alfa_mix(
     `values` are `{"features": [M, F], "logits": [M, K], "slope": [M, K]}`, the last the change of
     the logits along `g / |g|`.
     """
-    assert labelled is not None, "alfa_mix needs L: set Method.compares and sees_labels"
+    if labelled is None:
+        raise ValueError("alfa_mix needs L: set Method.compares and sees_labels")
     features, logits, slope = (values[name] for name in ("features", "logits", "slope"))
     anchors = _class_means(labelled.values["features"], labelled.labels)
     far = np.max([np.linalg.norm(features - anchor[None], axis=1) for anchor in anchors], axis=0)

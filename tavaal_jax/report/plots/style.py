@@ -35,8 +35,18 @@ COLOURS = {
     "entropy": "#8C564B",
     "badge": "#17A398",
     "sraal": "#6A3D9A",
+    "bald": "#4E7A1E",
+    "power_margin": "#C25BB0",
+    "power_bald": "#8DB84A",
+    "typiclust": "#B2182B",
+    "max_herding": "#5B7FDB",
+    "uherding": "#1B2A8F",
+    "drop_query": "#3C6E71",
+    "alfa_mix": "#E377C2",
 }
-_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>8", strict=True))
+_LETTERS = ("$B$", "$M$", "$P$", "$T$", "$H$", "$U$", "$Q$", "$A$")
+"""Markers of those after the shapes."""
+_MARKERS = dict(zip(COLOURS, (*"oXsv^DPdph<>8", *_LETTERS), strict=True))
 
 
 def colour(method: str) -> str:
