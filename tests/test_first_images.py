@@ -30,7 +30,8 @@ def test_the_first_images_are_the_same_for_all_methods(first_by):
 
 def test_by_default_they_are_random_and_what_they_were():
     key = jax.random.fold_in(KEY, 0)
-    expected = plans.initial(key, 500, trials.config_of().initial)
+    size = len(trials.dataset().train_images)
+    expected = plans.initial(key, size, trials.config_of().initial)
     np.testing.assert_array_equal(first("random"), np.sort(expected))
 
 
@@ -44,8 +45,8 @@ def test_they_cover_the_pool_in_directions():
         config = trials.config_of(first_by=first_by)
         found = first_images.by_method(config, features, 4, KEY)
         assert set(labels[found]) == set(range(4))
-        known = features[labels < 2]
-        found = first_images.by_method(config, features[labels > 1], 2, KEY, known[::10])
+        known = features[labels < 2][::25]  # One of each.
+        found = first_images.by_method(config, features[labels > 1], 2, KEY, known)
         assert set(labels[labels > 1][found]) == {2, 3}
 
 

@@ -35,8 +35,16 @@ COLOURS = {
     "entropy": "#8C564B",
     "badge": "#17A398",
     "sraal": "#6A3D9A",
+    "bald": "#F0A3C0",
+    "power_margin": "#C39BD3",
+    "power_bald": "#D7A86E",
+    "typiclust": "#1B4F9C",
+    "max_herding": "#6BBF59",
+    "uherding": "#B22222",
+    "drop_query": "#3D6B6B",
+    "alfa_mix": "#8A9A5B",
 }
-_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>8", strict=True))
+_MARKERS = dict(zip(COLOURS, "oXsv^DPdph<>8H1234+x|", strict=True))
 
 
 def colour(method: str) -> str:
