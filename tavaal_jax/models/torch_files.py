@@ -32,12 +32,12 @@ class _Storage(NamedTuple):
 
     kind: _Kind
     key: str
-    count: int
+    length: int
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.count * np.dtype(self.kind.dtype).itemsize
+        return self.length * np.dtype(self.kind.dtype).itemsize
 
     def numbers(self, data: bytes) -> np.ndarray:
         """Its values; bfloat16 as float32, of which it is the upper half."""
@@ -108,7 +108,7 @@ def _legacy(file: BinaryIO) -> tuple[object, _Bytes]:
     places: dict[str, int] = {}
     for key in map(str, keys):
         count = int.from_bytes(file.read(8), "little")
-        if key not in reading.storages or reading.storages[key].count != count:
+        if key not in reading.storages or reading.storages[key].length != count:
             raise ValueError(f"it is cut or damaged: storage {key} has {count} numbers")
         places[key] = file.tell()
         file.seek(reading.storages[key].size, 1)

@@ -155,7 +155,7 @@ class ViT(nn.Module):
             first.append(self._token("registers", self.registers, maps[0]))
         x = jnp.concatenate([*first, x], axis=1)
         ends = [self.size.depth * part // _PARTS for part in range(1, _PARTS + 1)]
-        taps = []
+        taps: list[jax.Array] = []
         for number in range(self.size.depth):
             x = Block(self.size, self.dtype, name=f"block{number}")(x)
             if number + 1 in ends:
