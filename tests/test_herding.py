@@ -110,8 +110,8 @@ def test_uncertainty_herding_without_labels_is_max_herding(rng):
 def test_uncertainty_herding_of_maps_takes_margins_as_they_are(rng):
     points = blobs(rng)
     margin = np.where(np.arange(len(points)) < 100, 1, 0).astype(np.float32)
-    known = {"embedding": blobs(rng, 3), "margin": margin[:3]}
-    values = {"embedding": points, "margin": margin}
+    known = {"embedding": blobs(rng, 3), "certainty": margin[:3]}
+    values = {"embedding": points, "certainty": margin}
     positions, _ = herding.uherding(values, 5, KEY, Labelled(known, None))
     assert np.isfinite(positions).all()
 

@@ -145,10 +145,8 @@ def test_no_files_import_each_other_in_a_circle():
 KNOW_METHODS = {"algorithm/methods.py", "report/plots/style.py", "config.py"}
 OTHERWISE = {
     ("algorithm/problems.py", "entropy"),  # a key of what one pass with dropout says
-    ("algorithm/problems.py", "bald"),  # a measure of what several passes say
+    ("algorithm/problems.py", "bald"),  # a measure of what passes with dropout say
     ("algorithm/values.py", "bald"),
-    ("algorithm/values.py", "margin"),  # a key of what uncertainty herding is given
-    ("algorithm/herding.py", "margin"),
     ("study/notebook/query.py", "tavaal"),  # the default of what a notebook asks
     ("study/notebook/estimator.py", "coreset"),
 }

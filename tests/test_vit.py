@@ -279,7 +279,7 @@ def test_registers_need_a_network_that_has_them():
 # As a network that is trained
 
 
-@pytest.mark.parametrize("place", ["head", "stages"])
+@pytest.mark.parametrize("place", ["head", pytest.param("stages", marks=pytest.mark.slow)])
 def test_it_does_what_a_task_network_has_to(place):
     build = lambda axis_name: ViT(
         4, Size(8, 4, 2), 1, axis_name, tavaal_jax.models.Dropout(place), patch=4

@@ -49,7 +49,7 @@ def uherding(
     is the smallest distance, above 0, of two of L: it shrinks as L grows, from coverage of the pool
     to uncertainty alone. With less than two of L it is that of `max_herding`. `values` are
     `{"embedding": [M, E], "logits": [M, K]}`, or, for maps, T's margins as they are:
-    `{"embedding", "margin": [M]}`.
+    `{"embedding", "certainty": [M]}`.
     """
     random = clusters.generator(key)
     points = values["embedding"]
@@ -57,8 +57,8 @@ def uherding(
         radius = _usual_radius(points, random)
         return _herd(points, np.ones(len(points)), None, count, radius, random, map_blocks)
     known = labelled.values["embedding"]
-    if "margin" in values:
-        margin = values["margin"]
+    if "certainty" in values:
+        margin = values["certainty"]
     else:
         scale = calibration.scale(known, labelled.labels, values["logits"].shape[1])
         margin = calibration.margin(values["logits"], scale)

