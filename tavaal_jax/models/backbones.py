@@ -151,8 +151,7 @@ def _features(network: nn.Module, variables: Variables, images: jax.Array) -> ja
     """
 
     def embed(images: jax.Array) -> jax.Array:
-        features: jax.Array = network.apply(variables, images, train=False).embedding
-        return features
+        return cast(TaskOutput, network.apply(variables, images, train=False)).embedding
 
     with jax.default_matmul_precision("highest"):
         if images.shape[0] == 1 or not convolution.on_cpu():
