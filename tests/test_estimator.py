@@ -40,6 +40,28 @@ def quick(**changes):
     return config
 
 
+@pytest.mark.parametrize(
+    ("first_by", "mend"),
+    [("typiclus", "did you mean typiclust"), ("margin", "choose one of random")],
+)
+def test_a_first_request_by_a_method_that_cannot_is_one_line(first_by, mend, points):
+    learner = Learner("random", quick(first_by=first_by))
+    with pytest.raises(UserError, match=f"first_by is '{first_by}'.*{mend}"):
+        learner.query(points[0], np.full(80, np.nan), batch_size=4)
+
+
+def test_a_first_request_by_coverage_counts_features_alike(points):
+    """As a study does: in units of each one's deviation."""
+    learner = Learner("random", quick(first_by="max_herding"), random_state=0)
+    x = points[0]
+    unknown = np.full(80, np.nan)
+    found = learner.query(x, unknown, batch_size=6)
+    assert len(set(found)) == 6
+    np.testing.assert_array_equal(
+        found, learner.query(x * [1000, 1] + [0, 5], unknown, batch_size=6)
+    )
+
+
 def test_parameters_are_scikit_learns():
     learner = Learner("badge", random_state=3)
     assert learner.get_params() == {

@@ -226,6 +226,22 @@ def test_keys_that_only_images_have_become_those_of_features(tmp_path, weights):
     assert configs.plain(features.adapted(found)) == configs.plain(found)
     plain = small(tmp_path)
     assert features.adapted(plain) is plain
+    for key, value in (("weights", "w.npz"), ("image_size", 64)):
+        config = small(tmp_path)
+        config.backbone[key] = value
+        with pytest.raises(UserError, match=f"backbone.{key} is {value}, and backbone.name is emp"):
+            features.adapted(config)
+
+
+def test_other_ids_beside_the_same_features_are_other_features(tmp_path):
+    np.save(tmp_path / "f.npy", np.ones((2, 3), np.float32))
+    config, found = small(tmp_path), []
+    config.backbone.features = str(tmp_path / "f.npy")
+    for ids in ("a.jpg\nb.jpg\n", "b.jpg\na.jpg\n", "a.jpg\nb.jpg\n"):
+        (tmp_path / "new.txt").write_text(ids)
+        (tmp_path / "new.txt").replace(tmp_path / "f.txt")
+        found.append(features.digest(config))
+    assert found[0] == found[2] != found[1]
 
 
 def test_features_of_a_data_set_take_the_place_of_its_images(tmp_path, weights):

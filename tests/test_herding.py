@@ -94,6 +94,44 @@ def test_uncertainty_herding_equals_its_definition(rng):
     np.testing.assert_allclose(scores, gains, rtol=1e-2, atol=1e-6)
 
 
+def test_two_labelled_points_that_are_almost_one_leave_a_radius(rng):
+    """Below it the rounding of float32 would decide how near a point is to itself."""
+    values, known = herded_values(rng), herded_values(rng, 12)
+    known["embedding"][1] = known["embedding"][0] + 1e-6
+    labels = np.arange(12, dtype=np.int32) % 4
+    positions, scores = herding.uherding(values, 15, KEY, Labelled(known, labels))
+    points = values["embedding"]
+    apart = np.sqrt(np.square(points[:, None] - points[None]).sum(-1))
+    radius = 0.02 * np.median(apart[np.triu_indices(len(points), 1)]) / 2
+    weights = 1 - calibration.margin(
+        values["logits"], calibration.scale(known["embedding"], labels, 4)
+    )
+    expected, gains = by_definition(points, 15, known["embedding"], radius, weights)
+    np.testing.assert_array_equal(positions, expected)
+    np.testing.assert_allclose(scores, gains, rtol=1e-2, atol=1e-6)
+
+
+def test_classes_without_a_label_change_nothing(rng):
+    values, known = herded_values(rng), herded_values(rng, 12)
+    labels = np.arange(12, dtype=np.int32) % 4
+    expected = herding.uherding(values, 15, KEY, Labelled(known, labels))
+    # Class 0 and five at the end have no label, and logits that are much lower.
+    absent = np.full((len(values["logits"]), 1), -30, np.float32)
+    wide = {**values, "logits": np.hstack([absent, values["logits"], *[absent] * 5])}
+    found = herding.uherding(wide, 15, KEY, Labelled(known, labels + 1))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+
+
+def test_the_temperature_looks_at_all_classes_of_many_labels_in_order(rng):
+    points = blobs(rng, 3000)
+    labels = np.repeat([0, 1], [2500, 500]).astype(np.int32)
+    mixed = rng.permutation(3000)
+    found = calibration.scale(points, labels, 2)
+    assert found < calibration._SCALES[-1]  # As certain as can be where all are of one class.
+    assert found == pytest.approx(calibration.scale(points[mixed], labels[mixed], 2), rel=1)
+
+
 def test_uncertainty_herding_without_labels_is_max_herding(rng):
     values = herded_values(rng)
     found, plain = (
@@ -113,7 +151,10 @@ def test_uncertainty_herding_of_maps_takes_margins_as_they_are(rng):
     known = {"embedding": blobs(rng, 3), "certainty": margin[:3]}
     values = {"embedding": points, "certainty": margin}
     positions, _ = herding.uherding(values, 5, KEY, Labelled(known, None))
-    assert np.isfinite(positions).all()
+    apart = np.sqrt(np.square(known["embedding"][:, None] - known["embedding"][None]).sum(-1))
+    radius = apart[np.triu_indices(3, 1)].min()
+    expected, _ = by_definition(points, 5, known["embedding"], radius, 1 - margin)
+    np.testing.assert_array_equal(positions, expected)
 
 
 def test_lazy_picks_are_those_of_all_gains_and_no_array_is_of_all_pairs(rng, monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_MOST = 2000  # labelled images that are looked at
+_MOST = 2000  # labelled images that are looked at, evenly over L
 _SCALES = 2.0 ** np.arange(-2, 4.5, 0.5)
 _PENALTIES = 10.0 ** np.arange(-4, 2)
 
@@ -18,9 +18,14 @@ def scale(points: np.ndarray, labels: np.ndarray | None, classes: int) -> float:
     were trained on the same labels it is too sure of itself; with a frozen backbone it is not. The
     smallest scale, near to no certainty, is returned where there are no two classes, or no labels.
     """
-    if labels is None or len(points) < 3 or len(np.unique(labels)) < 2:
+    if labels is None or len(points) < 3:
         return float(_SCALES[0])
-    points, labels = points[:_MOST].astype(np.float64), labels[:_MOST]
+    if len(points) > _MOST:
+        some = np.linspace(0, len(points) - 1, _MOST).astype(int)
+        points, labels = points[some], labels[some]
+    if len(np.unique(labels)) < 2:
+        return float(_SCALES[0])
+    points = points.astype(np.float64)
     centered = points - points.mean(0)
     target = np.eye(classes)[labels]
     left, singular, _ = np.linalg.svd(centered, full_matrices=False)

@@ -10,6 +10,9 @@ from tavaal_jax.algorithm.blocks import MapBlocks
 from tavaal_jax.algorithm.picks import Labelled, Picks
 
 _PAIRED = 1000  # points whose median distance gives the radius
+_LEAST = 0.02
+"""Smallest radius of uncertainty herding, of that of MaxHerding: below it the rounding of float32
+decides how near a point is to itself."""
 
 
 def max_herding(
@@ -44,10 +47,11 @@ def uherding(
     """MaxHerding weighted by uncertainty (Bae et al., ICLR 2025).
 
     "Uncertainty herding: one active learning method for all label budgets": the mean of MaxHerding
-    is weighted by `u_n = 1 - margin_n`, the margin being that of T's probabilities at a calibrated
-    temperature, see :func:`tavaal_jax.algorithm.calibration.scale`; `u_n = 1` where L is empty. `h`
-    is the smallest distance, above 0, of two of L: it shrinks as L grows, from coverage of the pool
-    to uncertainty alone. With less than two of L it is that of `max_herding`. `values` are
+    is weighted by `u_n = 1 - margin_n`, the margin being that of T's probabilities of the classes
+    in L at a calibrated temperature, see :func:`tavaal_jax.algorithm.calibration.scale`; `u_n = 1`
+    where L is empty. `h` is the smallest distance, above 0, of two of L: it shrinks as L grows,
+    from coverage of the pool to uncertainty alone, but not below 2 % of that of `max_herding`,
+    which it is with less than two of L. `values` are
     `{"embedding": [M, E], "logits": [M, K]}`, or, for maps, T's margins as they are:
     `{"embedding", "certainty": [M]}`.
     """
@@ -60,10 +64,22 @@ def uherding(
     if "certainty" in values:
         margin = values["certainty"]
     else:
-        scale = calibration.scale(known, labelled.labels, values["logits"].shape[1])
-        margin = calibration.margin(values["logits"], scale)
-    radius = _smallest_distance(known, map_blocks) or _usual_radius(points, random)
+        margin = _calibrated_margin(values["logits"], known, labelled.labels)
+    usual = _usual_radius(points, random)
+    radius = max(_smallest_distance(known, map_blocks), _LEAST * usual) if len(known) > 1 else usual
     return _herd(points, 1 - margin, known, count, radius, random, map_blocks)
+
+
+def _calibrated_margin(
+    logits: np.ndarray, known: np.ndarray, labels: np.ndarray | None
+) -> np.ndarray:
+    """Margins `[M]` of T's logits `[M, K]`, calibrated on L, among the classes that L has."""
+    present = np.unique(labels) if labels is not None else np.arange(logits.shape[1])
+    if len(present) < 2:
+        present = np.arange(logits.shape[1])
+    numbers = None if labels is None else np.searchsorted(present, labels)
+    scale = calibration.scale(known, numbers, len(present))
+    return calibration.margin(logits[:, present], scale)
 
 
 def _usual_radius(points: np.ndarray, random: np.random.Generator) -> float:

@@ -109,7 +109,16 @@ class _Computed(RowCache[Source]):
         def rows() -> Iterator[Row | Fault]:
             values = iter(result() if result is not None else ())
             for one in batch:
-                yield one if isinstance(one, Fault) else Row(next(values), one.overflow)
+                if isinstance(one, Fault):
+                    yield one
+                    continue
+                row = next(values)
+                if not np.isfinite(row).all():
+                    raise UserError(
+                        "the backbone gives features that are not finite: its weights are damaged"
+                        " or not for this network, give others by backbone.weights"
+                    )
+                yield Row(row, one.overflow)
 
         return rows()
 

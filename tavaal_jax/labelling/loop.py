@@ -30,7 +30,8 @@ from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
 
 _FIXED = (
-    "dataset", "seed", "folder.image_size", "folder.channels", "folder.resize", "folder.low_high",
+    "dataset", "seed", "metrics", "folder.image_size", "folder.channels", "folder.resize",
+    "folder.low_high",
 )  # fmt: skip
 """Keys that stay what they were in the first cycle."""
 _USED = ("train", "test")

@@ -54,7 +54,8 @@ class Requester:
             return there, np.asarray(cache.array[rows[rows >= 0]])
 
         names, features = with_features([now.images[i].id for i in np.flatnonzero(now.candidates)])
-        _, labelled = with_features(now.labelled)
+        # Images of the test set teach T nothing: what they lie near to is not covered by them.
+        _, labelled = with_features([n for n in now.labelled if n not in now.reserved])
         if not names or count < 1:
             return []
         key = derive(self._key, Stream.INITIAL)

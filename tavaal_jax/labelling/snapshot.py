@@ -80,9 +80,10 @@ class Snapshot:
 
     @property
     def labelled(self) -> list[str]:
-        """Ids of the usable images whose verdict is a class."""
+        """Ids of the usable images whose verdict is a class, in the order of `images`."""
         verdicts = self.verdicts
-        return [n for n in self._usable if n in verdicts and verdicts[n].kind == "label"]
+        names = dict.fromkeys(image.id for image in self.images if image.id in self._usable)
+        return [n for n in names if n in verdicts and verdicts[n].kind == "label"]
 
     @property
     def reserved_left(self) -> set[str]:

@@ -45,6 +45,13 @@ def adapted(config: ConfigDict) -> ConfigDict:
     one hidden layer unless it is; augmentation and `normalisation.mean` are off, and features are
     normalised together. All else stays.
     """
+    options = config.backbone
+    for key in ("weights", "image_size"):
+        if options[key] and not options.name:
+            raise UserError(
+                f"backbone.{key} is {options[key]}, and backbone.name is empty: name the backbone,"
+                f" or leave backbone.{key} at its default"
+            )
     if not is_on(config):
         return config
     if config.backbone.name and config.backbone.features:
@@ -101,13 +108,26 @@ def embedder(backbone: Backbone) -> Embedder:
     return _embedders[backbone.digest]
 
 
+Stamps = tuple[tuple[int, int] | None, ...]
+
+
+def _feature_paths(config: ConfigDict) -> tuple[pathlib.Path, ...]:
+    """The file of features and, beside an .npy, that of its ids."""
+    path = user_path(config.backbone.features, "backbone.features")
+    return (path, path.with_suffix(".txt")) if path.suffix == ".npy" else (path,)
+
+
+def _stamps(config: ConfigDict) -> Stamps:
+    return tuple(_stamp(str(path), "backbone.features") for path in _feature_paths(config))
+
+
 def _file(config: ConfigDict) -> FeatureFile:
-    return _feature_file(config.backbone.features, _stamp(config.backbone.features, "backbone"))
+    return _feature_file(config.backbone.features, _stamps(config))
 
 
 @functools.lru_cache(1)
-def _feature_file(path: str, stamp: tuple[int, int] | None) -> FeatureFile:
-    del stamp
+def _feature_file(path: str, stamps: Stamps) -> FeatureFile:
+    del stamps
     return FeatureFile(path)
 
 
@@ -117,15 +137,18 @@ def digest(config: ConfigDict) -> str | None:
         return backbone(config).digest
     if not config.backbone.features:
         return None
-    path = _file(config).path
-    return _content(path, _stamp(str(path), "backbone.features"))
+    _file(config)  # Raises UserError for a file that is none.
+    return _content(_feature_paths(config), _stamps(config))
 
 
 @functools.lru_cache(1)
-def _content(path: pathlib.Path, stamp: tuple[int, int] | None) -> str:
-    del stamp
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _content(paths: tuple[pathlib.Path, ...], stamps: Stamps) -> str:
+    del stamps
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def size(config: ConfigDict) -> int:

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.data import plans, pool
+from tavaal_jax.data.pool import Normaliser
 from tavaal_jax.study import features as backbones
 from tavaal_jax.study.setup import Setup
 
@@ -23,12 +24,18 @@ def choose(setup: Setup, key: jax.Array) -> np.ndarray:
     free = np.flatnonzero(setup.unlabelled(np.zeros(setup.size, bool)))
     images = setup.train.images
     stored = np.asarray(images) if isinstance(images, jax.Array) else images
-    features = pool.take_rows(stored, free).astype(np.float32)
-    if not backbones.is_on(config):  # Those of a backbone have one scale.
-        normalise = setup.train.normalise
-        mean, std = (np.asarray(x)[None] for x in (normalise.mean, normalise.std))
-        features = (features - mean) / std
+    features = comparable(config, pool.take_rows(stored, free), setup.train.normalise)
     return free[by_method(config, features, config.initial, key)]
+
+
+def comparable(config: ConfigDict, features: np.ndarray, normalise: Normaliser) -> np.ndarray:
+    """Features `[n, F]` of one scale: those of a backbone as they are, others normalised."""
+    features = features.astype(np.float32)
+    if backbones.is_on(config):
+        return features
+    mean, std = (np.asarray(x)[None] for x in (normalise.mean, normalise.std))
+    scaled: np.ndarray = (features - mean) / std
+    return scaled
 
 
 def by_method(

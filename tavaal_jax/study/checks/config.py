@@ -200,10 +200,15 @@ def _check_maps(config: ConfigDict, facts: DatasetFacts) -> None:
         )
 
 
+def check_first_by(config: ConfigDict) -> None:
+    """Raises UserError unless the method `first_by` may choose the first images."""
+    able = [name for name, method in METHODS.items() if not method.needs_labels]
+    check_name("first_by", config.first_by, (BASELINE, *able))
+
+
 def _check_first(config: ConfigDict, facts: DatasetFacts) -> None:
-    """Which method, if any, may choose the first images."""
+    check_first_by(config)
     by = config.first_by
-    check_name("first_by", by, (BASELINE, *(n for n, m in METHODS.items() if not m.needs_labels)))
     if by != BASELINE and len(facts.shape) != 1:
         raise UserError(
             f"first_by is {by!r}, which needs features, and {facts.name} has images: give"

@@ -22,6 +22,7 @@ from tavaal_jax.algorithm import picks as picking
 from tavaal_jax.algorithm.methods import BASELINE, METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
+from tavaal_jax.data.dataset import normaliser
 from tavaal_jax.engine import devices
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
@@ -105,6 +106,7 @@ class Learner(ClassifierMixin, BaseEstimator):
             # A wrong config fails now, not after the first labels.
             settings = self._settings(dataset)
             configs.check(settings)
+            checks.check_first_by(settings)
             if settings.first_by != BASELINE:
                 return self._covering(settings, dataset, free, batch_size, return_utilities)
             return self._drawn(free, batch_size, return_utilities)
@@ -222,7 +224,8 @@ class Learner(ClassifierMixin, BaseEstimator):
             )
         key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
         candidates = np.flatnonzero(free)
-        found = features.of_dataset(config, dataset).train_images[candidates]
+        pool = features.of_dataset(config, dataset).train_images
+        found = first_images.comparable(config, pool[candidates], normaliser(config, pool))
         indices = candidates[first_images.by_method(config, found, count, key)]
         if not return_utilities:
             return indices
