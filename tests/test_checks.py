@@ -193,3 +193,10 @@ def test_all_images_can_be_labelled_in_the_end():
     checks.check_size(images(initial=16, budget=32, cycles=3), "mine", 80)
     with pytest.raises(UserError, match="= 80 is more than the 79 training images of mine"):
         checks.check_size(images(initial=16, budget=32, cycles=3), "mine", 79)
+
+
+def test_all_methods_are_those_that_can_be_used():
+    assert checks.method_names(images(methods="all")) == list(METHODS)
+    of_maps = checks.method_names(maps(methods="all"))
+    assert set(METHODS) - set(of_maps) == {"alfa_mix"}
+    checks.check(maps(methods="all"), 4, MAPS)

@@ -15,6 +15,7 @@ from tavaal_jax.data import SETS, Dataset
 from tavaal_jax.engine import programs
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights
+from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.study import features, setup
 from tavaal_jax.study.checks import methods as method_checks
 from tavaal_jax.study.checks import networks
@@ -39,9 +40,11 @@ class DatasetFacts(NamedTuple):
 
 
 def method_names(config: ConfigDict) -> list[str]:
-    """The names in `config.methods`, in order; "all" is all of them."""
+    """The names in `config.methods`, in order; "all": that T's network can be used with."""
     if config.methods.strip() == "all":
-        return list(METHODS)
+        row = NETWORKS.get(config.task.network)
+        has_maps = row is not None and row.maps
+        return [name for name, method in METHODS.items() if method.takes_maps or not has_maps]
     return [name.strip() for name in config.methods.split(",") if name.strip()]
 
 
