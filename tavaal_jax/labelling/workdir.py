@@ -288,6 +288,10 @@ def _score(score: float) -> str:
 
 
 def changed_among(record: dict[str, Any], config: ConfigDict, keys: Sequence[str]) -> list[str]:
-    """Keys among `keys`, with both values, that differ from a config.json's."""
-    old, new = configs.flat(record["config"]), configs.flat(configs.plain(config))
+    """Keys among `keys`, with both values, that differ from a config.json's.
+
+    A key that an earlier version did not have had its default.
+    """
+    default = configs.flat(configs.plain(configs.default()))
+    old, new = default | configs.flat(record["config"]), configs.flat(configs.plain(config))
     return [f"{k} ({old.get(k)} -> {new.get(k)})" for k in keys if old.get(k) != new.get(k)]
