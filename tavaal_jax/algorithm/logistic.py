@@ -77,9 +77,9 @@ class _Search(NamedTuple):
     rows: jax.Array
     """The newest fits, `[folds + 1, r, K]`."""
     fits: jax.Array
-    """Of all examples, for each of `STRENGTHS`, `[strengths, r, K]`."""
+    """Fits of all examples, for each of `STRENGTHS`, `[strengths, r, K]`."""
     losses: jax.Array
-    """Of the images left out, mean, infinite if not tried, `[strengths]`, as the next ones."""
+    """Mean losses of the images left out, infinite if not tried, `[strengths]`, like the next."""
     accuracies: jax.Array
     errors: jax.Array
     """Standard errors of the losses."""

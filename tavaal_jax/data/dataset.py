@@ -35,7 +35,7 @@ class PhotoFiles(NamedTuple):
     paths: list[pathlib.Path]
 
     def only(self, rows: np.ndarray) -> "PhotoFiles":
-        """Those of some images, indices `[m]`."""
+        """Files of some images, indices `[m]`."""
         return PhotoFiles(self.ids[rows], [self.paths[row] for row in rows])
 
 

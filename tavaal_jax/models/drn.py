@@ -92,9 +92,7 @@ class DRN(nn.Module):
 
         `size` is the images' `(H, W)`.
         """
-        if self.dropout.place == "head":
-            rate, number = self.dropout.rate, len(self.levels)
-            features = layers.dropout(features, dropout_keys, rate, number)
+        features = self.dropout.before_head(features, dropout_keys, len(self.levels))
         return upsample(self.last(features), math.prod(self.strides), size)
 
     def __call__(

@@ -22,6 +22,10 @@ class Dropout(NamedTuple):
     hidden layer (MLP)."""
     rate: float = 0.5
 
+    def before_head(self, features: jax.Array, keys: jax.Array | None, layer: int) -> jax.Array:
+        """What the last layer is given: `features [B, ...]`, dropped where the place is "head"."""
+        return dropout(features, keys, self.rate, layer) if self.place == "head" else features
+
 
 class TaskOutput(NamedTuple):
     """Output of a task learner T."""

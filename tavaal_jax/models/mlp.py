@@ -29,9 +29,7 @@ class MLP(nn.Module):
     ) -> jax.Array:
         """Logits from the features of a `TaskOutput`: `[B, E] -> [B, K]`."""
         del size
-        if self.dropout.place == "head":
-            rate, number = self.dropout.rate, len(self.widths)
-            features = layers.dropout(features, dropout_keys, rate, number)
+        features = self.dropout.before_head(features, dropout_keys, len(self.widths))
         return self.last(features)
 
     @nn.compact

@@ -40,7 +40,7 @@ class _Storage(NamedTuple):
         return self.length * np.dtype(self.kind.dtype).itemsize
 
     def numbers(self, data: bytes) -> np.ndarray:
-        """Its values; bfloat16 as float32, of which it is the upper half."""
+        """The values; bfloat16 as float32, of which it is the upper half."""
         if len(data) != self.size:
             raise ValueError(f"it is cut: storage {self.key} has {len(data)} of {self.size} bytes")
         found = np.frombuffer(data, self.kind.dtype)

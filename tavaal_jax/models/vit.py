@@ -136,8 +136,7 @@ class ViT(nn.Module):
     ) -> jax.Array:
         """Logits from the features of a `TaskOutput`: `[B, E] -> [B, K]`."""
         del size
-        if self.dropout.place == "head":
-            features = layers.dropout(features, dropout_keys, self.dropout.rate, _PARTS)
+        features = self.dropout.before_head(features, dropout_keys, _PARTS)
         return self.last(features)
 
     @nn.compact

@@ -68,7 +68,7 @@ def registers_of(tensors: Tensors) -> int:
 
 
 def layout_of(given: Tensors) -> Layout:
-    """Whose names a file has."""
+    """The library whose names a file of weights has."""
     if "embeddings.cls_token" in given:
         return "transformers"
     return "facebook" if {"mask_token", "register_tokens"} & set(given) else "timm"

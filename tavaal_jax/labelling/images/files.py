@@ -63,7 +63,7 @@ class Listing(NamedTuple):
     """All that is below a folder: image files, and what is passed over; paths have `/`."""
 
     files: dict[str, Stamp]
-    """Those to be read: of an image's ending, or of none."""
+    """Files to be read: with an image's ending, or without any."""
     undecodable: list[str]
     """Names of images that are not UTF-8, escaped; none is also in `files`."""
     passed: list[tuple[str, str]]

@@ -30,7 +30,7 @@ class Words(NamedTuple):
     unsure: tuple[str, ...]
     bad: tuple[str, ...]
     dropped: tuple[str, ...] = ()
-    """Those of the config that are classes here."""
+    """Words of the config that are classes here."""
 
     @property
     def kinds(self) -> dict[str, str]:
