@@ -29,7 +29,28 @@ class MapBlocks(Protocol):
     """Maps a function of a block of rows over all rows."""
 
     def __call__(self, function: RowFunction, rows: Rows, *shared: Rows) -> Rows:
-        """NumPy arrays `[n, ...]` for rows `[n, ...]`, n > 0; all blocks are given `shared`."""
+        """NumPy arrays `[n, ...]` for rows `[n, ...]`, n > 0; all blocks are given `shared`,
+        each of which may be `Held`."""
+
+
+class Held:
+    """Arrays that many calls of `MapBlocks` share: they are put on the devices once."""
+
+    def __init__(self, rows: Rows):
+        """`rows` are arrays, or a tree of such, that do not change."""
+        self._rows = rows
+        self._placed: Rows = None
+
+    def placed(self, place: Callable[[Rows], Rows]) -> Rows:
+        """The arrays as `place` put them where they are used."""
+        if self._placed is None:
+            self._placed = place(self._rows)
+        return self._placed
+
+
+def placed(shared: tuple[Rows, ...], place: Callable[[Rows], Rows]) -> list[Rows]:
+    """What all blocks share, on the devices."""
+    return [rows.placed(place) if isinstance(rows, Held) else place(rows) for rows in shared]
 
 
 def block_length(count: int) -> int:
@@ -57,11 +78,11 @@ def in_parts(array: np.ndarray, fill: float = 0) -> np.ndarray:
 def one_device(function: RowFunction, rows: Rows, *shared: Rows) -> Rows:
     """Maps a function over all rows on the default device, see `MapBlocks`."""
     length = block_length(len(jax.tree.leaves(rows)[0]))
-    program, shared = _jitted(function), jax.device_put(shared)
+    program, on_device = _jitted(function), placed(shared, jax.device_put)
     found = []
     for count, part in slices(rows, length):
         block = jax.tree.map(lambda x: padded(x, length), part)
-        found.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], program(block, *shared)))
+        found.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], program(block, *on_device)))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
@@ -115,6 +136,17 @@ def coverage(
         points, weights = part
         found = jnp.max(kernel(rows, points, radius) * weights[None], axis=1)
         return jnp.maximum(covered, found), None
+
+    return lax.scan(reach, jnp.zeros(len(rows), rows.dtype), (points, weights))[0]
+
+
+def farthest(rows: jax.Array, points: jax.Array, weights: jax.Array) -> jax.Array:
+    """Largest squared distance to a point of weight 1: `points [p, m, F], weights [p, m] -> [B]`."""
+
+    def reach(far: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        points, weights = part
+        found = jnp.max(squared_distances(rows, points) * weights[None], axis=1)
+        return jnp.maximum(far, found), None
 
     return lax.scan(reach, jnp.zeros(len(rows), rows.dtype), (points, weights))[0]
 

@@ -41,8 +41,9 @@ def k_means(
     on the devices.
     """
     points = np.asarray(points, np.float32)
+    key_start, key = jax.random.split(key)
     random = generator(key)
-    centers = _start(points, count, key, random)
+    centers = _start(points, count, key_start, random)
 
     def assign(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         wide = blocks.padded(centers, blocks.power_of_two(count))

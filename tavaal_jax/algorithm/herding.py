@@ -125,8 +125,8 @@ def _herd(
     chosen = clusters.sample(len(points), random)
     size = len(chosen)
     references, width = points[chosen], np.float32(radius)
-    near = blocks.in_parts(references)
-    importance = blocks.in_parts(weights[chosen].astype(np.float32))
+    near = blocks.Held(blocks.in_parts(references))
+    importance = blocks.Held(blocks.in_parts(weights[chosen].astype(np.float32)))
     covered = np.zeros(size, np.float32)
 
     def cover(by: np.ndarray) -> None:

@@ -58,8 +58,10 @@ def alfa_mix(
     if labelled is None:
         raise ValueError("alfa_mix needs L: set Method.compares and sees_labels")
     features, logits, slope = (values[name] for name in ("features", "logits", "slope"))
-    anchors = _class_means(labelled.values["features"], labelled.labels)
-    far = np.max([np.linalg.norm(features - anchor[None], axis=1) for anchor in anchors], axis=0)
+    anchors = np.stack(_class_means(labelled.values["features"], labelled.labels))
+    there = blocks.in_parts(np.ones(len(anchors), np.float32))
+    args = blocks.in_parts(anchors), there
+    far = np.sqrt(map_blocks(blocks.farthest, features, *args))
     predicted = logits.argmax(1)
     is_changed = np.zeros(len(logits), bool)
     for share in _SHARES / np.sqrt(features.shape[1]):

@@ -9,6 +9,7 @@ from tavaal_jax.algorithm.picks import Picks
 
 _CLUSTERS = 500  # at most
 _SMALL = 5  # members up to which a cluster is left out
+_PADDED = 256  # rows at least, so that clusters of all sizes share few programs
 _NO_DISTANCE = 1e-7  # beside a mean distance, which is 0 among duplicates
 
 
@@ -33,7 +34,8 @@ def typiclust(
     known = values[:0] if labelled is None else labelled
     points = np.concatenate([known, values])
     number = min(len(known) + count, _CLUSTERS)
-    assigned = clusters.k_means(points, number, key, map_blocks).assigned
+    key_clusters, key = jax.random.split(key)
+    assigned = clusters.k_means(points, number, key_clusters, map_blocks).assigned
     labels = np.bincount(assigned[: len(known)], minlength=number)
     sizes = np.bincount(assigned, minlength=number)
     order = np.lexsort((np.arange(number), -sizes, labels, sizes <= _SMALL))
@@ -46,7 +48,9 @@ def typiclust(
     for ordered in (large, order[len(large) :]):
         turn = ordered.tolist()
         while turn and len(picks) < count:
-            for cluster in turn[: count - len(picks)]:
+            for cluster in turn:
+                if len(picks) == count:
+                    break
                 if cluster not in queues:
                     members = np.flatnonzero(assigned == cluster)
                     queues[cluster] = _typical_last(points, members, len(known), random, map_blocks)
@@ -71,10 +75,21 @@ def _typical_last(
         return [], np.zeros(0, np.float32)
     near = members[clusters.sample(len(members), random)]
     rows = {"point": points[candidates], "number": candidates.astype(np.int32)}
-    numbers = blocks.in_parts(near.astype(np.int32), -1)
-    distances = map_blocks(blocks.neighbours, rows, blocks.in_parts(points[near]), numbers)
+    others = {"point": points[near], "number": near.astype(np.int32)}
+    rows, others = (_padded(some) for some in (rows, others))
+    parts = blocks.in_parts(others["point"]), blocks.in_parts(others["number"], -1)
+    distances = map_blocks(blocks.neighbours, rows, *parts)[: len(candidates)]
     found = np.isfinite(distances)
     mean = np.where(found, distances, 0).sum(1) / np.maximum(found.sum(1), 1)
     typicality = (1 / (mean + _NO_DISTANCE)).astype(np.float32)
     order = np.argsort(-typicality, kind="stable")[::-1]
     return (candidates[order] - known).tolist(), typicality[order]
+
+
+def _padded(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """At least `_PADDED` rows: the others are zeros, of number -1."""
+    length = max(len(rows["number"]), _PADDED)
+    return {
+        "point": blocks.padded(rows["point"], length),
+        "number": blocks.padded(rows["number"], length, -1),
+    }

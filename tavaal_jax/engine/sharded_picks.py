@@ -37,10 +37,11 @@ def k_center(subset: np.ndarray, labelled: np.ndarray, count: int) -> tuple[jax.
 def map_blocks(function: RowFunction, rows: Rows, *shared: Rows) -> Rows:
     """Maps a function over all rows, a block on each device at a time, see `blocks.MapBlocks`."""
     length = blocks.block_length(len(jax.tree.leaves(rows)[0]))
-    program, shared = _blocks_program(function, len(shared)), devices.place(shared)
+    program = _blocks_program(function, len(shared))
+    on_devices = blocks.placed(shared, devices.place)
     found = []
     for count, part in blocks.slices(rows, length * jax.device_count()):
-        results = program(jax.tree.map(lambda x: shard(x, length)[0], part), *shared)
+        results = program(jax.tree.map(lambda x: shard(x, length)[0], part), *on_devices)
         flat = lambda x, n=count: np.asarray(x).reshape(-1, *x.shape[2:])[:n]
         found.append(jax.tree.map(flat, results))
     joined: Rows = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
