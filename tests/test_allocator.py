@@ -9,7 +9,8 @@ import pytest
 PROGRAM = """
 import os, sys
 from tavaal_jax.engine import allocator
-print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
+threads = os.environ.get("OPENBLAS_NUM_THREADS")
+print(os.getpid(), threads, os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
 allocator.restart_with_huge_pages()
 print("went on", flush=True)
 """
@@ -21,9 +22,9 @@ def program(tmp_path):
     return [str(tmp_path / "program.py")]
 
 
-def lines(program, tunables=None):
-    ours = ("GLIBC_TUNABLES", "TAVAAL_JAX_RESTARTED")
-    environment = {k: v for k, v in os.environ.items() if k not in ours}
+def lines(program, tunables=None, **more):
+    ours = ("GLIBC_TUNABLES", "TAVAAL_JAX_RESTARTED", "OPENBLAS_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in ours} | more
     if tunables is not None:
         environment["GLIBC_TUNABLES"] = tunables
     command = [sys.executable, *program, "--flag", "a b"]
@@ -37,7 +38,7 @@ def test_starts_anew_once(program, tunables):
     first, second, end = lines(program, tunables)
     both = "glibc.malloc.hugetlb=1" if tunables is None else f"{tunables}:glibc.malloc.hugetlb=1"
     assert first.split()[0] == second.split()[0]
-    assert second.endswith(f" {both} ['--flag', 'a b']")
+    assert second.endswith(f" 1 {both} ['--flag', 'a b']")
     assert end == "went on"
 
 
@@ -45,6 +46,7 @@ def test_leaves_the_users_choice_alone(program):
     first, end = lines(program, "glibc.malloc.hugetlb=0")
     assert "hugetlb=0" in first
     assert end == "went on"
+    assert lines(program, OPENBLAS_NUM_THREADS="3")[1].split()[1] == "3"
 
 
 def test_leaves_an_interpreter_alone_that_runs_something_else(program):

@@ -60,14 +60,18 @@ def cache_folder():
 
 def test_programs_are_kept_in_the_users_folder(cache_folder, tmp_path):
     jax.config.update(cache_folder, None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)  # JAX's own.
     compilation.keep_in_cache(str(tmp_path / "ours"))
     assert jax.config.values[cache_folder] == str(tmp_path / "ours")
+    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
 
 
 def test_another_place_that_jax_was_told_of_stays(cache_folder, tmp_path):
     jax.config.update(cache_folder, str(tmp_path / "theirs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 3)
     compilation.keep_in_cache(str(tmp_path / "ours"))
     assert jax.config.values[cache_folder] == str(tmp_path / "theirs")
+    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 3
 
 
 @pytest.mark.slow

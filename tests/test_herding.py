@@ -157,21 +157,32 @@ def test_uncertainty_herding_of_maps_takes_margins_as_they_are(rng):
     np.testing.assert_array_equal(positions, expected)
 
 
-def test_lazy_picks_are_those_of_all_gains_and_no_array_is_of_all_pairs(rng, monkeypatch):
+@pytest.mark.parametrize(("kept", "gain"), [(0, blocks.gain_of_points), (2**26, blocks.gain)])
+def test_lazy_picks_are_those_of_all_gains(kept, gain, rng, monkeypatch):
     """Few rows in a block and few references, so that bounds matter."""
+    monkeypatch.setattr(herding, "_KEPT", kept)
     points = blobs(rng, 600)
     expected = by_definition(points, 30, None, 0.3)[0]
     monkeypatch.setattr(blocks, "_BLOCK", 32)
     evaluated = []
 
     def counted(function, rows, *shared):
-        if function is blocks.gain:
+        if function is gain:
             evaluated.append(len(rows))
         return blocks.one_device(function, rows, *shared)
 
     positions, _ = herding.max_herding(points, 30, KEY, map_blocks=counted, radius=0.3)
     np.testing.assert_array_equal(positions, expected)
-    assert sum(evaluated) < 10 * len(points)  # of 30 times as many
+    assert len(points) <= sum(evaluated) < 10 * len(points)  # of 30 times as many
+
+
+def test_kernels_that_are_kept_change_no_bit(rng, monkeypatch):
+    points = blobs(rng, 600)
+    found = herding.max_herding(points, 30, KEY, points[:5], radius=0.3)
+    monkeypatch.setattr(herding, "_KEPT", 0)
+    again = herding.max_herding(points, 30, KEY, points[:5], radius=0.3)
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_mean_is_over_a_sample_of_a_large_pool(rng, monkeypatch):

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -57,6 +58,22 @@ def test_the_coefficients_are_scikit_learns(count, length, features, strength):
     theirs = np.vstack(expected(points, labels, strength, weights))  # kernel and, last, bias
     # Of the largest coefficient: the bias is one among them, of a feature that is 1.
     np.testing.assert_allclose(np.vstack(found), theirs, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_it_ends_where_float32_tells_no_lower_loss(monkeypatch):
+    losses, counted = optax.softmax_cross_entropy_with_integer_labels, []
+
+    def count(logits, labels):
+        jax.debug.callback(lambda: counted.append(1))
+        return losses(logits, labels)
+
+    monkeypatch.setattr(optax, "softmax_cross_entropy_with_integer_labels", count)
+    points, labels = drawn(50)
+    head = logistic.fit_with(padded(points, labels, 64), CLASSES, 1.0, close=0.0)
+    jax.effects_barrier()
+    assert len(counted) < 200
+    theirs = np.vstack(expected(points, labels, 1.0))
+    np.testing.assert_allclose(np.vstack(head), theirs, atol=1e-3 * np.abs(theirs).max())
 
 
 def test_padding_changes_nothing():

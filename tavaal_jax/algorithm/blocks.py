@@ -141,7 +141,7 @@ def coverage(
 
 
 def farthest(rows: jax.Array, points: jax.Array, weights: jax.Array) -> jax.Array:
-    """Largest squared distance to a point of weight 1: `points [p, m, F], weights [p, m] -> [B]`."""
+    """Largest squared distance to points `[p, m, F]` of weight 1, `weights [p, m]`: `-> [B]`."""
 
     def reach(far: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         points, weights = part
@@ -151,28 +151,48 @@ def farthest(rows: jax.Array, points: jax.Array, weights: jax.Array) -> jax.Arra
     return lax.scan(reach, jnp.zeros(len(rows), rows.dtype), (points, weights))[0]
 
 
-def gain(
+def kernels(rows: jax.Array, references: jax.Array, radius: jax.Array) -> jax.Array:
+    """Kernel with every one of `references [p, m, F]`: `-> [B, p, m]`."""
+    parts = lax.map(lambda points: kernel(rows, points, radius), references)
+    return jnp.moveaxis(parts, 0, 1)
+
+
+def gain(rows: jax.Array, covered: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum over references of `weight * max(kernel - covered, 0)`: `-> [B]`.
+
+    `rows` are kernels `[B, p, m]`, `covered [p, m]`, `weights [p, m]`. All sums are in one order:
+    where `covered` grows, no gain does, to the last bit.
+    """
+    return _summed(jnp.moveaxis(rows, 1, 0), covered, weights, lambda part: part)
+
+
+def gain_of_points(
     rows: jax.Array,
     references: jax.Array,
     covered: jax.Array,
     weights: jax.Array,
     radius: jax.Array,
 ) -> jax.Array:
-    """Sum over references of `weight * max(k(x, reference) - covered, 0)`: `-> [B]`.
+    """:func:`gain` of points `[B, F]`, whose kernels with `references [p, m, F]` are not kept."""
+    of_part = lambda points: kernel(rows, points, radius)
+    return _summed(references, covered, weights, of_part)
 
-    `references [p, m, F]`, `covered [p, m]`, `weights [p, m]`. All sums are in one order: where
-    `covered` grows, no gain does, to the last bit.
-    """
 
+def _summed(
+    parts: jax.Array,
+    covered: jax.Array,
+    weights: jax.Array,
+    kernel_of: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
     def add(
         total: jax.Array, part: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, None]:
-        points, covered, weights = part
-        more = jnp.maximum(kernel(rows, points, radius) - covered[None], 0)
+        given, covered, weights = part
+        more = jnp.maximum(kernel_of(given) - covered[None], 0)
         return total + jnp.sum(weights[None] * more, axis=1), None
 
-    start = jnp.zeros(len(rows), rows.dtype)
-    return lax.scan(add, start, (references, covered, weights))[0]
+    length = jax.eval_shape(kernel_of, parts[0]).shape[0]
+    return lax.scan(add, jnp.zeros(length, parts.dtype), (parts, covered, weights))[0]
 
 
 NEIGHBOURS = 20

@@ -10,6 +10,7 @@ from tavaal_jax.algorithm.blocks import MapBlocks
 from tavaal_jax.algorithm.picks import Labelled, Picks
 
 _PAIRED = 1000  # points whose median distance gives the radius
+_KEPT = 2**26  # kernels of candidates and references that are computed once: 256 MiB
 _LEAST = 0.02
 """Smallest radius of uncertainty herding, of that of MaxHerding: below it the rounding of float32
 decides how near a point is to itself."""
@@ -126,7 +127,8 @@ def _herd(
     size = len(chosen)
     references, width = points[chosen], np.float32(radius)
     near = blocks.Held(blocks.in_parts(references))
-    importance = blocks.Held(blocks.in_parts(weights[chosen].astype(np.float32)))
+    parts = blocks.in_parts(weights[chosen].astype(np.float32))
+    is_small, importance = len(points) * parts.size <= _KEPT, blocks.Held(parts)
     covered = np.zeros(size, np.float32)
 
     def cover(by: np.ndarray) -> None:
@@ -135,12 +137,17 @@ def _herd(
         np.maximum(covered, map_blocks(blocks.coverage, references, *args), out=covered)
 
     def gains(positions: np.ndarray | slice) -> np.ndarray:
-        args = near, blocks.in_parts(covered), importance, width
-        found: np.ndarray = map_blocks(blocks.gain, points[positions], *args)
+        now = blocks.in_parts(covered), importance
+        if kept is None:
+            args = near, *now, width
+            found: np.ndarray = map_blocks(blocks.gain_of_points, points[positions], *args)
+        else:
+            found = map_blocks(blocks.gain, kept[positions], *now)
         return found / np.float32(size)
 
     if not count:
         return np.zeros(0, int), np.zeros(0, np.float32)
+    kept = map_blocks(blocks.kernels, points, near, width) if is_small else None
     if labelled is not None and len(labelled):
         cover(labelled)
     bounds = gains(slice(None))

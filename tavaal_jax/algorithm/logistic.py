@@ -159,7 +159,8 @@ def _solve(
 ) -> jax.Array:
     """L-BFGS from `start [r, K]`, `-> [r, K]`; done at once where `close` is infinite.
 
-    Each axis is scaled by the bound of its curvature: one step size suits all.
+    Each axis is scaled by the bound of its curvature: one step size suits all. It also ends where
+    the line search finds nothing lower, as float32 tells no smaller differences of the loss.
     """
     total = jnp.maximum(jnp.sum(weights), 1e-9)
     penalty = 1 / (strength * total)
@@ -173,23 +174,25 @@ def _solve(
 
     search = optax.scale_by_backtracking_linesearch(_MOST_HALVINGS, store_grad=True)
     optimiser = optax.lbfgs(memory_size=_MEMORY, linesearch=search)
-    value_and_grad = optax.value_and_grad_from_state(objective)
 
     def step(carry: _Carry) -> _Carry:
         scaled, state, number, _ = carry
-        value, gradient = value_and_grad(scaled, state=state)
+        # The search leaves those of the new point, with which the next step begins.
+        value, gradient = (optax.tree.get(state[-1], name) for name in ("value", "grad"))
         update, state = optimiser.update(
             gradient, state, scaled, value=value, grad=gradient, value_fn=objective
         )
-        # The search leaves the gradient of the new point, with which the next step begins.
         norm = jnp.linalg.norm(optax.tree.get(state[-1], "grad"))
+        norm = jnp.where(optax.tree.get(state[-1], "decrease_error") > 0, 0, norm)
         return scaled + update, state, number + 1, norm
 
     def goes_on(carry: _Carry) -> jax.Array:
         return (carry[3] > close) & (carry[2] < _MOST_STEPS)
 
     scaled = start / scale
-    first = scaled, optimiser.init(scaled), jnp.int32(0), jnp.float32(jnp.inf)
+    value, gradient = jax.value_and_grad(objective)(scaled)
+    state = optax.tree.set(optimiser.init(scaled), value=value, grad=gradient)
+    first = scaled, state, jnp.int32(0), jnp.float32(jnp.inf)
     scaled, _, _, _ = lax.while_loop(goes_on, step, first)
     return scaled * scale
 

@@ -9,6 +9,7 @@ from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+_LEAST, _USUAL_LEAST = "jax_persistent_cache_min_compile_time_secs", 1.0
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 _PREPARED = (
     "/jax/core/compile/jaxpr_trace_duration",
@@ -30,7 +31,8 @@ def keep_in_cache(folder: str = "~/.cache/tavaal_jax/compiled") -> str | None:
                 " JAX_COMPILATION_CACHE_DIR"
             )
         jax.config.update("jax_compilation_cache_dir", str(path))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.values[_LEAST] == _USUAL_LEAST:
+        jax.config.update(_LEAST, 0.0)  # Reading a small program takes a tenth of compiling it.
     return None
 
 

@@ -28,7 +28,7 @@ class Embedder:
     """
 
     def __init__(self, backbone: Backbone):
-        """Puts the weights on all devices of this process."""
+        """The weights are put on all devices of this process at the first call."""
         self.backbone = backbone
         self.digest, self.image_size = backbone.digest, backbone.image_size
         self.features = backbone.features
@@ -37,12 +37,15 @@ class Embedder:
         self.at_once = each * len(local)
         mesh = Mesh(np.array(local), (devices.AXIS,))
         self._sharding = NamedSharding(mesh, PartitionSpec(devices.AXIS))
-        self._variables = devices.place(backbone.variables)
         embed = functools.partial(embed_images, backbone)
         spec = PartitionSpec(devices.AXIS)
         self._program = jax.jit(
             jax.shard_map(embed, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec)
         )
+
+    @functools.cached_property
+    def _variables(self) -> Variables:
+        return devices.place(self.backbone.variables)
 
     def __call__(self, images: np.ndarray) -> Callable[[], np.ndarray]:
         """Begins with images uint8 `[n, H, W, C]`, n <= `at_once`; the result waits: `[n, F]`."""

@@ -190,17 +190,22 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
     workdir.write_trained(
         number, {"method": context.method.name, "labelled": labelled, "test": score}
     )
-    every = [workdir.trained(n) for n in range(number + 1)]
-    points = [_point(r["labelled"], r["test"]) for r in every if "test" in r and r["test"]["n"]]
-    if points:
-        with progress.attempt("accuracy.png", context.log, "the next training draws it"):
-            curves.measured(points, workdir.folder / "accuracy.png")
     if score["n"]:
         few = ", too few to judge" if score["n"] < _FEW else ""
         context.log(
             f"cycle {number}: accuracy {score['accuracy']:.3f}"
             f" ({score['low']:.3f} to {score['high']:.3f}, n = {score['n']}{few})"
         )
+
+
+def draw(context: LabellingContext, number: int) -> None:
+    """Draws accuracy.png of the cycles up to `number`: nobody has to wait for it."""
+    folder = context.workdir.folder
+    every = [context.workdir.trained(n) for n in range(number + 1)]
+    points = [_point(r["labelled"], r["test"]) for r in every if "test" in r and r["test"]["n"]]
+    if points:
+        with progress.attempt("accuracy.png", context.log, "the next training draws it"):
+            curves.measured(points, folder / "accuracy.png")
 
 
 def _point(labelled: int, score: TestScore) -> dict[str, float]:

