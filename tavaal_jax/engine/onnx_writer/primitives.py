@@ -28,12 +28,11 @@ def lowered(
     """
     if name in _ELEMENTWISE:
         return [_elementwise(graph, _ELEMENTWISE[name], params, out.shape, inputs)]
-    if name == "split":
-        return _split(graph, params, *inputs)
     if name not in _OTHERS:
         raise unknown(f"{name}, a primitive of JAX's")
-    one = _OTHERS[name](graph, params, out, *inputs)
-    return [one if isinstance(one, Value) else Value.of(one, out.shape)]
+    found = _OTHERS[name](graph, params, out, *inputs)
+    outputs = found if isinstance(found, list) else [found]
+    return [one if isinstance(one, Value) else Value.of(one, out.shape) for one in outputs]
 
 
 # Of single numbers: `(graph, parameters, *data) -> data`
@@ -180,7 +179,7 @@ def _slice(graph: Graph, params: _Params, out: Any, x: Value) -> Value:
     return _cut(graph, x, params["start_indices"], params["limit_indices"], steps)
 
 
-def _split(graph: Graph, params: _Params, x: Value) -> list[Value]:
+def _split(graph: Graph, params: _Params, out: Any, x: Value) -> list[Value]:
     axis, parts, begin = params["axis"], [], 0
     for size in params["sizes"]:
         starts, ends = [0] * len(x.shape), list(x.shape)
@@ -188,6 +187,12 @@ def _split(graph: Graph, params: _Params, x: Value) -> list[Value]:
         begin = ends[axis]
         parts.append(_cut(graph, x, starts, ends, (1,) * len(x.shape)))
     return parts
+
+
+def _unstack(graph: Graph, params: _Params, out: Any, x: Value) -> list[Data]:
+    axis = params["axis"]
+    parts = _split(graph, {"axis": axis, "sizes": [1] * x.shape[axis]}, out, x)
+    return [_squeeze(graph, {"dimensions": [axis]}, out, part) for part in parts]
 
 
 def _gather(graph: Graph, params: _Params, out: Any, x: Value, indices: Value) -> Data:
@@ -262,10 +267,10 @@ def _conv(graph: Graph, params: _Params, out: Any, images: Value, kernel: Value)
     return Value(data, out.shape, out.shape, tuple(numbers.out_spec))
 
 
-_OTHERS: dict[str, Callable[..., Value | Data]] = {
+_OTHERS: dict[str, Callable[..., Value | Data | list[Value] | list[Data]]] = {
     "broadcast_in_dim": _broadcast, "reshape": _reshape, "squeeze": _squeeze,
     "transpose": _transpose, "concatenate": _concatenate, "pad": _pad, "slice": _slice,
-    "gather": _gather, "iota": _iota, "argmax": _argmax, "dot_general": _dot,
-    "conv_general_dilated": _conv, "reduce_sum": _reduce("ReduceSum"),
+    "split": _split, "unstack": _unstack, "gather": _gather, "iota": _iota, "argmax": _argmax,
+    "dot_general": _dot, "conv_general_dilated": _conv, "reduce_sum": _reduce("ReduceSum"),
     "reduce_max": _reduce("ReduceMax"), "reduce_min": _reduce("ReduceMin"),
 }  # fmt: skip
