@@ -45,7 +45,7 @@ def add_export(
         makers[FEATURES] = lambda: _copied(model, before) or backbone_program(model)
     why: dict[str, str] = {}
     for name in (NAME, FEATURES, ONNX):
-        made = _made_or_why(makers[name]) if name in makers else ""
+        made = _made_or_why(makers[name]) if name in makers else "the model has no backbone"
         if isinstance(made, bytes):
             files.write(folder / name, made)
         else:
