@@ -12,6 +12,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import photo_models
 import pytest
 from jax import export as jax_export
@@ -22,6 +23,7 @@ from tavaal_jax import load_model, models
 from tavaal_jax.algorithm.learner import Learner, Settings
 from tavaal_jax.algorithm.problems import Segmentation
 from tavaal_jax.data.pool import Normaliser
+from tavaal_jax.errors import UserError
 from tavaal_jax.study import cycle, export
 from tavaal_jax.study import model as fitted
 
@@ -107,6 +109,7 @@ def test_a_program_in_bfloat16_gives_float32(tmp_path):
     found = deserialised(folder).call(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.05)
+    np.testing.assert_allclose(onnx_says(folder, images), expected, atol=0.05)
 
 
 def test_what_cannot_be_exported_spoils_nothing(folder, tmp_path, monkeypatch):
@@ -117,8 +120,9 @@ def test_what_cannot_be_exported_spoils_nothing(folder, tmp_path, monkeypatch):
     assert not (mine / export.NAME).exists()
     exported = json.loads((mine / "model.json").read_text())["exported"]
     assert exported["file"] is None
-    assert exported["why"].startswith("jax.export cannot write this network (")
+    assert exported["why"].startswith("this network cannot be written (")
     assert f"There is no predict.jaxexport: {exported['why']}." in readme(mine).replace("\n", " ")
+    assert "deserialize" not in readme(mine)
     assert load_model(mine).class_names == photo_models.CLASSES
 
 
@@ -131,6 +135,46 @@ def test_without_flatbuffers_the_readme_says_how_to_get_it(folder, tmp_path, mon
     assert not (mine / export.NAME).exists()
     assert "run pip install 'tavaal_jax[export]'" in readme(mine).replace("\n", " ")
     assert "predict.jaxexport  " not in readme(mine)
+
+
+def onnx_says(folder, images):
+    session = onnxruntime.InferenceSession(folder / export.ONNX)
+    return session.run(["probabilities"], {"images": images})[0]
+
+
+def test_the_onnx_file_says_what_the_model_says_of_any_number_of_images(folder):
+    for count in (1, 3):
+        images = photo_models.images(count)
+        found = onnx_says(folder, images)
+        assert (found.shape, found.dtype) == ((count, 3), np.float32)
+        expected = load_model(folder).predict_proba(images)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_onnx_file_of_a_model_of_features(tmp_path):
+    (tmp_path / export.ONNX).write_bytes(load_model(of_moons(tmp_path)).to_onnx())
+    points = np.asarray(dataset().test_images)
+    found = onnx_says(tmp_path, points)
+    np.testing.assert_allclose(found, load_model(tmp_path).predict_proba(points), atol=1e-5)
+
+
+def test_a_program_that_cannot_be_written_keeps_none_from_the_others(folder, tmp_path, monkeypatch):
+    mine = copied(folder, tmp_path / "model")
+    find = importlib.util.find_spec
+    missing = lambda name: None if name == "onnx" else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    export.add_export(mine)
+    assert (mine / export.NAME).exists()
+    assert not (mine / export.ONNX).exists()
+    exported = json.loads((mine / "model.json").read_text())["exported"]
+    assert exported["file"] == export.NAME
+    why = "onnx is not installed: run pip install 'tavaal_jax[onnx]'"
+    assert exported["onnx"] == {"file": None, "why": why}
+    text = readme(mine).replace("\n", " ")
+    assert f"There is no model.onnx: {why}." in text
+    assert text.count("onnx") == 3
+    with pytest.raises(UserError, match="onnx is not installed"):
+        load_model(mine).to_onnx()
 
 
 # model.json
@@ -153,6 +197,9 @@ def test_what_model_json_says(folder):
     exported = record["exported"]
     assert exported["images"] == "uint8 [b, 16, 16, 3]"
     assert exported["probabilities"] == "float32 [b, 3]"
+    assert exported["onnx"] == {
+        "file": "model.onnx", "images": "uint8 [b, 16, 16, 3]", "probabilities": "float32 [b, 3]"
+    }  # fmt: skip
     assert "six months" in exported["compatibility"]
     assert "weights.npz is the form that lasts" in exported["compatibility"]
     assert model.photos == fitted.Decoding(16, 3, "stretch", (), 10**8)
@@ -201,7 +248,7 @@ def run(program, folder, *flags):
 
 def test_the_readme_is_short(folder):
     programs = [lines for lines in blocks(folder) if "import" in lines]
-    assert sorted(len(lines.splitlines()) for lines in programs) == [3, 5, 7]
+    assert sorted(len(lines.splitlines()) for lines in programs) == [3, 5, 6, 7]
     assert max(map(len, readme(folder).splitlines())) <= 110
 
 
@@ -219,13 +266,19 @@ def test_the_readme_with_the_package(folder, tmp_path):
     assert deserialised(mine).platforms == export.PLATFORMS
 
 
-def test_the_readme_with_jax_alone(folder, tmp_path):
-    """Nothing can be imported but JAX, what JAX itself needs, and flatbuffers."""
-    (program,) = (lines for lines in blocks(folder) if "deserialize" in lines)
+NEEDS = {
+    "deserialize": ("jax", "jaxlib", "ml_dtypes", "opt_einsum", "scipy", "numpy", "flatbuffers"),
+    "onnxruntime": ("onnxruntime", "numpy"),
+}
+
+
+@pytest.mark.parametrize("word", NEEDS)
+def test_the_readme_with_a_runtime_alone(word, folder, tmp_path):
+    """Nothing can be imported but JAX, what JAX itself needs, and flatbuffers; or ONNX Runtime."""
+    (program,) = (lines for lines in blocks(folder) if word in lines)
     alone = tmp_path / "site"
     alone.mkdir()
-    needs = ("jax", "jaxlib", "ml_dtypes", "opt_einsum", "scipy", "numpy", "flatbuffers")
-    for name in needs:
+    for name in NEEDS[word]:
         place = pathlib.Path(importlib.util.find_spec(name).origin).parent
         (alone / name).symlink_to(place)
         if (place.parent / f"{name}.libs").exists():
@@ -234,10 +287,11 @@ def test_the_readme_with_jax_alone(folder, tmp_path):
 import importlib.util, sys
 sys.path.append({str(alone)!r})
 assert not any(map(importlib.util.find_spec, ("tavaal_jax", "flax", "PIL", "ml_collections")))
+assert not importlib.util.find_spec("onnx")
 """
     found = run(begin + program, folder, "-I", "-S")
-    names, probabilities = found.split("] ", 1)
-    assert names == str(list(photo_models.CLASSES)).removesuffix("]")
+    names, probabilities = found.split("]", 1)
+    assert names.replace('"', "'") == str(list(photo_models.CLASSES)).removesuffix("]")
     zeros = np.zeros((1, 16, 16, 3), np.uint8)
     expected = load_model(folder).predict_proba(zeros)[0]
     read = [float(number) for number in probabilities.strip("[]\n ").split()]

@@ -365,6 +365,7 @@ def test_a_learner_on_images_works_on_features(tmp_path, weights):
 def test_exported_programs_go_from_images_to_probabilities(tmp_path, weights):
     from jax import export as jax_export
 
+    onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("flatbuffers")
     dataset = images_of_two()
     learner = tavaal_jax.Learner("random", features.adapted(small(tmp_path, weights)))
@@ -374,10 +375,14 @@ def test_exported_programs_go_from_images_to_probabilities(tmp_path, weights):
         jax_export.deserialize(bytearray((folder / f"{name}.jaxexport").read_bytes()))
         for name in ("features", "predict")
     )
-    found = program.call(made.call(dataset.test_images[:3]))
-    np.testing.assert_allclose(found, learner.predict_proba(dataset.test_images[:3]), atol=1e-5)
+    images = dataset.test_images[:3]
+    expected = learner.predict_proba(images)
+    np.testing.assert_allclose(program.call(made.call(images)), expected, atol=1e-5)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-5)
     record = json.loads((folder / "model.json").read_text())
     assert record["exported"]["features"]["images"] == "uint8 [b, 8, 8, 3]"
+    assert record["exported"]["onnx"]["images"] == "uint8 [b, 8, 8, 3]"
 
 
 # Whole runs

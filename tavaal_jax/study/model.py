@@ -1,6 +1,7 @@
 """Trained models, as people use them: T, and R where there is one, without optimisers."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import zipfile
@@ -34,7 +35,7 @@ from tavaal_jax.study import features
 from tavaal_jax.study.model_input import BackboneRecord, Decoding, loaded
 from tavaal_jax.study.setup import Setup
 
-EXPORTED = ("predict.jaxexport", "features.jaxexport", "README.txt")
+EXPORTED = ("predict.jaxexport", "features.jaxexport", "model.onnx", "README.txt")
 """Files that `export` adds to a model's folder."""
 
 
@@ -80,6 +81,17 @@ class Model:
     """What makes its features of images; it then takes images, too, uint8 `[n, H, W, C]`."""
     folder: pathlib.Path | None = None
     """Where it was loaded from."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of an image: with a backbone one of its size, else `shape`."""
+        size = 0 if self.backbone is None else self.backbone.image_size
+        return (size, size, 3) if size else self.shape
+
+    @property
+    def image_dtype(self) -> str:
+        """Type of such an image."""
+        return self.dtype if self.backbone is None else "uint8"
 
     @property
     def embedder(self) -> Embedder:
@@ -134,6 +146,33 @@ class Model:
         if self.backbone is not None:
             record["backbone"] = self.backbone._asdict()
         files.write(folder / "model.json", json.dumps(record, indent=2) + "\n")
+
+    def to_onnx(self) -> bytes:
+        """An ONNX file of all from an image to `predict_proba`, for any number of images.
+
+        Input `images`, `image_dtype [b, *image_shape]`; output `probabilities`, float32; metadata
+        `class_names`, in JSON. Computes in float32. Raises UserError where the backbone's weights
+        or the package `onnx` are missing, or the network has more than the file can hold.
+        """
+        if importlib.util.find_spec("onnx") is None:
+            raise UserError("onnx is not installed: run pip install 'tavaal_jax[onnx]'")
+        from tavaal_jax.engine.onnx_writer.program import onnx_program
+
+        function = self.probabilities
+        if self.backbone is not None:
+            backbone = loaded(self.backbone, self.folder)
+
+            def function(images: jax.Array) -> jax.Array:
+                rows = embedding.embed_images(backbone, backbone.variables, images)
+                return self.probabilities(rows)
+
+        facts = {"class_names": self.class_names}
+        return onnx_program(function, self.image_shape, self.image_dtype, facts)
+
+    def probabilities(self, images: jax.Array) -> jax.Array:
+        """`predict_proba` to be traced: stored images `[b, *shape]` -> float32 `[b, ..., K]`."""
+        logits = self.learner.predict(self.state, jax.vmap(self.normalise)(images)).logits
+        return jax.nn.softmax(logits.astype(jnp.float32))
 
     @property
     def at_once(self) -> int:

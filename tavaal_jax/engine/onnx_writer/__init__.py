@@ -1,0 +1,1 @@
+"""Functions of JAX as ONNX files. Its files import `onnx`, which is an extra."""
