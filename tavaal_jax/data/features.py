@@ -6,12 +6,13 @@ is known in it by its content: a photo by that of its file, another one by that 
 
 import abc
 import contextlib
+import copy
 import hashlib
 import itertools
 import os
 import pathlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from tavaal_jax.data.dataset import PhotoFiles
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.decode import Overflow, Pixels
-from tavaal_jax.data.pictures.reading import Fault, Path, decode_ahead
+from tavaal_jax.data.pictures.reading import Fault, Path, Stamp, decode_ahead
 from tavaal_jax.data.pool import StoredArray, parts
 from tavaal_jax.data.row_cache import Progress, RowCache, Source
 from tavaal_jax.environment import user_path
@@ -82,7 +83,9 @@ class _Computed(RowCache[Source]):
 
     def __init__(self, folder: pathlib.Path, embedder: Embedder):
         self._embedder = embedder
-        super().__init__(folder, (embedder.features,), np.float32, "features.f32", cache.FAULTS)
+        super().__init__(
+            folder, (embedder.features,), np.float32, "features.f32", cache.FAULTS, embedder.digest
+        )
 
     @property
     def _most(self) -> int:
@@ -170,7 +173,14 @@ class FeatureFile:
         a file that is none, in one line.
         """
         self.path = user_path(path, _KEY)
+        before = _stamps(self.paths(path))
         self.array, self._ids = _read(self.path)
+        self.digest = _digest(self.paths(path))
+        """SHA-256 of the features and their ids."""
+        if _stamps(self.paths(path)) != before:
+            raise UserError(
+                f"{_KEY} is {path}, which was written to while it was read: wait for it"
+            )
         _check_finite(self.array, self.path, self._ids)
         self._row_by_id = {name: row for row, name in enumerate(self._ids)}
         if len(self._row_by_id) < len(self._ids):
@@ -179,7 +189,24 @@ class FeatureFile:
         self._rows_by_name: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(self._ids):
             self._rows_by_name[_parts_of(name)[-1]].append(row)
+        self._known: frozenset[str] = frozenset()
+        self._row_by_photo: dict[str, int] = {}  # of photos that are named in it
         self._owners: dict[int, str] = {}  # content id of the photo that has a row
+
+    @staticmethod
+    def paths(path: str) -> list[pathlib.Path]:
+        """The file of features and, beside an .npy, that of its ids."""
+        file = user_path(path, _KEY)
+        return [file, file.with_suffix(".txt")] if file.suffix == ".npy" else [file]
+
+    def matching(self, known: Collection[str] = ()) -> "FeatureFile":
+        """The same features, to be matched with photos anew.
+
+        Of photos that are named alike, the one `known` by content id has the row, if it is one.
+        """
+        found = copy.copy(self)
+        found._known, found._row_by_photo, found._owners = frozenset(known), {}, {}
+        return found
 
     @property
     def features(self) -> int:
@@ -191,20 +218,24 @@ class FeatureFile:
     ) -> dict[str, str]:
         """Finds the features of photos, ids and paths; returns why some have none, by id."""
         del progress
-        new = {name: path for name, path in todo if name not in self._row_by_id}
-        own = {name for name, _ in todo} - set(new)
-        self._owners |= {self._row_by_id[name]: name for name in own}
-        found = {name: self._named(path) for name, path in new.items()}
-        claims = Counter(row for row in found.values() if row is not None)
+        self._owners |= {self._row_by_id[n]: n for n, _ in todo if n in self._row_by_id}
+        found = {n: self._named(path) for n, path in todo if n not in self._row_by_id}
+        claims: dict[int, list[str]] = defaultdict(list)
+        for name, row in found.items():
+            if row is not None:
+                claims[row].append(name)
+        for row, names in claims.items():
+            first = [name for name in names if name in self._known] or names
+            if len(first) == 1:
+                self._owners.setdefault(row, first[0])
         missing: dict[str, str] = {}
         for name, row in found.items():
             if row is None:
                 missing[name] = f"no features in {self.path.name}"
-            elif claims[row] > 1 or self._owners.get(row, name) != name:
+            elif self._owners.get(row) != name:
                 missing[name] = f"{self.path.name} has its name for several images"
             else:
-                self._row_by_id[name] = row
-                self._owners[row] = name
+                self._row_by_photo[name] = row
         return missing
 
     def _named(self, path: Path) -> int | None:
@@ -216,7 +247,8 @@ class FeatureFile:
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """Rows of `array` with these ids, int64 `[n]`; -1 where there is none."""
-        return np.array([self._row_by_id.get(str(name), -1) for name in ids], np.int64)
+        found = lambda name: self._row_by_id.get(name, self._row_by_photo.get(name, -1))
+        return np.array([found(str(name)) for name in ids], np.int64)
 
     def overflows(self, ids: Iterable[str]) -> list[Overflow]:
         """None: no photo is decoded."""
@@ -225,16 +257,18 @@ class FeatureFile:
 
     def rows_of(self, dataset: str, ids: Sequence[str], photos: PhotoFiles | None) -> np.ndarray:
         """Rows of all images of a data set, by id or file; UserError where one has none."""
-        rows = self.rows(ids)
+        rows, reasons = self.rows(ids), dict[str, str]()
         if photos is not None:
-            self.add(list(zip(map(str, photos.ids), photos.paths, strict=True)))
+            reasons = self.add(list(zip(map(str, photos.ids), photos.paths, strict=True)))
             rows = np.where(rows < 0, self.rows(photos.ids.tolist()), rows)
         lost = np.flatnonzero(rows < 0)
         if len(lost):
             names = ", ".join(str(ids[row]) for row in lost[:3]) + (", ..." * (len(lost) > 3))
+            first = "" if photos is None else reasons.get(str(photos.ids[lost[0]]), "")
+            reason = f" ({first})" if "several" in first else ""
             raise UserError(
                 f"{_KEY} is {self.path}: it has none of {len(lost):,} of the {len(ids):,} images of"
-                f" {dataset}, {names}: add them, named by id, by content id or by file"
+                f" {dataset}, {names}{reason}: add them, named by id, by content id or by file"
             )
         return rows
 
@@ -281,6 +315,18 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, list[str]]:
     if len(ids) != len(features):
         raise UserError(f"{wrong}: it has {len(features)} features and {len(ids)} ids")
     return features, ids
+
+
+def _stamps(paths: Sequence[pathlib.Path]) -> list[Stamp | None]:
+    return [Stamp.from_stat(path.stat()) if path.exists() else None for path in paths]
+
+
+def _digest(paths: Sequence[pathlib.Path]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def _text(name: object) -> str:

@@ -68,8 +68,7 @@ def embed(
     made = features.embedder(load_backbone(backbone, weights, image_size))
     photos = PhotoFeatures(folder, made, Decoding(resize))
     usable = [image for image in found.images if image.status == "ok"]
-    photos.add([(image.id, path_of(found.folder, image.file)) for image in usable])
-    rows = photos.rows([image.id for image in usable])
+    rows, _ = photos.made_rows([(image.id, path_of(found.folder, image.file)) for image in usable])
     kept = [(image, row) for image, row in zip(usable, rows, strict=True) if row >= 0]
     if not kept:
         raise UserError(f"no photo in {root} could be decoded: see to {_KEY}")
@@ -86,7 +85,6 @@ def _checked(array: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{_KEY} are {array.dtype} {array.shape}: give uint8 [n, H, W, C], or a folder"
         )
-    arrays.check_layout(array.shape, _KEY)
-    found = array[..., None] if array.ndim == 3 else array
+    found = arrays.with_channels(array, _KEY)
     embedding.check(found.shape)
     return found

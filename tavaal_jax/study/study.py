@@ -32,13 +32,15 @@ def run(
     stop: Stop,
 ) -> None:
     """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
-    config = features.adapted(config)
+    config = features.adapted(config, dataset)
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
         config = configs.changed(config, dataset=dataset.name)
         fingerprint = dataset.fingerprint()
-    made_by = features.digest(config)
+    # A process may lack what the others have.
+    source = processes.together(lambda: features.source(config))
+    made_by = features.digest(source)
     if processes.several():
         own = files.running(config, fingerprint, made_by)
         own["config"].pop("data_dir")  # Each may have a disk of its own.
@@ -59,7 +61,7 @@ def run(
         while not is_done:
             with _claimed(folder, config, stop) as is_first:
                 processes.by_first(lambda: files.check_config(folder, config, fingerprint, made_by))
-                study = _Study(config, folder, callback, dataset, is_first)
+                study = _Study(config, folder, callback, dataset, source, is_first)
                 study.run(stop)
             # The process that was helped may have gone before its end.
             is_done = is_first or not files.is_free(folder)
@@ -145,6 +147,7 @@ class _Study:
         folder: pathlib.Path,
         callback: progress.Callback,
         given: Dataset | None,
+        source: features.Source | None,
         is_first: bool,
     ):
         """`given` is the data set where the config does not name it.
@@ -154,7 +157,7 @@ class _Study:
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
-        self._given, self._is_first = given, is_first
+        self._given, self._source, self._is_first = given, source, is_first
 
     def run(self, stop: Stop) -> None:
         """Runs what is left, and writes the study's files."""
@@ -184,7 +187,9 @@ class _Study:
         # Each process has a cache of its own, or waits for the others at one.
         check_stop = lambda: _interrupt(stop())
         return processes.together(
-            lambda: features.of_dataset(self.config, dataset, self._callback, check_stop)
+            lambda: features.of_dataset(
+                self.config, dataset, self._source, self._callback, check_stop
+            )
         )
 
     def say(self, text: str) -> None:
@@ -202,7 +207,7 @@ class _Study:
             )
         given = self._given
         fingerprint = data.fingerprint(self.config) if given is None else given.fingerprint()
-        files.write_config(self.folder, self.config, fingerprint, features.digest(self.config))
+        files.write_config(self.folder, self.config, fingerprint, features.digest(self._source))
         files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
@@ -236,7 +241,10 @@ class _Study:
             used = {self.config.task.network, self.config.backbone.name} - {""}
             sets = {} if self._given is not None else {dataset.name: SETS[dataset.name]}
             networks = {name: NETWORKS[name] for name in used}
-            job = worker.Job(self.config, self.folder, self._given, methods, networks, sets)
+            made_by = features.digest(self._source)
+            job = worker.Job(
+                self.config, self.folder, self._given, methods, networks, sets, made_by
+            )
             return worker_pool.run(
                 job, device_shares.divide_machine(self.config.workers), todo, hooks, self._is_first
             )
