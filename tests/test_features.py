@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tavaal_jax.data import features as stored
 from tavaal_jax.data.dataset import Dataset, PhotoFiles
 from tavaal_jax.data.features import FeatureFile, ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
-from tavaal_jax.errors import UserError
+from tavaal_jax.errors import UserError, WaitingForLabels
 from tavaal_jax.models import weights as loading
 from tavaal_jax.models.backbones import load_backbone
 from tavaal_jax.report import files
@@ -477,7 +478,10 @@ def test_embed_gives_ids_files_and_features(tmp_path, weights):
     images = np.stack([np.repeat(people.picture(n, n % 2)[..., None], 3, -1) for n in range(5)])
     expected = tiny_backbone.expected(images, weights)
     np.testing.assert_allclose(found.features, expected, atol=1e-5)
-    arrays = tavaal_jax.embed(images, tiny_backbone.NAME, **there)
+    told = []
+    progress = lambda *counts: told.append(counts)
+    arrays = tavaal_jax.embed(images, tiny_backbone.NAME, progress=progress, **there)
+    assert told == [(n, 5) for n in (1, 2, 3, 4, 5)]
     np.testing.assert_allclose(arrays.features, expected, atol=1e-5)
     with pytest.raises(UserError, match=r"images are float64 \(5, 8, 8, 3\): give uint8"):
         tavaal_jax.embed(images / 255, tiny_backbone.NAME, **there)
@@ -655,6 +659,36 @@ def test_people_label_two_cycles_on_features(tmp_path, weights):
     theirs = {row["id"]: row["p_cat"] for row in read_csv(work / "predictions.csv")}
     for row in read_csv(out):
         assert float(row["p_cat"]) == pytest.approx(float(theirs[row["id"]]), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_cycle_is_of_the_weights_that_it_has_begun_with(tmp_path, weights):
+    truth = people.folder(tmp_path / "photos", 40)
+    config = people.config(tmp_path / "photos", tmp_path)
+    tiny_backbone.settings(config, weights)
+    work, digests = tmp_path / "work", [load_backbone(tiny_backbone.NAME, weights).digest]
+    people.run(config, work)
+    people.answer(work, 0, truth)
+
+    def replace_weights(event):
+        if event.stage == "solve":
+            tiny_backbone.write(weights, seed=1)
+            shutil.rmtree(tmp_path / "cache" / "features", ignore_errors=True)
+
+    with pytest.raises(WaitingForLabels, match="cycle 1: 8 images to label"):
+        tavaal_jax.run_study(config, work, progress=replace_weights)
+    digests.append(load_backbone(tiny_backbone.NAME, weights).digest)
+    record = json.loads((work / "cycles" / "cycle_000" / "config.json").read_text())
+    model = json.loads((work / "model" / "model.json").read_text())
+    assert record["features"] == model["backbone"]["digest"] == digests[0] != digests[1]
+    assert len(read_csv(work / "predictions.csv")) == 40
+    (work / "model" / "tiny.npz").write_bytes(b"others")
+    people.answer(work, 1, truth)
+    line, log = people.run(config, work)
+    assert "cycle 2: 8 images to label" in line, log
+    model = json.loads((work / "model" / "model.json").read_text())
+    assert model["backbone"]["digest"] == digests[1]
+    assert not (work / "model" / "tiny.npz").exists()
 
 
 @pytest.mark.slow

@@ -137,7 +137,8 @@ class Worker:
                 "the weights of backbone.name, or the file of backbone.features, have changed since"
                 " the study began: put back those, or give another --workdir"
             )
-        dataset = features.of_dataset(job.config, dataset, source, check_stop=self._check_stop)
+        tell = lambda event: self._track(event.text, stage=event.stage, step=event.step)
+        dataset = features.of_dataset(job.config, dataset, source, tell, self._check_stop)
         runner = Runner(
             job.config,
             job.folder,
