@@ -19,9 +19,11 @@ import tavaal_jax
 from configs import digits
 from tavaal_jax import config as configs
 from tavaal_jax import predict
+from tavaal_jax.data import feature_file
 from tavaal_jax.data import features as stored
 from tavaal_jax.data.dataset import Dataset, PhotoFiles
-from tavaal_jax.data.features import FeatureFile, ImageFeatures, image_ids
+from tavaal_jax.data.feature_file import FeatureFile
+from tavaal_jax.data.features import ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
 from tavaal_jax.errors import UserError, WaitingForLabels
 from tavaal_jax.models import weights as loading
@@ -187,14 +189,14 @@ def test_what_a_file_gives_does_not_depend_on_what_it_gave_before(tmp_path):
 
 def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path / "f.npz", ["x.jpg"], np.zeros((1, 1), np.float32))
-    real = stored._read
+    real = feature_file._read
 
     def overwritten(*arguments):
         found = real(*arguments)
         save(tmp_path / "f.npz", ["x.jpg"], np.ones((1, 3), np.float32))
         return found
 
-    monkeypatch.setattr(stored, "_read", overwritten)
+    monkeypatch.setattr(feature_file, "_read", overwritten)
     with pytest.raises(UserError, match="which was written to while it was read"):
         FeatureFile(path)
 
@@ -710,4 +712,11 @@ def test_a_study_on_features_of_images_and_its_continuation(tmp_path, weights):
     time.sleep(0.01)
     tiny_backbone.write(weights, seed=1)
     with pytest.raises(UserError, match=r"the content of the weights of backbone\.name"):
+        tavaal_jax.run_study(config, tmp_path / "work", dataset)
+    os.unlink(weights)  # A finished study needs none.
+    log = []
+    tavaal_jax.run_study(config, tmp_path / "work", dataset, progress=lambda e: log.append(e.text))
+    assert any("are finished; nothing to do" in (text or "") for text in log)
+    config.trials = 2
+    with pytest.raises(UserError, match=r"backbone\.weights is .*, and there is no such file"):
         tavaal_jax.run_study(config, tmp_path / "work", dataset)

@@ -196,10 +196,11 @@ class RowFiles:
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self.errors("write"):
             _write(values, first * self._row_bytes, rows)
-            end = index.seek(0, os.SEEK_END)
-            cut = b"\n" * (end > self._end)  # A line that a killed process has not finished.
-            _write(index, end, cut + text)
-        self._end = end + len(cut + text)
+            end = index.seek(-1, os.SEEK_END) + 1
+            if index.read(1) != b"\n":  # A killed process has not finished a line.
+                text = b"\n" + text
+            _write(index, end, text)
+        self._end = end + len(text)
 
     @contextlib.contextmanager
     def errors(self, what: str) -> Iterator[None]:

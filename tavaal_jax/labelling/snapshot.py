@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax.config import default
+from tavaal_jax.data.feature_file import FeatureFile
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.data.pictures.values import overflow_lines
@@ -157,7 +158,7 @@ def open_images(config: ConfigDict, workdir: LabellingWorkdir) -> Images:
     options, source = config.folder, features.source(config)
     decoding = options.resize, tuple(options.low_high)
     if source is not None:
-        known = workdir.usable_files().keys()
+        known = workdir.usable_files() if isinstance(source, FeatureFile) else ()
         return Images(source, features.of_photos(config.data_dir, source, *decoding, known))
     shape = (options.image_size, options.image_size, options.channels)
     return Images(None, Decoded(cache.folder(config.data_dir, shape, *decoding), shape, *decoding))

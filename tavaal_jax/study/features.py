@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from tavaal_jax import config as configs
 from tavaal_jax.data import features as stored
 from tavaal_jax.data.dataset import Dataset, MadeBy, PhotoFiles
-from tavaal_jax.data.features import Decoding, FeatureFile, ImageFeatures, PhotoFeatures
+from tavaal_jax.data.feature_file import FeatureFile
+from tavaal_jax.data.features import Decoding, ImageFeatures, PhotoFeatures
 from tavaal_jax.data.pool import RowView, StoredArray
 from tavaal_jax.data.row_cache import Progress
 from tavaal_jax.engine import embedding

@@ -38,9 +38,7 @@ def run(
     else:
         config = configs.changed(config, dataset=dataset.name)
         fingerprint = dataset.fingerprint()
-    # A process may lack what the others have.
-    source = processes.together(lambda: features.source(config))
-    made_by = features.digest(source)
+    source, made_by = _source(config, folder)
     if processes.several():
         own = files.running(config, fingerprint, made_by)
         own["config"].pop("data_dir")  # Each may have a disk of its own.
@@ -54,7 +52,8 @@ def run(
         )
     # To count devices takes their memory, which the workers need.
     count_devices = lambda: 1 if apart else devices.device_count()
-    processes.by_first(lambda: checks.check(config, count_devices(), dataset))
+    if source is not None or not features.is_on(config):
+        processes.by_first(lambda: checks.check(config, count_devices(), dataset))
     callback = progress if processes.is_first() else lambda event: None
     with compilation.Count() as count:
         is_done = False
@@ -68,6 +67,35 @@ def run(
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
+
+
+def _source(config: ConfigDict, folder: pathlib.Path) -> tuple[features.Source | None, str | None]:
+    """What makes the study's features, and its digest; None, None: it has images.
+
+    A study that is finished needs no more than the digest in its folder.
+    """
+    try:
+        # A process may lack what the others have.
+        source = processes.together(lambda: features.source(config))
+    except UserError:
+        recorded = processes.by_first(lambda: _digest_if_finished(config, folder))
+        if recorded is None:
+            raise
+        return None, recorded
+    return source, features.digest(source)
+
+
+def _digest_if_finished(config: ConfigDict, folder: pathlib.Path) -> str | None:
+    """Digest of a finished study's features; None where trials are left."""
+    places = [
+        files.trial_folder(folder, name, trial)
+        for name in checks.method_names(config)
+        for trial in range(config.first_trial, config.trials)
+    ]
+    with contextlib.suppress(UserError):
+        if all(runner.is_finished(place, config.cycles) for place in places):
+            return (files.read_config(folder) or {}).get("features")
+    return None
 
 
 @contextlib.contextmanager
@@ -188,7 +216,11 @@ class _Study:
         check_stop = lambda: _interrupt(stop())
         return processes.together(
             lambda: features.of_dataset(
-                self.config, dataset, self._source, self._callback, check_stop
+                self.config,
+                dataset,
+                self._source or features.source(self.config),
+                self._callback,
+                check_stop,
             )
         )
 
