@@ -162,28 +162,27 @@ class RowCache(abc.ABC, Generic[Source]):
         """Reads what was added to the index."""
         self._note(self._files.read())
 
-    def _note(self, lines: Iterable[Line]) -> None:
+    def _note(self, lines: Sequence[Line]) -> None:
         """Remembers what lines of the index tell."""
-        for line in lines:
-            name = line["id"]
-            if "fault" not in line:
-                self._set(name, line["row"], line["crc"])
-            elif line.get("version") == self._version:
-                self._faults[name] = line["fault"]
-            if "overflow" in line:
-                self._overflows[name] = Overflow(*line["overflow"])
-
-    def _set(self, name: str, row: int, crc: int) -> None:
-        """Notes that a row, not compared yet with its sum, is that of an id."""
-        lacking = row + 1 - len(self._names)
+        lacking = max((line.get("row", -1) for line in lines), default=-1) + 1 - len(self._names)
         if lacking > 0:
             self._names += [""] * lacking
             self._sums.frombytes(bytes(lacking * self._sums.itemsize))
             self._is_checked += bytes(lacking)
-        if self._rows.get(self._names[row]) == row:  # Of values that the file has lost since.
-            del self._rows[self._names[row]]
-        self._rows[name] = row
-        self._names[row], self._sums[row], self._is_checked[row] = name, crc, False
+        rows, names = self._rows, self._names
+        for line in lines:
+            name = line["id"]
+            if "fault" in line:
+                if line.get("version") == self._version:
+                    self._faults[name] = line["fault"]
+                continue
+            row = line["row"]
+            if names[row] and rows.get(names[row]) == row:  # Of values that the file lost since.
+                del rows[names[row]]
+            rows[name], names[row], self._sums[row] = row, name, line["crc"]
+            self._is_checked[row] = False
+            if "overflow" in line:
+                self._overflows[name] = Overflow(*line["overflow"])
 
     def _forget_damaged(self, unchecked: Sequence[int]) -> bool:
         """Compares rows with their sums; whether some are damaged, whose ids are forgotten."""
