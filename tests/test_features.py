@@ -26,6 +26,8 @@ from tavaal_jax.data.feature_file import FeatureFile
 from tavaal_jax.data.features import ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
 from tavaal_jax.errors import UserError, WaitingForLabels
+from tavaal_jax.labelling import snapshot
+from tavaal_jax.labelling.workdir import LabellingWorkdir
 from tavaal_jax.models import weights as loading
 from tavaal_jax.models.backbones import load_backbone
 from tavaal_jax.report import files
@@ -230,6 +232,39 @@ def test_a_file_that_is_none_is_one_line(tmp_path, content, says):
     with pytest.raises(UserError, match=says) as error:
         FeatureFile(str(tmp_path / "f.npz"))
     assert "\n" not in str(error.value)
+
+
+def test_an_image_that_has_features_keeps_them_when_another_is_named_alike(tmp_path):
+    people.folder(tmp_path / "photos", 3)
+    (tmp_path / "work").mkdir()
+    config = people.config(tmp_path / "photos", tmp_path)
+    values = np.arange(2, dtype=np.float32)[:, None]
+    names = ["photo_000.png", "photo_001.png"]
+    config.backbone.features = save(tmp_path / "f.npz", names, values)
+    workdir, said = LabellingWorkdir(tmp_path / "work"), []
+
+    def status():
+        images = snapshot.open_images(config, workdir)
+        now = snapshot.take_snapshot(config, workdir, images, said.append, lambda: None)
+        there, found = now.features_of([image.id for image in now.images])
+        assert len(there) == len(found)
+        return {image.file: image.status for image in now.images}, found[:, 0].tolist()
+
+    first = dict(zip([*names, "photo_002.png"], ["ok", "ok", "no_features"], strict=True))
+    assert status() == (first, [0, 1])
+    assert any("file that cannot be used (no features in f.npz)" in line for line in said)
+    people.folder(tmp_path / "photos" / "a_camera", 1, first=50)
+    (tmp_path / "photos" / "a_camera" / "photo_050.png").rename(
+        tmp_path / "photos" / "a_camera" / "photo_000.png"
+    )
+    for _ in range(2):  # As after a restart.
+        features._kept.clear()
+        assert status() == ({**first, "a_camera/photo_000.png": "no_features"}, [0, 1])
+    config.backbone.features = save(tmp_path / "f.npz", ["a.png"], values[:1])
+    with pytest.raises(
+        UserError, match=r"can be read \(.*no features in f\.npz\): see to --config\.b"
+    ):
+        status()
 
 
 # Configs and data sets

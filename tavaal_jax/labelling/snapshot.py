@@ -280,7 +280,11 @@ class _Reader:
         scan = inventory.scan(
             root, known, index_file, options.max_pixels, read, key, options.follow_links
         )
-        scan = scan.with_faults(photos.add(scan.readable, decoded), key)
+        faults = photos.add(scan.readable, decoded)
+        if isinstance(photos, FeatureFile):
+            scan = scan.with_faults(faults, "--config.backbone.features", "no_features")
+        else:
+            scan = scan.with_faults(faults, key)
         before = {image.id for image in known}
         new = photos.overflows(image.id for image in scan.images if image.id not in before)
         for line in [*scan.changes(known), *overflow_lines(new, "folder.low_high")]:
