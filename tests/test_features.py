@@ -25,6 +25,7 @@ from tavaal_jax.data.dataset import Dataset, PhotoFiles
 from tavaal_jax.data.feature_file import FeatureFile
 from tavaal_jax.data.features import ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
+from tavaal_jax.engine import processes
 from tavaal_jax.errors import UserError, WaitingForLabels
 from tavaal_jax.labelling import snapshot
 from tavaal_jax.labelling.workdir import LabellingWorkdir
@@ -378,6 +379,26 @@ def test_a_wrong_config_is_one_line(tmp_path, weights, changes, says):
     with pytest.raises(UserError, match=says) as error:
         tavaal_jax.run_study(config, tmp_path / "work")
     assert "\n" not in str(error.value)
+
+
+def test_all_processes_look_together_for_what_makes_features(tmp_path, weights, monkeypatch):
+    inside, real = [], processes.together
+
+    def together(function):
+        inside.append(function)
+        try:
+            return real(function)
+        finally:
+            inside.pop()
+
+    def source(config):
+        assert inside
+        raise UserError("it is not on this host")
+
+    monkeypatch.setattr(processes, "together", together)
+    monkeypatch.setattr(features, "source", source)
+    with pytest.raises(UserError, match="it is not on this host"):
+        tavaal_jax.run_study(small(tmp_path, weights), tmp_path / "work", images_of_two())
 
 
 def test_a_record_of_other_weights_differs_by_one_line(tmp_path, weights):

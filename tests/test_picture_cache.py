@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -466,6 +468,26 @@ def test_a_folder_that_cannot_be_written_is_named(todo, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*: see to it, or set --config\.data_dir"):
         Decoded(tmp_path / "file" / "photos", SHAPE).add(todo)
+
+
+class PlainFile:
+    """A lock on a disk without locks: a file, which outlives its process."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def acquire(self, timeout):
+        warnings.warn("flock is not supported", UserWarning, stacklevel=1)
+        raise row_files.filelock.Timeout(str(self.path))
+
+
+def test_a_lock_that_outlives_its_process_is_named(todo, cache, monkeypatch):
+    monkeypatch.setattr(row_files.filelock, "FileLock", PlainFile)
+    monkeypatch.setattr(row_files, "_PATIENCE", 0.1)
+    told = []
+    with pytest.raises(UserError, match=r"adds nothing to it: .* is gone, delete .*photos/\.lock"):
+        Decoded(cache, SHAPE).add(todo, lambda *counts: (told.append(counts), time.sleep(0.06)))
+    assert 1 < len(told) < 5
 
 
 # Several processes, and their ends
