@@ -753,7 +753,10 @@ def test_a_cycle_is_of_the_weights_that_it_has_begun_with(tmp_path, weights):
 def test_a_study_on_features_of_images_and_its_continuation(tmp_path, weights):
     config, dataset = small(tmp_path, weights), images_of_two()
     config.methods = "random,tavaal"
-    result = tavaal_jax.run_study(config, tmp_path / "work", dataset)
+    log = []
+    result = tavaal_jax.run_study(config, tmp_path / "work", dataset, progress=log.append)
+    (line,) = [e.text for e in log if e.text and e.text.startswith("On features instead of images")]
+    assert "task.network (resnet -> linear), " in line
     assert {row["method"] for row in result.rows()} == {"random", "tavaal"}
     picks = (tmp_path / "work" / "tavaal" / "trial_0" / "picks.csv").read_bytes()
     given = features.of_dataset(config, dataset, features.source(config))

@@ -32,7 +32,7 @@ def run(
     stop: Stop,
 ) -> None:
     """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
-    config = features.adapted(config, dataset)
+    given, config = config, features.adapted(config, dataset)
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
@@ -55,6 +55,8 @@ def run(
     if source is not None or not features.is_on(config):
         processes.by_first(lambda: checks.check(config, count_devices(), dataset))
     callback = progress if processes.is_first() else lambda event: None
+    if features.is_on(config):
+        _tell_replaced(given, config, callback)
     with compilation.Count() as count:
         is_done = False
         while not is_done:
@@ -67,6 +69,12 @@ def run(
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
+
+
+def _tell_replaced(given: ConfigDict, config: ConfigDict, callback: progress.Callback) -> None:
+    """Reports a line on the keys that features have other values of than were given."""
+    if changes := list(configs.differences(configs.plain(given), configs.plain(config))):
+        callback(progress.Event(f"On features instead of images: {', '.join(changes)}."))
 
 
 def _source(config: ConfigDict, folder: pathlib.Path) -> tuple[features.Source | None, str | None]:
