@@ -757,6 +757,7 @@ def test_a_study_on_features_of_images_and_its_continuation(tmp_path, weights):
     result = tavaal_jax.run_study(config, tmp_path / "work", dataset, progress=log.append)
     (line,) = [e.text for e in log if e.text and e.text.startswith("On features instead of images")]
     assert "task.network (resnet -> linear), " in line
+    assert "dataset (" not in line
     assert {row["method"] for row in result.rows()} == {"random", "tavaal"}
     picks = (tmp_path / "work" / "tavaal" / "trial_0" / "picks.csv").read_bytes()
     given = features.of_dataset(config, dataset, features.source(config))

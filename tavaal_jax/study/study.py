@@ -16,6 +16,7 @@ from tavaal_jax.engine import compilation, device_shares, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files, page, plots, progress, records, summary
+from tavaal_jax.report.progress import Event
 from tavaal_jax.report.records import Result
 from tavaal_jax.study import cycle, features, training
 from tavaal_jax.study.checks import config as checks
@@ -32,7 +33,9 @@ def run(
     stop: Stop,
 ) -> None:
     """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
-    given, config = config, features.adapted(config, dataset)
+    adapted = features.adapted(config, dataset)
+    replaced = list(configs.differences(configs.plain(config), configs.plain(adapted)))
+    config = adapted
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
@@ -55,8 +58,9 @@ def run(
     if source is not None or not features.is_on(config):
         processes.by_first(lambda: checks.check(config, count_devices(), dataset))
     callback = progress if processes.is_first() else lambda event: None
-    if features.is_on(config):
-        _tell_replaced(given, config, callback)
+    if replaced and features.is_on(config):
+        line = f"On features instead of images: {', '.join(replaced)}."
+        callback(Event(line))
     with compilation.Count() as count:
         is_done = False
         while not is_done:
@@ -69,12 +73,6 @@ def run(
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
-
-
-def _tell_replaced(given: ConfigDict, config: ConfigDict, callback: progress.Callback) -> None:
-    """Reports a line on the keys that features have other values of than were given."""
-    if changes := list(configs.differences(configs.plain(given), configs.plain(config))):
-        callback(progress.Event(f"On features instead of images: {', '.join(changes)}."))
 
 
 def _source(config: ConfigDict, folder: pathlib.Path) -> tuple[features.Source | None, str | None]:
