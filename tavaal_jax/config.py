@@ -95,8 +95,9 @@ KEYS: dict[str, Key] = {
     ),
     "normalisation.deviation": Key((), "likewise", numbers),
     "normalisation.features": Key(
-        "each", 'feature gets deviation 1; "together": one factor for all, which a linear T needs',
-        one_of("each", "together"),
+        "auto", '"each" feature gets deviation 1, "together": one factor for all, which a linear T'
+        ' needs; "auto": together on the features of a network, else each',
+        one_of("auto", "each", "together"),
     ),
     "augmentation.pad": Key(
         2, "pixels of zeros on each side before the random crop", at_least(0)
@@ -367,13 +368,17 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return record
 
 
+_WITHOUT = {"normalisation.features": "each"}
+"""What was done without a key whose default depends on other keys; now it is in the record."""
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Keys, with both values, in which two plain configs differ and that change results.
 
     What a config lacks has its default: a new key's does what was done before there was one.
     """
     defaults = flat(plain(default()))
-    old, new = defaults | flat(before), defaults | flat(now)
+    old, new = defaults | _WITHOUT | flat(before), defaults | flat(now)
     for name in sorted(old | new):
         neutral = name in KEYS and KEYS[name].neutral
         if old.get(name) != new.get(name) and not neutral:

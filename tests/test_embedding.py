@@ -1,5 +1,6 @@
 """Features of images by a frozen backbone: the same whatever is beside an image."""
 
+import jax
 import numpy as np
 import pytest
 import tiny_backbone
@@ -7,7 +8,7 @@ from PIL import Image
 
 import tavaal_jax
 from tavaal_jax.engine.embedding import Embedder, check
-from tavaal_jax.errors import UserError
+from tavaal_jax.errors import OutOfMemory, UserError
 from tavaal_jax.models.backbones import load_backbone
 
 
@@ -56,6 +57,46 @@ def test_other_sizes_are_resized_and_grey_has_three_channels(embedder):
     np.testing.assert_allclose(
         embedder.over(flat), embedder.over(np.full((1, 8, 8, 3), 77, np.uint8)), atol=1e-5
     )
+
+
+def first(images):
+    """The first values of each image, as many as there are features."""
+    return images.reshape(len(images), -1)[:, : tiny_backbone.FEATURES].astype(np.float32)
+
+
+def full(most, message="RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"):
+    """A program that has memory for so many images, and how many it was given each time."""
+    seen = []
+
+    def program(variables, images):
+        seen.append(len(images))
+        if len(images) > most:
+            raise jax.errors.JaxRuntimeError(message)
+        return first(images)
+
+    return program, seen
+
+
+def test_a_device_that_is_full_gets_half_as_many_images(embedder):
+    images, one = pictures(21), Embedder(embedder.backbone)
+    count = one._devices
+    one.at_once, (one._program, seen) = 8 * count, full(2 * count)
+    np.testing.assert_array_equal(one.over(images), first(images))
+    assert (seen[0], seen[-1], one.at_once) == (8 * count, 2 * count, 2 * count)
+    one._program, _ = full(0)
+    with pytest.raises(OutOfMemory, match=r"features by tiny_backbone: .* give a smaller backbone"):
+        one.over(images)
+    assert one.at_once == count
+    one._program, _ = full(0, "INTERNAL: a fault")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a fault"):
+        one.over(images)
+
+
+def test_of_larger_images_fewer_are_at_a_time(embedder, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    count = len(jax.local_devices())
+    for size, each in ((8, 64), (224, 64), (448, 16), (518, 11), (4096, 1)):
+        assert Embedder(embedder.backbone._replace(image_size=size)).at_once == each * count
 
 
 def test_no_image_is_no_feature(embedder):

@@ -54,7 +54,8 @@ def starts(odd, tmp_path_factory):
         patch.setattr(inventory.time, "time_ns", lambda: now() + 10**10)  # The files are not new.
         for said in lines:
             read.clear()
-            found.append(snapshot.take_snapshot(config, workdir, said.append, lambda: None))
+            images = snapshot.open_images(config, workdir)
+            found.append(snapshot.take_snapshot(config, workdir, images, said.append, lambda: None))
     return found, lines, list(read)
 
 

@@ -3,17 +3,20 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
 
-from tavaal_jax.data import row_cache
+from tavaal_jax.data import row_files
 from tavaal_jax.data.pictures import cache as picture_cache
 from tavaal_jax.data.pictures import decode as pictures
 from tavaal_jax.data.pictures.cache import Decoded
@@ -46,9 +49,11 @@ def cache(tmp_path):
 
 
 def check(found, todo):
-    """All of `todo` are there, each once and as it decodes."""
-    rows = found.rows([name for name, _ in todo])
-    assert sorted(rows) == list(range(len({name for name, _ in todo})))
+    """All of `todo` are there, each in a row of its own and as it decodes."""
+    ids = [name for name, _ in todo]
+    rows = found.rows(ids)
+    assert len(set(rows)) == len(set(ids))
+    assert min(rows) >= 0
     for row, (_, path) in zip(rows, todo, strict=True):
         np.testing.assert_array_equal(found.array[row], pictures.decode(path, SHAPE[0], SHAPE[2]))
 
@@ -67,6 +72,7 @@ def test_it_grows(todo, cache):
     check(found, todo)
     np.testing.assert_array_equal(first, found.array[:4])  # Rows stay where they are.
     check(Decoded(cache, SHAPE), todo)
+    assert found.rows([name for name, _ in todo]).tolist() == list(range(10))
 
 
 def test_the_array_is_mapped_and_cannot_be_written(todo, cache):
@@ -82,7 +88,7 @@ def test_the_array_is_mapped_and_cannot_be_written(todo, cache):
 def test_nothing_is_decoded_twice(todo, cache, monkeypatch):
     Decoded(cache, SHAPE).add(todo)
     monkeypatch.setattr(pictures, "decode_checked", None)
-    monkeypatch.setattr(row_cache.filelock, "FileLock", None)  # Nor is anything locked for nothing.
+    monkeypatch.setattr(row_files.filelock, "FileLock", None)  # Nor is anything locked for nothing.
     assert Decoded(cache, SHAPE).add(todo) == {}
 
 
@@ -109,7 +115,7 @@ def test_what_was_done_before_a_stop_stays(todo, cache, monkeypatch):
     found = Decoded(cache, SHAPE)
     with pytest.raises(KeyboardInterrupt):
         found.add(todo, stop)
-    assert len(found.array) == 4
+    assert len(found.array) == 5  # Those of the batch that had begun, too.
     assert threading.active_count() == 1
     found.add(todo)
     check(found, todo)
@@ -131,6 +137,11 @@ def test_the_folder_is_below_data_dir_and_names_the_settings():
     path = picture_cache.folder("/data", (32, 32, 1), "crop", (0, 4095.5))
     assert path.name == "photos-32x32x1-crop-0-4095.5-v1"
     assert path != picture_cache.folder("/data", (32, 32, 1), "crop", (0, 4096))
+    near = ((0, 1000400), (0, 1000399), (0.1234567, 1), (0.1234568, 1), (0, 1e16), (0, 1e16 + 2))
+    names = {picture_cache.folder("/data", (32, 32, 1), "crop", both).name for both in near}
+    assert len(names) == len(near)
+    same = ((0, 65535), (0.0, 65535.0), (np.float32(0), np.float32(65535)))
+    assert len({picture_cache.decoding(32, 1, "crop", both) for both in same}) == 1
 
 
 def test_few_pictures_are_in_memory_at_a_time(cache, tmp_path, monkeypatch):
@@ -251,34 +262,135 @@ def test_too_little_memory_is_no_fault_of_the_file(todo, cache, monkeypatch):
 # What happens to the files
 
 
-def test_an_index_that_was_cut_anywhere_loses_only_its_end(todo, cache):
-    Decoded(cache, SHAPE).add(todo[:3])
+def test_an_index_that_was_cut_anywhere_loses_only_its_end(todo, cache, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # It takes most of the time.
+    Decoded(cache, SHAPE).add(todo[:2])
     index = cache / "index.jsonl"
-    whole = index.read_bytes()
-    pixels = (cache / "pixels.u8").read_bytes()
+    whole, pixels = index.read_bytes(), (cache / "pixels.u8").read_bytes()
+    header = whole.index(b"\n") + 1
     for cut in range(len(whole)):
+        (cache / "pixels.u8").write_bytes(pixels)
+        index.write_bytes(whole)
+        reader = Decoded(cache, SHAPE)
+        mapped = reader.array
         index.write_bytes(whole[:cut])
         found = Decoded(cache, SHAPE)
-        assert len(found.array) == whole[:cut].count(b"\n")
+        there = found.rows([name for name, _ in todo[:2]]) >= 0
+        assert there.sum() == (whole[:cut].count(b"\n") - 1 if cut >= header else 0)
         found.add(todo[:3])
         check(found, todo[:3])
-        assert (index.read_bytes(), (cache / "pixels.u8").read_bytes()) == (whole, pixels)
+        check(Decoded(cache, SHAPE), todo[:3])
+        assert mapped.tobytes() == pixels  # Nothing is written over what others have mapped.
+        check(reader, todo[:2])
 
 
 @pytest.mark.parametrize(
     "lines",
     [b"\xff\0garbage\n", b"[]\n", b"{}\n", b"\n\n", b'{"id": "i1"}\n', b'{"id": 1, "row": 2}\n',
-     b'{"id": "i1", "row": 7}\n', b'{"id": "i1", "row": "2"}\n'],
+     b'{"id": "i1", "row": 7, "crc": 1}\n', b'{"id": "i1", "row": "2", "crc": 1}\n',
+     b'{"id": "i1", "row": 1}\n', b'{"id": "i1", "row": 1, "crc": -1}\n',
+     b'{"id": "i1", "row": 1, "crc": 1, "overflow": 7}\n'],
 )  # fmt: skip
-def test_a_damaged_index_is_used_as_far_as_it_is_right(todo, cache, lines):
+def test_of_a_damaged_index_all_other_lines_are_used(todo, cache, lines):
     Decoded(cache, SHAPE).add(todo[:4])
     index = cache / "index.jsonl"
     whole = index.read_bytes().splitlines(keepends=True)
-    index.write_bytes(b"".join([*whole[:2], lines, *whole[2:]]))
+    index.write_bytes(b"".join([*whole[:3], lines, *whole[3:]]))
     found = Decoded(cache, SHAPE)
-    assert len(found.array) == 2
+    check(found, todo[:4])
+    index.write_bytes(b"".join([*whole[:2], lines, *whole[3:]]))  # In the place of a line.
+    found = Decoded(cache, SHAPE)
+    assert found.rows([name for name, _ in todo[:4]]).tolist() == [0, -1, 2, 3]
     found.add(todo)
     check(found, todo)
+    check(Decoded(cache, SHAPE), todo)
+
+
+def test_a_row_with_other_values_than_were_written_is_made_again(todo, cache):
+    Decoded(cache, SHAPE).add(todo[:6])
+    reader = Decoded(cache, SHAPE)
+    check(reader, todo[:6])
+    values = bytearray((cache / "pixels.u8").read_bytes())
+    values[2 * 192 + 7] ^= 1
+    (cache / "pixels.u8").write_bytes(values)
+    found = Decoded(cache, SHAPE)
+    assert found.rows([name for name, _ in todo[:6]]).tolist() == [0, 1, -1, 3, 4, 5]
+    rows, faults = found.made_rows(todo)
+    assert (rows[2] >= 6, faults) == (True, {})
+    check(found, todo)
+    check(Decoded(cache, SHAPE), todo)
+
+
+def test_a_row_of_values_that_were_lost_is_never_anothers(todo, cache):
+    Decoded(cache, SHAPE).add(todo[:6])
+    os.truncate(cache / "pixels.u8", 3 * 192)
+    Decoded(cache, SHAPE).add(todo[7:])  # These get rows of which the index has older lines.
+    found = Decoded(cache, SHAPE)
+    rows = found.rows([name for name, _ in todo])
+    assert rows[3:6].tolist() == [-1, -1, -1]
+    check(found, todo[:3] + todo[7:])
+    found.add(todo)
+    check(found, todo)
+
+
+def test_a_file_that_was_cut_under_who_has_read_its_index(todo, cache):
+    found = Decoded(cache, SHAPE)
+    found.add(todo[:6])
+    again = Decoded(cache, SHAPE)
+    os.truncate(cache / "pixels.u8", 3 * 192 + 5)
+    assert again.rows([name for name, _ in todo[:6]]).tolist() == [0, 1, 2, -1, -1, -1]
+    again.add(todo)
+    check(again, todo)
+
+
+OLD = b'{"id": "i1", "row": 0}\n'
+OTHERS = [
+    b"", OLD, b'{"made_by": "f", "shape": [8, 8, 3], "dtype": "|u1"}\n' + OLD,
+    b'{"made_by": "", "shape": [8, 8, 4], "dtype": "|u1"}\n' + OLD,
+    b'{"made_by": "", "shape": [8, 8, 3], "dtype": "<f4"}\n' + OLD,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", OTHERS)
+def test_files_of_another_header_or_none_are_replaced_and_not_overwritten(todo, cache, index):
+    cache.mkdir(parents=True)
+    old = bytes(range(192)) * 12
+    (cache / "pixels.u8").write_bytes(old)
+    (cache / "index.jsonl").write_bytes(index)
+    mapped = np.memmap(cache / "pixels.u8", np.uint8, "r")
+    found = Decoded(cache, SHAPE)
+    assert (len(found.array), found.rows(["i1"]).tolist()) == (0, [-1])
+    found.add(todo)
+    check(found, todo)
+    check(Decoded(cache, SHAPE), todo)
+    assert mapped.tobytes() == old
+
+
+def test_a_cache_that_is_deleted_stays_right_for_who_has_it_and_is_told_of(todo, cache):
+    found = Decoded(cache, SHAPE)
+    found.add(todo[:5])
+    del found
+    found = Decoded(cache, SHAPE)
+    shutil.rmtree(cache)
+    other = Decoded(cache, SHAPE)
+    other.add(todo[5:])  # As many rows, of others.
+    check(found, todo[:5])
+    match = "was deleted or replaced while it was used: run the same command again"
+    with pytest.raises(UserError, match=match):
+        found.add(todo)
+    check(found, todo[:5])
+    shutil.rmtree(cache)
+    with pytest.raises(UserError, match=match):
+        other.add(todo)
+
+
+def test_a_cache_that_is_deleted_amid_adding_is_told_of_at_once(todo, cache, monkeypatch):
+    monkeypatch.setattr(picture_cache, "_BATCH", 2)
+    found = Decoded(cache, SHAPE)
+    with pytest.raises(UserError, match="was deleted or replaced while it was used"):
+        found.add(todo, lambda done, total: shutil.rmtree(cache) if done == 3 else None)
+    Decoded(cache, SHAPE).add(todo)
+    check(Decoded(cache, SHAPE), todo)
 
 
 def test_pixels_that_are_missing_are_decoded_again(todo, cache):
@@ -294,11 +406,12 @@ def test_pixels_that_are_missing_are_decoded_again(todo, cache):
     pixels.unlink()
     found = Decoded(cache, SHAPE)
     assert len(found.array) == 0
+    assert found.rows([todo[0][0]]).tolist() == [-1]
     found.add(todo)
     check(found, todo)
 
 
-def test_pixels_without_a_line_are_written_over(todo, cache):
+def test_pixels_without_a_line_are_passed_over(todo, cache):
     found = Decoded(cache, SHAPE)
     found.add(todo[:3])
     with (cache / "pixels.u8").open("ab") as file:
@@ -310,15 +423,17 @@ def test_pixels_without_a_line_are_written_over(todo, cache):
 def test_pixels_are_on_the_disk_before_the_line_that_names_them(todo, cache, monkeypatch):
     names = {}
     opened = []
-    write, sync = row_cache._write, os.fsync
+    write, sync = row_files._write, os.fsync
 
     def note(file, place, content):
         names[file.fileno()] = os.path.basename(file.name)
         opened.append(("write", names[file.fileno()]))
         write(file, place, content)
 
-    monkeypatch.setattr(row_cache, "_write", note)
+    monkeypatch.setattr(row_files, "_write", note)
     monkeypatch.setattr(os, "fsync", lambda fd: (opened.append(("sync", names[fd])), sync(fd)))
+    Decoded(cache, SHAPE).add(todo[:2])
+    opened.clear()  # The header's.
     Decoded(cache, SHAPE).add(todo)
     assert opened == [
         ("write", "pixels.u8"), ("sync", "pixels.u8"), ("write", "index.jsonl"),
@@ -330,7 +445,7 @@ def test_pixels_are_on_the_disk_before_the_line_that_names_them(todo, cache, mon
 def test_a_full_disk_is_named_and_what_is_there_stays(todo, cache, monkeypatch, file):
     found = Decoded(cache, SHAPE)
     found.add(todo[:4])
-    write = row_cache._write
+    write = row_files._write
 
     def full(opened, place, content):
         if str(opened.name).endswith(file):
@@ -338,7 +453,7 @@ def test_a_full_disk_is_named_and_what_is_there_stays(todo, cache, monkeypatch, 
             raise OSError(errno.ENOSPC, "No space left on device")
         write(opened, place, content)
 
-    monkeypatch.setattr(row_cache, "_write", full)
+    monkeypatch.setattr(row_files, "_write", full)
     match = r"cannot write .*photos \(No space left on device\): free some space, or set"
     with pytest.raises(UserError, match=match):
         found.add(todo)
@@ -351,10 +466,28 @@ def test_a_full_disk_is_named_and_what_is_there_stays(todo, cache, monkeypatch, 
 
 def test_a_folder_that_cannot_be_written_is_named(todo, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(
-        UserError, match=r"cannot write .*: free some space, or set --config\.data_dir"
-    ):
+    with pytest.raises(UserError, match=r"cannot write .*: see to it, or set --config\.data_dir"):
         Decoded(tmp_path / "file" / "photos", SHAPE).add(todo)
+
+
+class PlainFile:
+    """A lock on a disk without locks: a file, which outlives its process."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def acquire(self, timeout):
+        warnings.warn("flock is not supported", UserWarning, stacklevel=1)
+        raise row_files.filelock.Timeout(str(self.path))
+
+
+def test_a_lock_that_outlives_its_process_is_named(todo, cache, monkeypatch):
+    monkeypatch.setattr(row_files.filelock, "FileLock", PlainFile)
+    monkeypatch.setattr(row_files, "_PATIENCE", 0.1)
+    told = []
+    with pytest.raises(UserError, match=r"adds nothing to it: .* is gone, delete .*photos/\.lock"):
+        Decoded(cache, SHAPE).add(todo, lambda *counts: (told.append(counts), time.sleep(0.06)))
+    assert 1 < len(told) < 5
 
 
 # Several processes, and their ends
@@ -402,8 +535,8 @@ def test_a_killed_process_leaves_a_cache_that_is_right(cache, tmp_path, kills):
     assert counts[-1] > 0
     assert found.add(todo) == {}
     check(found, todo)
-    lines = [json.loads(line) for line in (cache / "index.jsonl").read_text().splitlines()]
-    assert [line["row"] for line in lines] == list(range(len(todo)))
+    lines = [json.loads(line) for line in (cache / "index.jsonl").read_text().splitlines()[1:]]
+    assert len(lines) == len({line["row"] for line in lines}) == len(todo)  # Each made once.
 
 
 def test_two_processes_decode_each_picture_once(todo, cache):

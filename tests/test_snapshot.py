@@ -21,7 +21,7 @@ def test_labelled_images_stand_in_the_order_of_the_pool():
     images.append(Image(f"{names[0]}", "copy.png", f"duplicate_of:{names[0]}", 8, 8, "RGB"))
     verdicts = {n: verdict(kind) for n, kind in zip(names, kinds, strict=True) if kind}
     now = Snapshot(
-        tuple(images), Consensus(verdicts, (), ("cat",)), {}, frozenset(), pathlib.Path(), {},
-        None, (),
+        tuple(images), Consensus(verdicts, (), ("cat",)), {}, frozenset(), pathlib.Path(), None,
+        {}, None, (),
     )  # fmt: skip
     assert now.labelled == [names[0], names[2], names[5], names[7]]

@@ -129,6 +129,11 @@ def assert_equal(found, given):
         np.testing.assert_array_equal(found[name], array)
 
 
+def read(path):
+    with path.open("rb") as file:
+        return torch_files.read(file)
+
+
 def refused(path):
     with pytest.raises(UserError) as error:
         weights.read(str(path))
@@ -141,16 +146,16 @@ def refused(path):
 def test_tensors_are_read_as_they_were_written(write):
     tree = OrderedDict((name, tensor(x)) for name, x in GIVEN.items())
     tree._metadata = OrderedDict(version=1)
-    assert_equal(torch_files.read(write(tree)), GIVEN)
+    assert_equal(read(write(tree)), GIVEN)
     assert_equal(weights.read(str(write({"state_dict": tree, "epoch": 3}))), GIVEN)
-    assert_equal(torch_files.read(write({"model": tree, "optimizer": [{}]})), GIVEN)
+    assert_equal(read(write({"model": tree, "optimizer": [{}]})), GIVEN)
 
 
 def test_tensors_may_share_a_storage_and_be_transposed(write):
     numbers = np.arange(12, dtype=np.float32)
     storage = Storage(numbers)
     tree = {"a": Tensor(storage, 2, (5, 2), (1, 5)), "b": Tensor(storage, 0, (3,), (1,))}
-    found = torch_files.read(write(tree))
+    found = read(write(tree))
     np.testing.assert_array_equal(found["a"], numbers[2:].reshape(2, 5).T)
     np.testing.assert_array_equal(found["b"], numbers[:3])
     found["b"][0] = 7
@@ -229,6 +234,69 @@ def test_a_storage_that_unfolds_to_more_is_refused(tmp_path):
         archive.writestr("model/data.pkl", data)
         archive.writestr("model/data/0", bytes(10**6))
     assert "model/data/0 has not the 10 bytes it should" in refused(path)
+
+
+def built(name, state):
+    """An archive that sets attributes of what it names: `(None, state)` of a tuple of slots."""
+    module, _, last = name.rpartition(".")
+    named = "ctorch._utils\n_rebuild_tensor_v2\n"
+    return f"c{module}\n{last}\n(N(S'{state}'\n{named}dtb.".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [("torch.nn.parameter.Parameter", "__new__"), ("torch._utils._rebuild_tensor_v2", "__call__"),
+     ("torch._utils._rebuild_tensor_v2", "_function"), ("torch._utils._rebuild_parameter", "a"),
+     ("collections.OrderedDict", "__init__"), ("torch.FloatStorage", "dtype")],
+)  # fmt: skip
+def test_a_file_changes_nothing_for_the_next_one(name, attribute, tmp_path):
+    path = tmp_path / "model.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", built(name, attribute))
+    refused(path)
+    tree = OrderedDict((name, tensor(x)) for name, x in GIVEN.items())
+    write_zip(path, tree)
+    assert_equal(read(path), GIVEN)
+    parameter = b"}S'a'\nctorch.nn.parameter\nParameter\n(ctorch._utils\n_rebuild_tensor_v2\n("
+    storage = b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI3\ntQ"
+    with zipfile.ZipFile(path, "w") as archive:
+        data = b"\x80\x02" + parameter + storage + b"I0\n(I3\nt(I1\ntI00\nNtRt\x81s."
+        archive.writestr("m/data.pkl", data)
+        archive.writestr("m/data/0", np.arange(3, dtype=np.float32).tobytes())
+    np.testing.assert_array_equal(read(path)["a"], [0, 1, 2])
+
+
+def test_a_storage_that_is_a_part_of_another_is_refused(tmp_path, monkeypatch):
+    storage = Storage(np.zeros(6, np.float32))
+    tree = {"a": Tensor(storage, 0, (6,), (1,))}
+    write_stream(tmp_path / "whole.pth", tree)
+    assert len(read(tmp_path / "whole.pth")["a"]) == 6
+    data, _ = pickled(tree)
+    end = data.index(b"tq", data.index(b"cpu"))  # The tuple of the storage's five fields.
+    for view, is_fine in ((b"N", True), (b"U\x01kK\x02K\x03\x87", False)):
+        changed = data[:end] + view + data[end:]
+        path = tmp_path / "model.pth"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("m/data.pkl", changed)
+            archive.writestr("m/data/0", bytes(24))
+        if is_fine:
+            assert len(read(path)["a"]) == 6
+        else:
+            assert "storage 0 is a part of another one: save tensors by their clone()" in refused(
+                path
+            )
+
+
+def test_views_of_one_storage_read_it_once_and_are_bounded(tmp_path, monkeypatch):
+    storage = Storage(np.arange(100_000, dtype=np.float32))
+    path, reads = tmp_path / "model.pth", []
+    write_zip(path, {f"t{n}": Tensor(storage, 0, (100_000,), (1,)) for n in range(20)})
+    plain = zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *a: (reads.append(a[1]), plain(*a))[1])
+    assert len(read(path)) == 20
+    assert reads == ["model/data/0"]
+    write_zip(path, {f"t{n}": Tensor(storage, 0, (100_000,), (1,)) for n in range(100)})
+    assert "its tensors are 40,000,000 bytes, and the file" in refused(path)
 
 
 BY_PYTORCH = """

@@ -365,6 +365,12 @@ def test_a_worker_that_cannot_begin_says_why(serve, tmp_path, monkeypatch, fault
     assert type(message).__name__ == kind
 
 
+def test_a_worker_on_other_features_than_the_study_runs_nothing(serve, tmp_path):
+    pipe = serve(job_of(tmp_path)._replace(made_by="digest of other weights"))
+    (message,) = until(pipe, worker.Failed)
+    assert "backbone.features, have changed since the study began" in str(message.error)
+
+
 @pytest.mark.slow
 def test_a_worker_process_whose_study_is_gone_ends():
     process, pipe = worker_pool._launch(Share(dict(os.environ), frozenset()))

@@ -65,6 +65,20 @@ def check_precision(array: np.ndarray, name: str) -> None:
             )
 
 
+def with_channels(array: np.ndarray, name: str) -> np.ndarray:
+    """Images `[N, H, W, C]` of such or of grey ones `[N, H, W]`.
+
+    Raises UserError for a single image, and for images `[N, C, H, W]`.
+    """
+    if array.ndim == 3 and array.shape[-1] <= 4:
+        raise UserError(
+            f"{name} have shape {array.shape}, as a single image has: give [n, H, W, C], a single"
+            f" image is {name}[None]"
+        )
+    check_layout(array.shape, name)
+    return array[..., None] if array.ndim == 3 else array
+
+
 def check_layout(shape: tuple[int, ...], name: str) -> None:
     """Raises UserError for images `[N, C, H, W]`, as other libraries have them."""
     if len(shape) == 4 and shape[1] <= 4 < min(shape[2:]):

@@ -27,6 +27,18 @@ from tavaal_jax.data.pool import (
 from tavaal_jax.errors import UserError
 
 
+class MadeBy(NamedTuple):
+    """The frozen backbone that features were made by, see `models.backbones.Backbone`."""
+
+    name: str
+    image_size: int
+    digest: str
+    sha256: str
+    """Digest of the file of its weights."""
+    weights: str
+    """Path of that file."""
+
+
 class PhotoFiles(NamedTuple):
     """Files that images were decoded from."""
 
@@ -63,6 +75,10 @@ class Dataset:
     train_files: PhotoFiles | None = None
     """Where the images are photos: a frozen backbone sees these, in a size of its own."""
     test_files: PhotoFiles | None = None
+    is_embedded: bool = False
+    """Whether the images are features of one network, whose distances mean something."""
+    made_by: MadeBy | None = None
+    """The backbone that has made them, where it is known."""
 
     @classmethod
     def from_features(
@@ -79,16 +95,18 @@ class Dataset:
         """A data set of features `[N, F]`, of a frozen backbone for example, see `embed`.
 
         All else is as in `from_arrays`. Train on it with `task.network="linear"` or `"mlp"`, and
-        `vae.network="mlp"`.
+        `vae.network="mlp"`. With "linear" all features are divided by one number, so that distances
+        keep their ratios, unless `normalisation.features` is set.
         """
         for given, what in ((features, "features"), (test_features, "test_features")):
             shape = np.shape(given) if given is not None else (0, 1)
             if len(shape) != 2 or not shape[1]:
                 raise UserError(f"{what} have shape {shape}: give [N, F], a row for each image")
-        return cls.from_arrays(
+        found = cls.from_arrays(
             features, labels, test_features, test_labels, ids=ids, class_names=class_names,
             name=name,
         )  # fmt: skip
+        return dataclasses.replace(found, is_embedded=True)
 
     @classmethod
     def from_arrays(

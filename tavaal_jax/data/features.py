@@ -1,4 +1,4 @@
-"""Features of images: a cache of what a frozen backbone gives, and files made elsewhere.
+"""Features of images: a cache of what a frozen backbone gives.
 
 The cache has a folder for each backbone, weights, size and decoding, see `data.row_cache`; an image
 is known in it by its content: a photo by that of its file, another one by that of its pixels.
@@ -8,20 +8,17 @@ import abc
 import contextlib
 import hashlib
 import itertools
-import os
 import pathlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from tavaal_jax.data.dataset import PhotoFiles
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.decode import Overflow, Pixels
 from tavaal_jax.data.pictures.reading import Fault, Path, decode_ahead
 from tavaal_jax.data.pool import StoredArray, parts
-from tavaal_jax.data.row_cache import Progress, RowCache, Source
+from tavaal_jax.data.row_cache import RowCache, Source
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
@@ -29,7 +26,6 @@ _VERSION = 1  # of how images get to a backbone; part of the folder's name
 _ARRAYS = "images"
 _SECONDS = 1.0  # of computing that a killed process may have done in vain
 _MOST = 4096  # rows that are stored at once, however quick
-_KEY = "backbone.features"
 
 
 class Embedder(Protocol):
@@ -82,7 +78,9 @@ class _Computed(RowCache[Source]):
 
     def __init__(self, folder: pathlib.Path, embedder: Embedder):
         self._embedder = embedder
-        super().__init__(folder, (embedder.features,), np.float32, "features.f32", cache.FAULTS)
+        super().__init__(
+            folder, (embedder.features,), np.float32, "features.f32", cache.FAULTS, embedder.digest
+        )
 
     @property
     def _most(self) -> int:
@@ -155,145 +153,3 @@ def image_ids(images: StoredArray) -> list[str]:
     about = f"{images.dtype} {images.shape[1:]} ".encode()
     digest = lambda image: hashlib.sha256(about + image.tobytes()).hexdigest()[:32]
     return [f"a{digest(image)}" for some in parts(images) for image in some]
-
-
-# Features made elsewhere
-
-
-class FeatureFile:
-    """Features in a file, by id or file name: `add`, `rows` and `array` as a cache has them."""
-
-    def __init__(self, path: str):
-        """`path` is an .npz with `features [N, F]` and `ids [N]`, or an .npy beside a .txt of ids.
-
-        Ids are content ids, ids of the data set, or names or paths of files. Raises UserError for
-        a file that is none, in one line.
-        """
-        self.path = user_path(path, _KEY)
-        self.array, self._ids = _read(self.path)
-        _check_finite(self.array, self.path, self._ids)
-        self._row_by_id = {name: row for row, name in enumerate(self._ids)}
-        if len(self._row_by_id) < len(self._ids):
-            twice = Counter(self._ids).most_common(1)[0][0]
-            raise UserError(f"{_KEY} is {path}: it has the id {twice!r} twice, give each once")
-        self._rows_by_name: dict[str, list[int]] = defaultdict(list)
-        for row, name in enumerate(self._ids):
-            self._rows_by_name[_parts_of(name)[-1]].append(row)
-        self._owners: dict[int, str] = {}  # content id of the photo that has a row
-
-    @property
-    def features(self) -> int:
-        """F"""
-        return int(self.array.shape[1])
-
-    def add(
-        self, todo: Sequence[tuple[str, Path]], progress: Progress | None = None
-    ) -> dict[str, str]:
-        """Finds the features of photos, ids and paths; returns why some have none, by id."""
-        del progress
-        new = {name: path for name, path in todo if name not in self._row_by_id}
-        own = {name for name, _ in todo} - set(new)
-        self._owners |= {self._row_by_id[name]: name for name in own}
-        found = {name: self._named(path) for name, path in new.items()}
-        claims = Counter(row for row in found.values() if row is not None)
-        missing: dict[str, str] = {}
-        for name, row in found.items():
-            if row is None:
-                missing[name] = f"no features in {self.path.name}"
-            elif claims[row] > 1 or self._owners.get(row, name) != name:
-                missing[name] = f"{self.path.name} has its name for several images"
-            else:
-                self._row_by_id[name] = row
-                self._owners[row] = name
-        return missing
-
-    def _named(self, path: Path) -> int | None:
-        """The row whose name is the end of a path, the longest one; None where none is."""
-        whole = _parts_of(os.fspath(path))
-        rows = self._rows_by_name.get(whole[-1], [])
-        fitting = [row for row in rows if _is_end(_parts_of(self._ids[row]), whole)]
-        return max(fitting, key=lambda row: len(_parts_of(self._ids[row])), default=None)
-
-    def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of `array` with these ids, int64 `[n]`; -1 where there is none."""
-        return np.array([self._row_by_id.get(str(name), -1) for name in ids], np.int64)
-
-    def overflows(self, ids: Iterable[str]) -> list[Overflow]:
-        """None: no photo is decoded."""
-        del ids
-        return []
-
-    def rows_of(self, dataset: str, ids: Sequence[str], photos: PhotoFiles | None) -> np.ndarray:
-        """Rows of all images of a data set, by id or file; UserError where one has none."""
-        rows = self.rows(ids)
-        if photos is not None:
-            self.add(list(zip(map(str, photos.ids), photos.paths, strict=True)))
-            rows = np.where(rows < 0, self.rows(photos.ids.tolist()), rows)
-        lost = np.flatnonzero(rows < 0)
-        if len(lost):
-            names = ", ".join(str(ids[row]) for row in lost[:3]) + (", ..." * (len(lost) > 3))
-            raise UserError(
-                f"{_KEY} is {self.path}: it has none of {len(lost):,} of the {len(ids):,} images of"
-                f" {dataset}, {names}: add them, named by id, by content id or by file"
-            )
-        return rows
-
-
-def _parts_of(name: str) -> list[str]:
-    return name.replace("\\", "/").split("/")
-
-
-def _is_end(part: list[str], whole: list[str]) -> bool:
-    return whole[-len(part) :] == part
-
-
-def _read(path: pathlib.Path) -> tuple[np.ndarray, list[str]]:
-    """Features `[N, F]` and ids of a file; an .npy stays on the disk."""
-    wrong = f"{_KEY} is {path}"
-    beside = path.with_suffix(".txt")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                if {"features", "ids"} - set(file):
-                    has = ", ".join(file) or "nothing"
-                    raise UserError(f"{wrong}: it holds {has}: give it features [N, F] and ids [N]")
-                features, ids = file["features"], [_text(name) for name in file["ids"].ravel()]
-        elif path.suffix == ".npy":
-            features = np.load(path, "r", allow_pickle=False)
-            ids = beside.read_text("utf-8").splitlines()
-        else:
-            raise UserError(f"{wrong}: give an .npz, or an .npy with its ids in a .txt beside it")
-    except FileNotFoundError as error:
-        what = beside if path.exists() else path
-        lines = ", a line with the id of each row" if path.exists() else ""
-        raise UserError(f"{wrong}, and there is no file {what}: give it{lines}") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{wrong}, which cannot be read ({reason}): save float arrays, and ids as np.array(ids,"
-            " str)"
-        ) from error
-    if features.ndim != 2 or features.dtype not in (np.float16, np.float32) or not features.size:
-        raise UserError(
-            f"{wrong}: its features are {features.dtype} {features.shape}: give float16 or float32"
-            " [N, F]"
-        )
-    if len(ids) != len(features):
-        raise UserError(f"{wrong}: it has {len(features)} features and {len(ids)} ids")
-    return features, ids
-
-
-def _text(name: object) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _check_finite(features: np.ndarray, path: pathlib.Path, ids: Sequence[str]) -> None:
-    first = 0
-    for some in parts(features):
-        finite = np.isfinite(some).all(1)
-        if not finite.all():
-            name = ids[first + int(np.argmin(finite))]
-            raise UserError(
-                f"{_KEY} is {path}: the features of {name} are not finite: leave it out"
-            )
-        first += len(some)

@@ -1,30 +1,28 @@
-"""A growing cache of array rows by id: values in one file, an index in another.
+"""A growing cache of array rows by id, in the files of `data.row_files`.
 
-A line of the index is written only after its values are on the disk, and whatever a killed process
-left after the last whole line is overwritten: the cache is valid at any moment.
+Each row has a checksum, which is compared when the row is first used: what is damaged is made
+again, at the end of the files.
 """
 
 import abc
+import array
 import contextlib
-import io
-import json
 import math
-import os
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Generic, NotRequired, Protocol, TypedDict, TypeVar, cast
+import zlib
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from tavaal_jax.data.pictures.reading import Fault
 from tavaal_jax.data.pictures.values import Overflow
+from tavaal_jax.data.row_files import Append, Header, Line, RowFiles
 from tavaal_jax.errors import UserError
 
 _BATCH_BYTES = 2**23
-_POLL = 0.5  # seconds between two looks at what another process has added meanwhile
 
 Source = TypeVar("Source")
 """What a row is made of: the path of a file, for example."""
@@ -41,18 +39,12 @@ class Row(Protocol):
     def overflow(self) -> Overflow | None: ...  # noqa: D102
 
 
-class _Line(TypedDict):
-    """A line of the index: an id's row, or why it has none."""
-
-    id: str
-    row: NotRequired[int]
-    overflow: NotRequired[Overflow]
-    fault: NotRequired[str]
-    version: NotRequired[int]
-
-
 class RowCache(abc.ABC, Generic[Source]):
-    """Rows of one shape by id; several processes may read and add at once."""
+    """Rows of one shape by id; several processes may read and add at once.
+
+    Rows stay where they are, and right, while an object lives, also if the folder is deleted
+    meanwhile; `add` then raises UserError.
+    """
 
     def __init__(
         self,
@@ -61,18 +53,23 @@ class RowCache(abc.ABC, Generic[Source]):
         dtype: npt.DTypeLike,
         values: str,
         faults: int,
+        made_by: str = "",
     ):
         """`shape` is that of a row; `values` names the file, `faults` the version of faults.
 
-        Faults of another version are tried again.
+        Faults of another version are tried again. `made_by` is a digest of what makes the rows: a
+        folder with rows of another, or of another shape, is begun anew.
         """
         self.folder, self.shape, self.dtype = folder, shape, np.dtype(dtype)
-        self._values, self._index = folder / values, folder / "index.jsonl"
+        header: Header = {"made_by": made_by, "shape": list(shape), "dtype": self.dtype.str}
+        self._files = RowFiles(folder, values, header, self._row_bytes)
         self._version = faults
         self._rows: dict[str, int] = {}
         self._faults: dict[str, str] = {}
         self._overflows: dict[str, Overflow] = {}
-        self._end = 0  # bytes of the index up to its last good line
+        self._names: list[str] = []  # id of each row; "": of none
+        self._sums = array.array("Q")  # CRC-32 of each row
+        self._is_checked = bytearray()  # whether a row was found to have its sum
         self._array = np.zeros((0, *shape), dtype)
         self._read()
 
@@ -105,19 +102,43 @@ class RowCache(abc.ABC, Generic[Source]):
         self._read()
         if any(map(is_new, sources)):
 
-            def on_wait() -> None:
+            def on_wait() -> int:
+                added = self._files.added_meanwhile(len(self._names))
                 if progress is not None:
-                    progress(min(self._added_meanwhile(), len(sources) - 1), len(sources))
+                    progress(min(added, len(sources) - 1), len(sources))
+                return added
 
-            with self._locked(on_wait):
+            with self._files.locked(on_wait):
                 self._read()  # Another process may have added them meanwhile.
                 found = self._add([item for item in sources.items() if is_new(item[0])], progress)
         known = {name: self._faults[name] for name in sources if name in self._faults}
         return known | found
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of `array` with these ids, int64 `[n]`; -1 where one is not cached."""
-        return np.array([self._rows.get(name, -1) for name in ids], np.int64)
+        """Rows of `array` with these ids, int64 `[n]`; -1 where one is not cached, or damaged."""
+        found = [self._rows.get(name, -1) for name in ids]
+        unchecked = sorted({row for row in found if row >= 0 and not self._is_checked[row]})
+        if unchecked and self._forget_damaged(unchecked):
+            found = [self._rows.get(name, -1) for name in ids]
+        return np.array(found, np.int64)
+
+    def made_rows(
+        self, todo: Sequence[tuple[str, Source]], progress: Progress | None = None
+    ) -> tuple[np.ndarray, dict[str, str]]:
+        """Rows of all of `todo`, int64 `[n]`, -1 where one has a fault, and the faults by id.
+
+        What is not cached, or damaged in the cache, is made.
+        """
+        ids = [name for name, _ in todo]
+        for _ in range(2):
+            faults = self.add(todo, progress)
+            rows = self.rows(ids)
+            if all(row >= 0 or name in faults for name, row in zip(ids, rows, strict=True)):
+                return rows, faults
+        raise UserError(
+            f"{self.folder} does not hold what was written to it: see to its disk, or set"
+            " --config.data_dir"
+        )
 
     def overflows(self, ids: Iterable[str]) -> list[Overflow]:
         """The values of those of these photos that come out mostly white or black."""
@@ -125,77 +146,61 @@ class RowCache(abc.ABC, Generic[Source]):
 
     @property
     def array(self) -> np.ndarray:
-        """All cached rows, mapped read-only: `[n, ...]`."""
-        shape = (len(self._rows), *self.shape)
-        if self._array.shape != shape and not self._rows:
-            self._array = np.zeros(shape, self.dtype)  # An empty file cannot be mapped.
-        elif self._array.shape != shape:
-            with self._errors("read"):
-                self._array = np.memmap(self._values, self.dtype, "r", shape=shape)
+        """All cached rows, mapped read-only: `[n, ...]`; a row may be of no id."""
+        shape = (len(self._names), *self.shape)
+        if self._array.shape != shape:
+            self._array = self._files.array(shape, self.dtype)
         return self._array
-
-    # The files
 
     @property
     def _row_bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
+    # What is known of rows
+
     def _read(self) -> None:
-        """Reads the index, as far as its lines are whole and their values there."""
-        with self._errors("read"):
-            size = self._values.stat().st_size if self._values.exists() else 0
-            is_there = self._index.exists()
-            is_read = is_there and 0 < self._end == self._index.stat().st_size
-            if is_read and size >= len(self._rows) * self._row_bytes:
-                return  # It only grows.
-            text = self._index.read_bytes() if is_there else b""
-        self._rows, self._faults, self._overflows, self._end = {}, {}, {}, 0
-        each = self._row_bytes
-        for length, record in _records(text):
-            name, row = record["id"], len(self._rows)
-            if "fault" in record:
-                if record.get("version") == self._version:
-                    self._faults[name] = record["fault"]
-            elif record["row"] == row and size >= (row + 1) * each:
-                self._rows[name] = row
-                if "overflow" in record:
-                    self._overflows[name] = Overflow(*record["overflow"])
-            else:
-                break
-            self._end += length
+        """Reads what was added to the index."""
+        self._note(self._files.read())
 
-    def _added_meanwhile(self) -> int:
-        """Number of rows that other processes have added since the index was read."""
-        with self._errors("read"):
-            size = self._values.stat().st_size if self._values.exists() else 0
-        return max(0, size // self._row_bytes - len(self._rows))
+    def _note(self, lines: Sequence[Line]) -> None:
+        """Remembers what lines of the index tell."""
+        lacking = max((line.get("row", -1) for line in lines), default=-1) + 1 - len(self._names)
+        if lacking > 0:
+            self._names += [""] * lacking
+            self._sums.frombytes(bytes(lacking * self._sums.itemsize))
+            self._is_checked += bytes(lacking)
+        rows, names = self._rows, self._names
+        for line in lines:
+            name = line["id"]
+            if "fault" in line:
+                if line.get("version") == self._version:
+                    self._faults[name] = line["fault"]
+                continue
+            row = line["row"]
+            if names[row] and rows.get(names[row]) == row:  # Of values that the file lost since.
+                del rows[names[row]]
+            rows[name], names[row], self._sums[row] = row, name, line["crc"]
+            self._is_checked[row] = False
+            if "overflow" in line:
+                self._overflows[name] = Overflow(*line["overflow"])
 
-    @contextlib.contextmanager
-    def _locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        with self._errors("write"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        held = None
-        while held is None:
-            try:
-                with self._errors("write"):
-                    held = filelock.FileLock(self.folder / ".lock").acquire(timeout=_POLL)
-            except filelock.Timeout:
-                on_wait()
-        with held:
-            yield
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """Turns a failure to read or write the folder into a UserError that names it."""
-        try:
-            yield
-        except filelock.Timeout:
-            raise
-        except OSError as error:
-            raise UserError(
-                f"cannot {what} {self.folder} ({error.strerror or error}): free some space, or set"
-                " --config.data_dir"
-            ) from error
+    def _forget_damaged(self, unchecked: Sequence[int]) -> bool:
+        """Compares rows with their sums; whether some are damaged, whose ids are forgotten."""
+        count = self._files.count
+        damaged = dict(enumerate(self._names[count:], count))  # The file was cut.
+        for known in (self._names, self._sums, self._is_checked):
+            del known[count:]
+        values = (
+            np.asarray(self.array).reshape(len(self._names), math.prod(self.shape)).view(np.uint8)
+        )
+        for row in unchecked:
+            if row < count:
+                self._is_checked[row] = zlib.crc32(values[row]) == self._sums[row]
+                damaged |= {} if self._is_checked[row] else {row: self._names[row]}
+        for row, name in damaged.items():
+            if self._rows.get(name) == row:
+                del self._rows[name]
+        return bool(damaged)
 
     # Adding
 
@@ -204,14 +209,7 @@ class RowCache(abc.ABC, Generic[Source]):
         passing: dict[str, str] = {}
         batch: list[tuple[str, Row | Fault]] = []
         most = max(1, min(self._most, _BATCH_BYTES // self._row_bytes))
-        with contextlib.ExitStack() as stack:
-            with self._errors("write"):
-                for path in (self._values, self._index):
-                    path.touch()
-                values = stack.enter_context(self._values.open("r+b", buffering=0))
-                index = stack.enter_context(self._index.open("r+b", buffering=0))
-                index.truncate(self._end)
-            outcomes = stack.enter_context(contextlib.closing(self._made(todo)))
+        with self._files.adding() as append, contextlib.closing(self._made(todo)) as outcomes:
             last = time.monotonic()
             for number, ((name, _), outcome) in enumerate(zip(todo, outcomes, strict=True), 1):
                 if isinstance(outcome, Fault) and not outcome.lasting:
@@ -220,78 +218,29 @@ class RowCache(abc.ABC, Generic[Source]):
                     batch.append((name, outcome))
                 is_late = time.monotonic() - last > self._seconds
                 if len(batch) >= most or number == len(todo) or is_late:
-                    self._store(batch, values, index)
+                    self._store(batch, append)
                     batch, last = [], time.monotonic()
                 if progress is not None:
-                    progress(number, len(todo))
+                    try:
+                        progress(number, len(todo))
+                    except BaseException:
+                        self._store(batch, append)
+                        raise
         return passing
 
-    def _store(
-        self, batch: Sequence[tuple[str, Row | Fault]], values: io.FileIO, index: io.FileIO
-    ) -> None:
-        """Writes values and, once they are on the disk, their lines of the index."""
-        rows: dict[str, int] = {}
-        faults: dict[str, str] = {}
-        overflows: dict[str, Overflow] = {}
-        lines: list[_Line] = []
-        arrays = []
+    def _store(self, batch: Sequence[tuple[str, Row | Fault]], append: Append) -> None:
+        """Appends rows and faults to the files."""
+        lines: list[Line] = []
+        parts: list[bytes] = []
+        first = self._files.first_free(len(self._names))
         for name, outcome in batch:
             if isinstance(outcome, Fault):
-                faults[name] = outcome.reason
                 lines.append({"id": name, "fault": outcome.reason, "version": self._version})
-            else:
-                rows[name] = len(self._rows) + len(rows)
-                lines.append({"id": name, "row": rows[name]})
-                arrays.append(np.asarray(outcome.values, self.dtype))
-                if outcome.overflow is not None:
-                    overflows[name] = lines[-1]["overflow"] = outcome.overflow
-        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        with self._errors("write"):
-            _write(values, len(self._rows) * self._row_bytes, b"".join(a.tobytes() for a in arrays))
-            _write(index, self._end, text)
-        self._rows |= rows
-        self._faults |= faults
-        self._overflows |= overflows
-        self._end += len(text)
-
-
-def _write(file: io.FileIO, place: int, content: bytes) -> None:
-    """Writes `content` at the byte `place` of a file and waits until it is on the disk."""
-    file.seek(place)
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
-    if content:
-        os.fsync(file.fileno())
-
-
-def _records(text: bytes) -> Iterator[tuple[int, _Line]]:
-    """Length and content of each line of the index, up to one that is damaged or was cut short."""
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")  # Many times as fast.
-    except ValueError:
-        records = []
-    if len(records) != len(lines):
-        records = map(_parsed, lines)
-    for line, record in zip(lines, records, strict=True):
-        if not _is_line(record):
-            return
-        yield len(line), cast(_Line, record)
-
-
-def _parsed(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _is_line(record: object) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-        return False
-    overflow = record.get("overflow", [0, 0, 0])
-    is_whole = isinstance(overflow, list) and len(overflow) == len(Overflow._fields)
-    return is_whole and ("fault" in record or "row" in record)
+                continue
+            parts.append(np.asarray(outcome.values, self.dtype).tobytes())
+            row = first + len(parts) - 1
+            lines.append({"id": name, "row": row, "crc": zlib.crc32(parts[-1])})
+            if outcome.overflow is not None:
+                lines[-1]["overflow"] = outcome.overflow
+        append(first, b"".join(parts), lines)
+        self._note(lines)

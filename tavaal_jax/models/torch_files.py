@@ -7,10 +7,9 @@ formats are read: the zip archive, and the stream that PyTorch wrote before vers
 
 import collections
 import math
-import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,6 +17,8 @@ import numpy as np
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _TREES = ("state_dict", "model")
 """Under these names a checkpoint has the tensors beside other things."""
+_MOST_VIEWS = 64  # times that tensors, which may be views of the same numbers, are their file
+_MOST_PICKLE = 2**28  # bytes of the pickle in an archive, however little it takes there
 
 
 class _Kind(NamedTuple):
@@ -75,22 +76,38 @@ _Bytes = Callable[[_Storage], bytes]
 """What the file has for a storage."""
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors by name, of a checkpoint those of the model.
+def read(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Tensors by name of an open file, of a checkpoint those of the model.
 
     Raises ValueError for a file without such, with a name that is not known, or damaged; a damaged
     one can raise other errors, too.
     """
-    with path.open("rb") as file:
-        tree, data = _zip(file) if file.read(4) == b"PK\x03\x04" else _legacy(file)
-        for name in _TREES:
-            if isinstance(tree, Mapping) and isinstance(tree.get(name), Mapping):
-                tree = tree[name]
-        named = tree.items() if isinstance(tree, Mapping) else ()
-        tensors = {str(name): x for name, x in named if isinstance(x, _Tensor)}
-        if not tensors:
-            raise ValueError("it holds no tensors by name: give a state_dict")
-        return {n: x.array(x.storage.numbers(data(x.storage))) for n, x in tensors.items()}
+    tree, data = _zip(file) if file.read(4) == b"PK\x03\x04" else _legacy(file)
+    for name in _TREES:
+        if isinstance(tree, Mapping) and isinstance(tree.get(name), Mapping):
+            tree = tree[name]
+    named = tree.items() if isinstance(tree, Mapping) else ()
+    tensors = {str(name): x for name, x in named if isinstance(x, _Tensor)}
+    if not tensors:
+        raise ValueError("it holds no tensors by name: give a state_dict")
+    _check_size(tensors.values(), file)
+    by_storage: dict[_Storage, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_storage.setdefault(tensor.storage, []).append(name)
+    found: dict[str, np.ndarray] = {}
+    for storage, names in by_storage.items():
+        numbers = storage.numbers(data(storage))  # Once, however many are views of it.
+        found |= {name: tensors[name].array(numbers) for name in names}
+    return {name: found[name] for name in tensors}
+
+
+def _check_size(tensors: Iterable[_Tensor], file: BinaryIO) -> None:
+    """Raises ValueError where tensors are many times as large as their file, as views can be."""
+    size = file.seek(0, 2)
+    numbers = lambda x: min(math.prod(x.shape), x.storage.length)  # More is refused by itself.
+    whole = sum(numbers(x) * np.dtype(x.storage.kind.dtype).itemsize for x in tensors)
+    if whole > _MOST_VIEWS * size:
+        raise ValueError(f"its tensors are {whole:,} bytes, and the file {size:,}")
 
 
 def _legacy(file: BinaryIO) -> tuple[object, _Bytes]:
@@ -128,8 +145,12 @@ def _zip(file: BinaryIO) -> tuple[object, _Bytes]:
         raise ValueError("it is no file of PyTorch's")
     folder = places[0].removesuffix("data.pkl")
     order = f"{folder}byteorder"
-    if order in archive.namelist() and archive.read(order) != b"little":
-        raise ValueError("its numbers are not little-endian")
+    if order in archive.namelist():
+        with archive.open(order) as opened:
+            if opened.read(16) != b"little":
+                raise ValueError("its numbers are not little-endian")
+    if archive.getinfo(places[0]).file_size > _MOST_PICKLE:  # zipfile reads no more than it says.
+        raise ValueError(f"its list of tensors is more than {_MOST_PICKLE:,} bytes")
     with archive.open(places[0]) as opened:
         tree = _Unpickler(opened).load()
 
@@ -156,12 +177,16 @@ class _Unpickler(pickle.Unpickler):
                 f"it names {module}.{name}, which is no part of a file of tensors and is not run:"
                 " save the model's state_dict() alone"
             )
-        return known
+        return known.make() if isinstance(known, _Fresh) else known
 
     def persistent_load(self, pid: Any) -> _Storage:
-        tag, kind, key, _, count, *_ = pid
+        tag, kind, key, _, count, *view = pid
         if tag != "storage" or not isinstance(kind, _Kind) or int(count) < 0:
             raise ValueError("it holds something other than tensors")
+        if any(part is not None for part in view):
+            raise ValueError(
+                f"storage {key} is a part of another one: save tensors by their clone()"
+            )
         return self.storages.setdefault(str(key), _Storage(kind, str(key), int(count)))
 
 
@@ -171,19 +196,42 @@ def _tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: object) -> 
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-class _Parameter:
-    """A trained tensor; that it is one does not matter."""
+class _Named:
+    """A function that a file names; the file cannot set attributes of it."""
 
-    def __new__(cls, tensor: Any, *_: object) -> Any:
-        return tensor
+    __slots__ = ("_function",)
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]):
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise ValueError("it changes what it names, as no file of tensors does")
+
+
+class _Fresh(NamedTuple):
+    """What is made anew for each file, which may set attributes of it."""
+
+    make: Callable[[], Any]
+
+
+def _parameter() -> Any:
+    """A class of trained tensors; that they are such does not matter."""
+    return type("Parameter", (), {"__new__": lambda cls, tensor, *_: tensor})
+
+
+_rebuilt = _Named(_tensor)
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _tensor,  # of 2017
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch.nn.parameter", "Parameter"): _Parameter,  # of 2017
+    ("torch._utils", "_rebuild_tensor"): _rebuilt,  # of 2017
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
+    ("torch._utils", "_rebuild_parameter"): _Named(lambda tensor, *_: tensor),
+    ("torch.nn.parameter", "Parameter"): _Fresh(_parameter),  # of 2017
     ("torch", "FloatStorage"): _Kind("<f4"),
     ("torch", "DoubleStorage"): _Kind("<f8"),
     ("torch", "HalfStorage"): _Kind("<f2"),

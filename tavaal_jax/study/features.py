@@ -5,19 +5,19 @@ works on a data set of features `[N, F]`.
 """
 
 import dataclasses
-import functools
-import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.data import features as stored
-from tavaal_jax.data.dataset import Dataset, PhotoFiles
-from tavaal_jax.data.features import Decoding, FeatureFile, ImageFeatures, PhotoFeatures
+from tavaal_jax.data.dataset import Dataset, MadeBy, PhotoFiles
+from tavaal_jax.data.feature_file import FeatureFile
+from tavaal_jax.data.features import Decoding, ImageFeatures, PhotoFeatures
 from tavaal_jax.data.pool import RowView, StoredArray
 from tavaal_jax.data.row_cache import Progress
 from tavaal_jax.engine import embedding
@@ -25,8 +25,9 @@ from tavaal_jax.engine.embedding import Embedder
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.models.backbones import Backbone, load_backbone
-from tavaal_jax.models.networks import NETWORKS
+from tavaal_jax.models.networks import NETWORKS, Network
 from tavaal_jax.report import progress as reports
+from tavaal_jax.study.model_input import BackboneRecord
 
 HEAD = "linear"
 """`task.network` on features where the config has one for images."""
@@ -38,12 +39,13 @@ def is_on(config: ConfigDict) -> bool:
     return bool(config.backbone.name or config.backbone.features)
 
 
-def adapted(config: ConfigDict) -> ConfigDict:
+def adapted(config: ConfigDict, dataset: Dataset | None = None) -> ConfigDict:
     """A copy of a config in which keys that only images can have are those of features.
 
     With features, `task.network` becomes `HEAD` unless it takes features, `vae.network` "mlp" with
-    one hidden layer unless it is; augmentation and `normalisation.mean` are off, and features are
-    normalised together. All else stays.
+    one hidden layer unless it is; augmentation and `normalisation.mean` are off. Where it is
+    "auto", `normalisation.features` becomes "together" for features of a backbone or a file, and
+    for a linear T on a `dataset` of `Dataset.from_features`, else "each". All else stays.
     """
     options = config.backbone
     for key in ("weights", "image_size"):
@@ -52,6 +54,13 @@ def adapted(config: ConfigDict) -> ConfigDict:
                 f"backbone.{key} is {options[key]}, and backbone.name is empty: name the backbone,"
                 f" or leave backbone.{key} at its default"
             )
+    if config.normalisation.features == "auto":
+        row = NETWORKS.get(config.task.network)
+        is_linear = row is not None and row.solved
+        is_embedded = dataset is not None and dataset.is_embedded
+        together = is_on(config) or (is_embedded and is_linear)
+        config = configs.changed(config)
+        config.normalisation.features = "together" if together else "each"
     if not is_on(config):
         return config
     if config.backbone.name and config.backbone.features:
@@ -68,14 +77,19 @@ def adapted(config: ConfigDict) -> ConfigDict:
     if config.vae.network == "conv":
         config.vae.update(network="mlp", widths=(512,))
     config.augmentation.update(pad=0, flip=False, crop=0)
-    config.normalisation.update(mean=(), deviation=(), features="together")
+    config.normalisation.update(mean=(), deviation=())
     return config
 
 
 # What computes or holds them
 
 
-def _stamp(path: str, key: str) -> tuple[int, int] | None:
+Source = Backbone | FeatureFile
+"""What features are of: loaded when a study or a cycle begins, and used for all of it."""
+Stamp = tuple[int, int] | None
+
+
+def _stamp(path: str | pathlib.Path, key: str) -> Stamp:
     """Size and time of a file, by which one that was replaced is noticed."""
     try:
         found = user_path(path, key).stat()
@@ -84,80 +98,77 @@ def _stamp(path: str, key: str) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def backbone(config: ConfigDict) -> Backbone:
-    """The backbone that a config names, loaded once; UserError where it cannot be had."""
+class _Kept(NamedTuple):
+    """A source, and what it was loaded from."""
+
+    place: tuple[object, ...]
+    row: Network | None
+    source: Source
+
+
+_kept: list[_Kept] = []  # the last one, for who looks anew at the same files
+
+
+def source(config: ConfigDict) -> Source | None:
+    """What gives a config's features; None: it has images. UserError where it cannot be had.
+
+    It is the same object as long as the files and the row of `NETWORKS` are.
+    """
+    if not is_on(config):
+        return None
     options = config.backbone
-    stamp = _stamp(options.weights, "backbone.weights") if options.weights else None
-    return _backbone(options.name, options.weights, options.image_size, stamp)
+    key = "backbone.weights" if options.name else "backbone.features"
+    paths = [options.weights] if options.name else FeatureFile.paths(options.features)
+    stamps = [_stamp(path, key) for path in paths if path]
+    place = (options.name, options.weights, options.image_size, options.features, *stamps)
+    row = NETWORKS.get(options.name)
+    for kept in _kept:
+        if kept.place == place and kept.row is row:
+            return kept.source
+    if options.name:
+        found: Source = load_backbone(options.name, options.weights, options.image_size)
+    else:
+        found = FeatureFile(options.features)
+    _kept[:] = [_Kept(place, row, found)]
+    return found
 
 
-@functools.lru_cache(2)
-def _backbone(name: str, weights: str, image_size: int, stamp: tuple[int, int] | None) -> Backbone:
-    del stamp
-    return load_backbone(name, weights, image_size)
-
-
-_embedders: dict[str, Embedder] = {}
+_embedders: list[Embedder] = []  # the last one: its weights may fill a device
 
 
 def embedder(backbone: Backbone) -> Embedder:
     """What computes a backbone's features, placed on the devices and compiled once."""
-    if backbone.digest not in _embedders:
-        _embedders.clear()  # The weights of another one may fill a device.
-        _embedders[backbone.digest] = Embedder(backbone)
-    return _embedders[backbone.digest]
+    for made in _embedders:
+        if made.digest == backbone.digest and made.backbone.row is backbone.row:
+            return made
+    _embedders.clear()
+    _embedders.append(Embedder(backbone))
+    return _embedders[0]
 
 
-Stamps = tuple[tuple[int, int] | None, ...]
+def embedder_of(record: BackboneRecord, folder: pathlib.Path | None, weights: str) -> Embedder:
+    """The embedder of a model's backbone: that of this process, or loaded, see `record.load`."""
+    for made in _embedders:
+        if made.digest == record.digest and made.backbone.row is NETWORKS.get(record.name):
+            return made
+    return embedder(record.load(folder, weights))
 
 
-def _feature_paths(config: ConfigDict) -> tuple[pathlib.Path, ...]:
-    """The file of features and, beside an .npy, that of its ids."""
-    path = user_path(config.backbone.features, "backbone.features")
-    return (path, path.with_suffix(".txt")) if path.suffix == ".npy" else (path,)
-
-
-def _stamps(config: ConfigDict) -> Stamps:
-    return tuple(_stamp(str(path), "backbone.features") for path in _feature_paths(config))
-
-
-def _file(config: ConfigDict) -> FeatureFile:
-    return _feature_file(config.backbone.features, _stamps(config))
-
-
-@functools.lru_cache(1)
-def _feature_file(path: str, stamps: Stamps) -> FeatureFile:
-    del stamps
-    return FeatureFile(path)
-
-
-def digest(config: ConfigDict) -> str | None:
+def digest(source: Source | None) -> str | None:
     """Digest of all that makes the features: a study is not continued on others; None: images."""
-    if config.backbone.name:
-        return backbone(config).digest
-    if not config.backbone.features:
+    return None if source is None else source.digest
+
+
+def made_by(source: Source | None) -> MadeBy | None:
+    """The backbone that makes the features; None where they are made elsewhere."""
+    if not isinstance(source, Backbone):
         return None
-    _file(config)  # Raises UserError for a file that is none.
-    return _content(_feature_paths(config), _stamps(config))
+    fields = source.name, source.image_size, source.digest, source.sha256, source.weights
+    return MadeBy(*fields)
 
 
-@functools.lru_cache(1)
-def _content(paths: tuple[pathlib.Path, ...], stamps: Stamps) -> str:
-    del stamps
-    found = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
-
-
-def size(config: ConfigDict) -> int:
-    """Number of features of an image, F."""
-    return backbone(config).features if config.backbone.name else _file(config).features
-
-
-def check(config: ConfigDict, name: str, shape: tuple[int, ...], has_maps: bool) -> None:
-    """Raises UserError where features of a data set of such images cannot be had."""
+def check(config: ConfigDict, name: str, shape: tuple[int, ...], has_maps: bool) -> int:
+    """Number of features of an image; UserError where a data set of such images cannot have any."""
     if has_maps:
         raise UserError(
             f"{name} has label maps, and features are of whole images: give backbone.name='' and"
@@ -170,7 +181,9 @@ def check(config: ConfigDict, name: str, shape: tuple[int, ...], has_maps: bool)
                 " no images: give backbone.name=''"
             )
         embedding.check((1, *shape), name)
-    size(config)
+    found = source(config)
+    assert found is not None
+    return found.features
 
 
 # Features of photos, and of data sets
@@ -180,44 +193,50 @@ Photos = PhotoFeatures | FeatureFile
 """Features of photos, by content id."""
 
 
-def of_photos(config: ConfigDict, resize: str, low_high: Sequence[float]) -> Photos:
-    """Features of photos in files, decoded for the backbone as `decode.decode` does."""
-    if not config.backbone.name:
-        return _file(config)
-    made = embedder(backbone(config))
-    return PhotoFeatures(config.data_dir, made, Decoding(resize, tuple(low_high)))
+def of_photos(
+    data_dir: str, source: Source, resize: str, low_high: Sequence[float],
+    known: Collection[str] = (),
+) -> Photos:  # fmt: skip
+    """Features of photos in files, decoded for a backbone as `decode.decode` does.
+
+    In a file of features, photos `known` by content id keep their rows when others come that are
+    named alike.
+    """
+    if isinstance(source, FeatureFile):
+        return source.matching(known)
+    return PhotoFeatures(data_dir, embedder(source), Decoding(resize, tuple(low_high)))
 
 
 def of_dataset(
-    config: ConfigDict, dataset: Dataset, callback: reports.Callback = reports.silent,
-    check_stop: Callable[[], None] = lambda: None,
+    config: ConfigDict, dataset: Dataset, source: Source | None,
+    callback: reports.Callback = reports.silent, check_stop: Callable[[], None] = lambda: None,
 ) -> Dataset:  # fmt: skip
-    """The data set with features in place of its images, where the config has a backbone.
+    """The data set with the features of a `source` in place of its images; None: as it is.
 
     Those that are not cached are computed and cached in `data_dir`; `callback` hears how far it
     is, and `check_stop` is called often and may raise.
     """
-    if not is_on(config):
+    if source is None:
         return dataset
     check(config, dataset.name, dataset.shape, dataset.has_maps)
     count = len(dataset.test_images)
     test_ids = [f"test_{number}" for number in range(count)]
+    file = source.matching() if isinstance(source, FeatureFile) else None
     views = []
     for what, images, files, ids in (
         ("training", dataset.train_images, dataset.train_files, dataset.train_ids.tolist()),
         ("test", dataset.test_images, dataset.test_files, test_ids),
     ):
-        if config.backbone.name:
-            told = _progress(f"Features of {what} images of {dataset.name}", callback, check_stop)
-            views.append(_computed(config, images, files, told))
-        else:
-            file = _file(config)
+        if file is not None:
             rows = file.rows_of(dataset.name, ids, files)
             views.append(RowView(file.array, rows, np.float32))
+        else:
+            told = _progress(f"Features of {what} images of {dataset.name}", callback, check_stop)
+            views.append(_computed(config, source, images, files, told))
     train, test = views
     return dataclasses.replace(
         dataset, train_images=train, test_images=test, image_statistics=None, train_files=None,
-        test_files=None,
+        test_files=None, is_embedded=True, made_by=made_by(source),
     )  # fmt: skip
 
 
@@ -228,25 +247,28 @@ def of_images(
     """Features of an array of images, uint8 `[N, H, W, C]`, from the cache or computed."""
     ids = stored.image_ids(images)
     arrays = ImageFeatures(data_dir, made, images)
-    arrays.add([(name, index) for index, name in enumerate(ids)], progress)
-    return RowView(arrays.array, arrays.rows(ids))
+    rows, _ = arrays.made_rows([(name, index) for index, name in enumerate(ids)], progress)
+    return RowView(arrays.array, rows)
 
 
 def _computed(
-    config: ConfigDict, images: StoredArray, files: PhotoFiles | None, progress: Progress
-) -> RowView:
+    config: ConfigDict, source: Source, images: StoredArray, files: PhotoFiles | None,
+    progress: Progress,
+) -> RowView:  # fmt: skip
     """Features of images or, where they are photos, of the photos' files; they stay on a disk."""
+    assert isinstance(source, Backbone)
     if files is None:
-        return of_images(config.data_dir, embedder(backbone(config)), images, progress)
+        return of_images(config.data_dir, embedder(source), images, progress)
     options = config.labelled_folder
-    photos = of_photos(config, options.resize, options.low_high)
+    decoding = Decoding(options.resize, tuple(options.low_high))
+    photos = PhotoFeatures(config.data_dir, embedder(source), decoding)
     ids = files.ids.tolist()
-    faults = photos.add(list(zip(ids, files.paths, strict=True)), progress)
+    rows, faults = photos.made_rows(list(zip(ids, files.paths, strict=True)), progress)
     if faults:
         name, reason = next(iter(faults.items()))
         path = files.paths[ids.index(name)]
         raise UserError(f"{path} has no features ({reason}): put it back, or leave it out")
-    return RowView(photos.array, photos.rows(ids))
+    return RowView(photos.array, rows)
 
 
 def _progress(what: str, callback: reports.Callback, check_stop: Callable[[], None]) -> Progress:

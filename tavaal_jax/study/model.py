@@ -32,7 +32,7 @@ from tavaal_jax.models.networks import NETWORKS, SHIPPED
 from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import files
 from tavaal_jax.study import features
-from tavaal_jax.study.model_input import BackboneRecord, Decoding, loaded
+from tavaal_jax.study.model_input import BackboneRecord, Decoding
 from tavaal_jax.study.setup import Setup
 
 EXPORTED = ("predict.jaxexport", "features.jaxexport", "model.onnx", "README.txt")
@@ -81,6 +81,8 @@ class Model:
     """What makes its features of images; it then takes images, too, uint8 `[n, H, W, C]`."""
     folder: pathlib.Path | None = None
     """Where it was loaded from."""
+    weights: str = ""
+    """Path of the backbone's weights on this machine, where it is known; it is not saved."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -98,7 +100,7 @@ class Model:
         """Computes features of images; UserError where the backbone's weights are missing."""
         if self.backbone is None:
             raise UserError("the model has no backbone: give it what it was trained on")
-        return features.embedder(loaded(self.backbone, self.folder))
+        return features.embedder_of(self.backbone, self.folder, self.weights)
 
     def predict_proba(self, images: ArrayLike) -> np.ndarray:
         """Probability of each class: `images [n, ...] -> [n, K]`, of each pixel `[n, H, W, K]`."""
@@ -160,7 +162,7 @@ class Model:
 
         function = self.probabilities
         if self.backbone is not None:
-            backbone = loaded(self.backbone, self.folder)
+            backbone = self.embedder.backbone
 
             def function(images: jax.Array) -> jax.Array:
                 rows = embedding.embed_images(backbone, backbone.variables, images)
@@ -201,7 +203,7 @@ class Model:
         """Images as an array of the training images' shape and type; else raises UserError."""
         images = arrays.plain(given, "images")
         if self.backbone is not None and images.ndim > 2:
-            images = images[..., None] if images.ndim == 3 else images
+            images = arrays.with_channels(images, "images")
             embedding.check(images.shape)
             if images.dtype != np.uint8 or not len(images):
                 raise UserError(f"images are {images.dtype} {images.shape}: give uint8, n > 0")
@@ -231,7 +233,7 @@ def from_state(setup: Setup, state: LoopState, info: DatasetInfo) -> Model:
     for name in ("data_dir", "folder"):
         del plain[name]
     plain["backbone"] |= {"weights": "", "features": ""}
-    backbone = features.backbone(config) if config.backbone.name else None
+    made_by = setup.made_by
     ranker = models.build_ranker(config) if setup.method.ranking_loss is not None else None
     network = models.build_learner(config, setup.problem.classes, info.shape)
     settings = learners.Settings.of(config)
@@ -248,8 +250,9 @@ def from_state(setup: Setup, state: LoopState, info: DatasetInfo) -> Model:
         config.score_batch_size,
         info.dtype,
         plain,
-        Decoding.of(config, backbone),
-        None if backbone is None else BackboneRecord.of(config, backbone),
+        Decoding.of(config, made_by),
+        None if made_by is None else BackboneRecord.of(config, made_by),
+        weights="" if made_by is None else str(pathlib.Path(made_by.weights).absolute()),
     )
 
 

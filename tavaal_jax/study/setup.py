@@ -11,7 +11,7 @@ from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.data import dataset as datasets
 from tavaal_jax.data import pool
-from tavaal_jax.data.dataset import Dataset
+from tavaal_jax.data.dataset import Dataset, MadeBy
 from tavaal_jax.data.oracle import Oracle
 from tavaal_jax.data.pictures.lazy import LazyPictures
 from tavaal_jax.data.pool import Resident, Streamed
@@ -38,6 +38,8 @@ class Setup(NamedTuple):
     """A grid around the training points, where they are points of the plane."""
     available: np.ndarray | None = None
     """Which images may be picked or learned from, bool `[N]`; None: all."""
+    made_by: MadeBy | None = None
+    """The backbone that has made the features, where it is known."""
 
     @property
     def size(self) -> int:
@@ -118,4 +120,5 @@ def prepare(
         oracle,
         plane,
         dataset.available,
+        dataset.made_by,
     )

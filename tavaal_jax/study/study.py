@@ -16,6 +16,7 @@ from tavaal_jax.engine import compilation, device_shares, devices, processes
 from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files, page, plots, progress, records, summary
+from tavaal_jax.report.progress import Event
 from tavaal_jax.report.records import Result
 from tavaal_jax.study import cycle, features, training
 from tavaal_jax.study.checks import config as checks
@@ -32,13 +33,15 @@ def run(
     stop: Stop,
 ) -> None:
     """Runs a simulation in `folder`, see `tavaal_jax.run_study`."""
-    config = features.adapted(config)
+    adapted = features.adapted(config, dataset)
+    replaced = list(configs.differences(configs.plain(config), configs.plain(adapted)))
+    config = adapted
     if dataset is None:
         fingerprint = data.fingerprint(config)
     else:
         config = configs.changed(config, dataset=dataset.name)
         fingerprint = dataset.fingerprint()
-    made_by = features.digest(config)
+    source, made_by = _source(config, folder)
     if processes.several():
         own = files.running(config, fingerprint, made_by)
         own["config"].pop("data_dir")  # Each may have a disk of its own.
@@ -52,20 +55,53 @@ def run(
         )
     # To count devices takes their memory, which the workers need.
     count_devices = lambda: 1 if apart else devices.device_count()
-    processes.by_first(lambda: checks.check(config, count_devices(), dataset))
+    if source is not None or not features.is_on(config):
+        processes.by_first(lambda: checks.check(config, count_devices(), dataset))
     callback = progress if processes.is_first() else lambda event: None
+    if replaced and features.is_on(config):
+        line = f"On features instead of images: {', '.join(replaced)}."
+        callback(Event(line))
     with compilation.Count() as count:
         is_done = False
         while not is_done:
             with _claimed(folder, config, stop) as is_first:
                 processes.by_first(lambda: files.check_config(folder, config, fingerprint, made_by))
-                study = _Study(config, folder, callback, dataset, is_first)
+                study = _Study(config, folder, callback, dataset, source, is_first)
                 study.run(stop)
             # The process that was helped may have gone before its end.
             is_done = is_first or not files.is_free(folder)
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
+
+
+def _source(config: ConfigDict, folder: pathlib.Path) -> tuple[features.Source | None, str | None]:
+    """What makes the study's features, and its digest; None, None: it has images.
+
+    A study that is finished needs no more than the digest in its folder.
+    """
+    try:
+        # A process may lack what the others have.
+        source = processes.together(lambda: features.source(config))
+    except UserError:
+        recorded = processes.by_first(lambda: _digest_if_finished(config, folder))
+        if recorded is None:
+            raise
+        return None, recorded
+    return source, features.digest(source)
+
+
+def _digest_if_finished(config: ConfigDict, folder: pathlib.Path) -> str | None:
+    """Digest of a finished study's features; None where trials are left."""
+    places = [
+        files.trial_folder(folder, name, trial)
+        for name in checks.method_names(config)
+        for trial in range(config.first_trial, config.trials)
+    ]
+    with contextlib.suppress(UserError):
+        if all(runner.is_finished(place, config.cycles) for place in places):
+            return (files.read_config(folder) or {}).get("features")
+    return None
 
 
 @contextlib.contextmanager
@@ -145,6 +181,7 @@ class _Study:
         folder: pathlib.Path,
         callback: progress.Callback,
         given: Dataset | None,
+        source: features.Source | None,
         is_first: bool,
     ):
         """`given` is the data set where the config does not name it.
@@ -154,7 +191,7 @@ class _Study:
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
-        self._given, self._is_first = given, is_first
+        self._given, self._source, self._is_first = given, source, is_first
 
     def run(self, stop: Stop) -> None:
         """Runs what is left, and writes the study's files."""
@@ -184,7 +221,13 @@ class _Study:
         # Each process has a cache of its own, or waits for the others at one.
         check_stop = lambda: _interrupt(stop())
         return processes.together(
-            lambda: features.of_dataset(self.config, dataset, self._callback, check_stop)
+            lambda: features.of_dataset(
+                self.config,
+                dataset,
+                self._source or features.source(self.config),
+                self._callback,
+                check_stop,
+            )
         )
 
     def say(self, text: str) -> None:
@@ -202,7 +245,7 @@ class _Study:
             )
         given = self._given
         fingerprint = data.fingerprint(self.config) if given is None else given.fingerprint()
-        files.write_config(self.folder, self.config, fingerprint, features.digest(self.config))
+        files.write_config(self.folder, self.config, fingerprint, features.digest(self._source))
         files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
@@ -236,7 +279,10 @@ class _Study:
             used = {self.config.task.network, self.config.backbone.name} - {""}
             sets = {} if self._given is not None else {dataset.name: SETS[dataset.name]}
             networks = {name: NETWORKS[name] for name in used}
-            job = worker.Job(self.config, self.folder, self._given, methods, networks, sets)
+            made_by = features.digest(self._source)
+            job = worker.Job(
+                self.config, self.folder, self._given, methods, networks, sets, made_by
+            )
             return worker_pool.run(
                 job, device_shares.divide_machine(self.config.workers), todo, hooks, self._is_first
             )

@@ -24,7 +24,9 @@ Progress = row_cache.Progress
 
 def decoding(size: int, channels: int, resize: str, low_high: Sequence[float]) -> str:
     """Options of `decode.decode`, as a part of a folder's name."""
-    how = [f"{size}x{size}x{channels}", resize, *(f"{value:g}" for value in low_high)]
+    # Two settings that differ at all have two folders.
+    exact = [f"{int(x)}" if float(x).is_integer() else repr(float(x)) for x in low_high]
+    how = [f"{size}x{size}x{channels}", resize, *exact]
     return f"photos-{'-'.join(how)}-v{_VERSION}"
 
 

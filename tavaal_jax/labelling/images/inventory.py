@@ -45,7 +45,7 @@ class Image(NamedTuple):
     file: str
     """Path below the folder with `/`, as found; bytes that are not UTF-8 are escaped."""
     status: str
-    """ok, corrupt, too_large, missing, unsupported, duplicate_of:<id>."""
+    """ok, corrupt, too_large, missing, unsupported, no_features, duplicate_of:<id>."""
     width: int
     height: int
     """After the turn that EXIF asks for; 0 where unknown."""
@@ -77,13 +77,15 @@ class Scan(NamedTuple):
         """Id and path of every image that is ok, each content once."""
         return [(i.id, path_of(self.folder, i.file)) for i in self.images if i.status == "ok"]
 
-    def with_faults(self, faults: Mapping[str, str], key: str = _KEY) -> "Scan":
-        """A copy in which the images that could not be decoded, reasons by id, are not ok.
+    def with_faults(
+        self, faults: Mapping[str, str], key: str = _KEY, lasting: str = "corrupt"
+    ) -> "Scan":
+        """A copy in which the images with faults, reasons by id, are `lasting` or missing, not ok.
 
         Raises UserError, which names the config's `key`, if no image is left.
         """
         lost = lambda image: image.status == "ok" and image.id in faults
-        status = lambda reason: "missing" if reason in _PASSING else "corrupt"
+        status = lambda reason: "missing" if reason in _PASSING else lasting
         images = tuple(
             image._replace(status=status(faults[image.id])) if lost(image) else image
             for image in self.images

@@ -69,8 +69,8 @@ def check(config: ConfigDict, devices: int, dataset: Dataset | None = None) -> N
 def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
     """Raises UserError for the first fault of `config` with a data set of these facts."""
     if features.is_on(config):
-        features.check(config, facts.name, facts.shape, facts.has_maps)
-        facts = facts._replace(shape=(features.size(config),))
+        size = features.check(config, facts.name, facts.shape, facts.has_maps)
+        facts = facts._replace(shape=(size,))
     _check_methods(config)
     if config.first_trial >= config.trials:
         raise UserError(

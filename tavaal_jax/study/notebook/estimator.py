@@ -222,9 +222,10 @@ class Learner(ClassifierMixin, BaseEstimator):
                 f"first_by is {config.first_by!r}, which needs features: give a backbone, or"
                 f" first_by = {BASELINE!r}"
             )
+        config = features.adapted(config, dataset)
         key = derive(derive(jax.random.key(self._seed()), 0), Stream.INITIAL)
         candidates = np.flatnonzero(free)
-        pool = features.of_dataset(config, dataset).train_images
+        pool = features.of_dataset(config, dataset, features.source(config)).train_images
         found = first_images.comparable(config, pool[candidates], normaliser(config, pool))
         indices = candidates[first_images.by_method(config, found, count, key)]
         if not return_utilities:

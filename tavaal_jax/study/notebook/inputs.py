@@ -55,7 +55,7 @@ def images(array: np.ndarray) -> np.ndarray:
     """Images with an axis of channels, `[N, H, W, C]`; UserError for what is no uint8."""
     if array.dtype != np.uint8:
         raise UserError(f"X is {array.dtype} {array.shape}: give uint8 images, as for fit")
-    return array[..., None] if array.ndim == 3 else array
+    return arrays.with_channels(array, "X")
 
 
 def _validated(X: ArrayLike, learner: BaseEstimator, is_training: bool) -> np.ndarray:

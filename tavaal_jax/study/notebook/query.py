@@ -90,9 +90,9 @@ def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) ->
             f"batch_size is {config.batch_size}, more than the {count} labels: lower batch_size, or"
             " label more"
         )
-    config = features.adapted(config)
+    config = features.adapted(config, dataset)
     checks.check(config, devices.device_count(), dataset)
-    dataset = features.of_dataset(config, dataset)
+    dataset = features.of_dataset(config, dataset, features.source(config))
     config.cycles = number + 2  # The last one of a study picks nothing.
     placed = setup.place(config, dataset)
     made = setup.prepare(config, METHODS[method], dataset, placed, _Silent())

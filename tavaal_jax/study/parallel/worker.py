@@ -38,6 +38,8 @@ class Job(NamedTuple):
     """Rows of NETWORKS, of which some may have been defined there, too."""
     sets: dict[str, DataSource]
     """Rows of SETS; empty where `dataset` is given."""
+    made_by: str | None = None
+    """Digest of what makes features."""
 
 
 class TrialOrder(NamedTuple):
@@ -129,7 +131,14 @@ class Worker:
         NETWORKS.update(job.networks)
         SETS.update(job.sets)
         dataset = data.load(job.config) if job.dataset is None else job.dataset
-        dataset = features.of_dataset(job.config, dataset, check_stop=self._check_stop)
+        source = features.source(job.config)
+        if features.digest(source) != job.made_by:
+            raise UserError(
+                "the weights of backbone.name, or the file of backbone.features, have changed since"
+                " the study began: put back those, or give another --workdir"
+            )
+        tell = lambda event: self._track(event.text, stage=event.stage, step=event.step)
+        dataset = features.of_dataset(job.config, dataset, source, tell, self._check_stop)
         runner = Runner(
             job.config,
             job.folder,
