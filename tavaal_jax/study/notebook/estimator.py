@@ -18,8 +18,9 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
 from tavaal_jax import config as configs
+from tavaal_jax.algorithm import mixing
 from tavaal_jax.algorithm import picks as picking
-from tavaal_jax.algorithm.methods import BASELINE, METHODS
+from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans
 from tavaal_jax.data.dataset import normaliser
@@ -49,14 +50,16 @@ class Learner(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str = "coreset",
+        method: str | None = None,
         config: ConfigDict | None = None,
         random_state: int = 0,
         missing_label: object = np.nan,
         cycle: int = 0,
         backbone: str = "",
     ):
-        """`method` is a name in METHODS; `config`, None: small networks, see `settings`.
+        """`method` is a name in METHODS, None: uncertainty herding on features, core-set on images.
+
+        `config`, None: small networks, see `settings`.
 
         `random_state` is the seed; with the same one, and `cycle` the number of requests that were
         answered before, picks are those of the command line. With a `backbone`, such as
@@ -157,9 +160,9 @@ class Learner(ClassifierMixin, BaseEstimator):
         config = self._settings(dataset)
         available = None if dataset.available is None else dataset.available.tobytes()
         fingerprint, names = dataset.fingerprint(), classes.tolist()
-        place = (configs.plain(config), self.method, self.cycle, fingerprint, names, available)
+        place = (configs.plain(config), self.cycle, fingerprint, names, available)
         if getattr(self, "_place", None) != place:
-            trained = queries.train(config, dataset, self.method, self.cycle)
+            trained = queries.train(config, dataset, config.methods, self.cycle)
             seen = trained.setup.train.images  # With a backbone, features.
             about = DatasetInfo(
                 dataset.train_ids, dataset.class_names, seen.shape[1:], str(seen.dtype)
@@ -173,7 +176,6 @@ class Learner(ClassifierMixin, BaseEstimator):
             validate_data(self, X, y="no_validation", skip_check_array=True)
 
     def _settings(self, dataset: Dataset) -> ConfigDict:
-        checks.check_name("method", self.method, tuple(METHODS))
         config = settings(dataset) if self.config is None else self.config
         if not isinstance(config, ConfigDict):
             raise UserError(
@@ -185,6 +187,7 @@ class Learner(ClassifierMixin, BaseEstimator):
         config = configs.changed(config, seed=self._seed())
         if self.backbone:
             config.backbone.name = self.backbone
+        config.methods = queries.method_of(self.method, config, dataset, "coreset")
         return config
 
     def _seed(self) -> int:
@@ -237,7 +240,8 @@ class Learner(ClassifierMixin, BaseEstimator):
     def _utilities(self, found: queries.Query, size: int) -> np.ndarray:
         """What each pick was chosen by, larger is better: `[count, size]`."""
         values = queries.values(self._trained)
-        subset, pick, count = values.candidates, METHODS[self.method].pick, len(found.indices)
+        method = self._trained.setup.method
+        subset, pick, count = values.candidates, method.pick, len(found.indices)
         every = np.full((count, size), np.nan)
         if pick in (picking.smallest, picking.largest):
             value = np.asarray(values.value)
@@ -250,7 +254,8 @@ class Learner(ClassifierMixin, BaseEstimator):
                 every[number, subset] = nearest
                 nearest = np.minimum(nearest, cdist(value, value[[place[int(index)]]])[:, 0])
         else:  # A choice of all together: what is known is each pick's own score.
-            every[np.arange(count), found.indices] = found.scores
+            is_distance = pick in (mixing.drop_query, mixing.alfa_mix)
+            every[np.arange(count), found.indices] = found.scores * (-1 if is_distance else 1)
             return every
         free = np.zeros(size, bool)
         free[subset] = True

@@ -19,6 +19,9 @@ from tavaal_jax.study import cycle, features, setup, stages
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
 
+ON_FEATURES = "uherding"
+"""Best of ours on features of photos, see benchmarks/README.md."""
+
 
 class Query(NamedTuple):
     """The picked images, best first."""
@@ -38,13 +41,14 @@ class _Silent(HumanOracle):
 
 
 def query(
-    config: ConfigDict, dataset: Dataset, method: str = "tavaal", budget: int | None = None
+    config: ConfigDict, dataset: Dataset, method: str | None = None, budget: int | None = None
 ) -> Query:
     """Trains on the labels that are not -1 and picks `budget` of the other images.
 
-    `method` is a name in METHODS; `config` holds the settings of the training and the budget,
-    which `budget` overrides. No file is read or written, but the cache of features of a frozen
-    backbone. Raises UserError for what does not fit.
+    `method` is a name in METHODS, None: uncertainty herding on features, TA-VAAL on images.
+    `config` holds the settings of the training and the budget, which `budget` overrides.
+    No file is read or written, but the cache of features of a frozen backbone.
+    Raises UserError for what does not fit.
     """
     try:
         count = config.budget if budget is None else operator.index(budget)
@@ -55,7 +59,16 @@ def query(
         raise UserError("every image has a label: give -1 to those that nobody has labelled")
     if not 1 <= count <= rest:
         raise UserError(f"budget is {count}: give 1 to {rest}, the images without a label")
-    return pick(train(config, dataset, method), count)
+    return pick(train(config, dataset, method_of(method, config, dataset, "tavaal")), count)
+
+
+def method_of(name: str | None, config: ConfigDict, dataset: Dataset, on_images: str) -> str:
+    """A name in METHODS; for None the best of ours on features, and `on_images` elsewhere."""
+    if name is None:
+        on_features = features.is_on(config) or len(dataset.shape) == 1
+        return ON_FEATURES if on_features else on_images
+    checks.check_name("method", name, tuple(METHODS))
+    return name
 
 
 class FittedMethod(NamedTuple):

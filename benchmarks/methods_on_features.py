@@ -1,0 +1,170 @@
+"""Claim: on features of a frozen backbone, which method is best, and when.
+
+Every method on every data set, paired by trial: starts, and nothing else, are drawn anew in each.
+
+    python benchmarks/methods_on_features.py run clothing.npz cifar10.npz cifar100.npz --trials=20
+    python benchmarks/methods_on_features.py report clothing cifar10 cifar100
+
+A file has `features [N, F]`, `labels [N]` and `test [N]`, a mask of the images that are not to be
+labelled; `tavaal_jax.embed` gives features. `run` runs five trials at a time of all methods, each
+trial in a process on one core, in runs/features/<file>_<first_by>; run again it continues. Then,
+as at any time, `report` writes the results into studies/features/, and a table of all.
+"""
+
+import argparse
+import csv
+import gzip
+import pathlib
+import sys
+from collections import defaultdict
+
+import numpy as np
+
+import tavaal_jax
+from tavaal_jax.data import Dataset
+from tavaal_jax.engine import allocator
+from tavaal_jax.report import files, records, statistics
+
+STUDIES = pathlib.Path(__file__).parent / "studies" / "features"
+FEW_CLASSES = 20
+_COLUMNS = ("method", "trial", "cycle", "labelled", "metric", "value")
+
+
+def config_of(classes: int, arguments: argparse.Namespace):
+    """2 images a class, then 40 at a time up to 300; with many classes 1, and 100 up to 500."""
+    config = tavaal_jax.default_config()
+    few = classes <= FEW_CLASSES
+    initial, budget, cycles = (2 * classes, 40, 8) if few else (classes, 100, 5)
+    config.update(initial=initial, budget=budget, cycles=cycles, subset=0, diagnostics=False)
+    config.update(methods=arguments.methods, first_by=arguments.first_by, parallel="trials")
+    config.update(epochs=60, batch_size=16, workers=arguments.workers)
+    config.task.network, config.normalisation.features = "linear", "together"
+    config.metrics = "accuracy,macro_f1"
+    config.augmentation.update(pad=0, flip=False)
+    # The Ranker's, VAE's and discriminator's, as in configs/folder.py.
+    config.ranker.features = 32
+    config.vae.update(network="mlp", widths=(512,), latent=32, learning_rate=1e-3)
+    config.discriminator.update(hidden=(128, 128), learning_rate=1e-3)
+    return config
+
+
+def dataset_of(path: pathlib.Path) -> Dataset:
+    """The data set in a file."""
+    with np.load(path) as found:
+        test = found["test"]
+        parts = [found[k][mask] for mask in (~test, test) for k in ("features", "labels")]
+    return Dataset.from_features(*parts, name=path.stem)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """All studies, a block of trials of each before the next block."""
+    for last in range(arguments.block, arguments.trials + arguments.block, arguments.block):
+        for path in map(pathlib.Path, arguments.names):
+            dataset = dataset_of(path)
+            config = config_of(dataset.classes, arguments)
+            config.trials = min(last, arguments.trials)
+            folder = arguments.workdir / f"{path.stem}_{arguments.first_by}"
+            tavaal_jax.run_study(config, folder, dataset)
+            print(f"{folder}: {config.trials} trials", flush=True)
+
+
+def seconds_per_choice(folder: pathlib.Path) -> dict[str, float]:
+    """Median seconds of the stage `select`, values of the pool and picks: `{method: seconds}`."""
+    spent = defaultdict(list)
+    for method, trial in files.trials(folder):
+        cycles = defaultdict(float)
+        for record in records.read_log(files.trial_folder(folder, method, trial)):
+            if record.get("stage") == "select" and "seconds" in record:
+                cycles[record["cycle"]] += record["seconds"]
+        spent[method] += [seconds for cycle, seconds in cycles.items() if cycle]
+    return {method: float(np.median(found)) for method, found in spent.items() if found}
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Collects what there is below the workdir, and writes the table of all."""
+    STUDIES.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names:
+        folder = arguments.workdir / f"{name}_{arguments.first_by}"
+        if not folder.exists():
+            continue  # Its results are committed.
+        rows, _ = records.all_results(folder)
+        lines = files.as_csv(_COLUMNS, [{k: row[k] for k in _COLUMNS} for row in rows])
+        stem = f"{name}_{arguments.first_by}"
+        (STUDIES / f"{stem}.csv.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+        times = [
+            {"method": m, "seconds": round(s, 3)} for m, s in seconds_per_choice(folder).items()
+        ]
+        (STUDIES / f"{stem}_seconds.csv").write_text(files.as_csv(("method", "seconds"), times))
+    (STUDIES / "README.md").write_text(table())
+
+
+def read(path: pathlib.Path) -> list[records.Result]:
+    """Rows of a packed results.csv."""
+    rows = csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
+    whole = ("trial", "cycle", "labelled")
+    return [{**r, **{k: int(r[k]) for k in whole}, "value": float(r["value"])} for r in rows]
+
+
+def table() -> str:
+    """Text: for each study a row per method, from the results in studies/features/."""
+    text = [
+        "# Methods on features\n\nWritten by `python benchmarks/methods_on_features.py report`.",
+        "Area: mean height of the accuracy's curve; differences are paired by trial, with 95 %",
+        "intervals. Data sets, hardware and findings: ../../README.md.\n",
+    ]
+    for path in sorted(STUDIES.glob("*.csv.gz")):
+        name = path.name.removesuffix(".csv.gz")
+        rows = read(path)
+        with (STUDIES / f"{name}_seconds.csv").open() as file:
+            seconds = {row["method"]: row["seconds"] for row in csv.DictReader(file)}
+        curves = statistics.curves(rows, "accuracy")
+        labels = sorted(curves["random"])
+        shown = labels[:: max(1, (len(labels) - 1) // 3)][1:]
+        areas = {m: statistics.area(curve) for m, curve in curves.items()}
+        text += [
+            f"## {name}", "",
+            f"| method | n | area | less random | macro F1, less random |"
+            f" accuracy at {', '.join(map(str, shown))} labels | s a choice |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]  # fmt: skip
+        f1 = statistics.curves(rows, "macro_f1")
+        mean = lambda values: float(np.mean(list(values.values()))) if values else 0.0
+        for method in sorted(areas, key=lambda m: -mean(areas[m])):
+            pairs = [statistics.in_common(c[method], c["random"]) for c in (curves, f1)]
+            differences = [cell(statistics.paired(*map(statistics.area, pair))) for pair in pairs]
+            text.append(
+                f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
+                + " | ".join(("-", "-") if method == "random" else differences)
+                + f" | {', '.join(f'{mean(curves[method][x]):.3f}' for x in shown)}"
+                f" | {seconds.get(method, '-')} |"
+            )
+        text.append("")
+    return "\n".join(text)
+
+
+def cell(found: dict[str, float]) -> str:
+    """A difference with its interval."""
+    if "difference" not in found:
+        return "-"
+    text = f"{found['difference']:+.3f}"
+    return text + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if "low" in found else "")
+
+
+def main() -> None:
+    """Command line."""
+    allocator.restart_with_huge_pages()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("names", nargs="+", help="files; of report the names of studies")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/features"))
+    parser.add_argument("--methods", default="all")
+    parser.add_argument("--first_by", default="random")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--block", type=int, default=5, help="trials of all before the next ones")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+    arguments = parser.parse_args()
+    {"run": run, "report": report}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
