@@ -1,12 +1,11 @@
 """Claim: who labels photos waits less than 5 s from the answers to the next request, once warm.
 
-Runs the labelling loop on a folder of photos (`--images`; without it, drawn ones) that are called
-`class__anything.jpg`, and answers each request from these names. Each cycle is a new process, as
-when people run the command again; with `--poll` one process waits for the answers. A line for each
-cycle has its labels, the accuracy on the folder `--test` (a sub-folder per class), the seconds from
-the answers to the request and to the end of the process, and CPU seconds; so it also measures
-accuracy over labels, of several methods and seeds. Further flags (`--config.budget=20`) go to
-tavaal_jax.
+Runs the labelling loop on photos called `class__anything.jpg` in a folder (`--images`; without it,
+drawn ones) and answers each request by these names. Each cycle is a new process, as when people run
+the command again; with `--poll` one process waits for answers. A line for each cycle has labels,
+accuracy on the folder `--test` (a sub-folder per class), seconds from the answers to the request
+and to the end of the process, and CPU seconds (with `--poll` none); so it also measures accuracy
+over labels. Further flags (`--config.budget=20`) go to tavaal_jax.
 
     python benchmarks/people_cycle.py [--images=FOLDER --test=FOLDER] [--methods=uherding,random]
         [--seeds=1] [--cycles=6] [--backbone=efficientnet_lite0] [--out=FOLDER] [--poll] [--json]
@@ -28,13 +27,12 @@ import time
 
 
 def draw_photos(folder, count, test):
-    """Draws noisy photos of four colours, `count` of each; in sub-folders where they are a test."""
+    """Draws noisy photos of three colours, `count` of each; of a test in sub-folders."""
     import numpy as np
     from PIL import Image
 
     random = np.random.default_rng(count)
-    colours = {"red": (90, 0, 0), "green": (0, 90, 0), "blue": (0, 0, 90), "grey": (60, 60, 60)}
-    for name, colour in colours.items():
+    for name, colour in (("red", (90, 0, 0)), ("green", (0, 90, 0)), ("grey", (60, 60, 60))):
         place = folder / name if test else folder
         place.mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -47,11 +45,11 @@ def answer(workdir):
     request = max((workdir / "to_label").glob("cycle_*"))
     with (request / "to_label.csv").open(encoding="utf-8-sig", newline="") as file:
         names = [row["file"] for row in csv.DictReader(file)]
-    rows = [("file", "label"), *((n, pathlib.PurePath(n).name.split("__")[0]) for n in names)]
     unfinished = workdir / f".{request.name}.tmp"
     with unfinished.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    unfinished.rename(workdir / "labels" / f"{request.name}.csv")
+        rows = ((name, pathlib.PurePath(name).name.split("__")[0]) for name in names)
+        csv.writer(file).writerows([("file", "label"), *rows])
+    unfinished.rename(workdir / "labels" / f"{request.name}.csv")  # Read whole, or not yet.
 
 
 def loop(command, workdir, cycles, poll):
@@ -73,10 +71,10 @@ def loop(command, workdir, cycles, poll):
         process = process if poll else None
         asked = os.stat(wanted(number + 1)).st_ctime  # It was renamed then.
         cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-        yield number, asked - begin, end - begin, cpu
+        if number >= 0:
+            yield number, asked - begin, end - begin, cpu
     if process is not None:
         process.terminate()
-        process.wait()
 
 
 def main():
@@ -85,46 +83,39 @@ def main():
     usual = {"images": "", "test": "", "methods": "uherding", "seeds": 1, "cycles": 6, "out": ""}
     for name, value in (usual | {"backbone": "efficientnet_lite0"}).items():
         parser.add_argument(f"--{name}", default=value, type=type(value))
-    for name in ("poll", "json"):
-        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--poll", action="store_true")
+    parser.add_argument("--json", action="store_true")
     given, flags = parser.parse_known_args()
     out = pathlib.Path(given.out or tempfile.mkdtemp(prefix="people_cycle_"))
     images, test = given.images or out / "photos", given.test or out / "test"
     if not given.images:
-        draw_photos(images, 200, False)
-        draw_photos(test, 25, True)
-    features = [f"--config.backbone.name={given.backbone}", "--config.first_by=typiclust"]
-    poll = ["--config.folder.poll_seconds=0.1"] if given.poll else []
+        draw_photos(images, 250, False)
+        draw_photos(test, 30, True)
+    if given.backbone:
+        flags = [f"--config.backbone.name={given.backbone}", "--config.first_by=typiclust", *flags]
+    if given.poll:
+        flags.append("--config.folder.poll_seconds=0.1")
     waits = []
     print("method,seed,cycle,labels,accuracy,request_s,end_s,cpu_s")
     for method in given.methods.split(","):
         for seed in range(given.seeds):
             workdir = out / f"{method}_{seed}"
+            if workdir.exists():
+                sys.exit(f"{workdir} is there already: give another --out")
             command = [
                 sys.executable, "-m", "tavaal_jax.main", "--config=folder", f"--workdir={workdir}",
                 f"--config.folder.images={images}", f"--config.folder.test={test}",
                 f"--config.data_dir={out / 'data'}", f"--config.methods={method}",
-                f"--config.seed={seed}", *(features if given.backbone else []), *poll, *flags,
+                f"--config.seed={seed}", *flags,
             ]  # fmt: skip
             for number, *seconds in loop(command, workdir, given.cycles, given.poll):
-                if number < 0:
-                    continue
                 waits.append(seconds[0])
-                record = workdir / "cycles" / f"cycle_{number:03d}" / "trained.json"
-                record = json.loads(record.read_bytes())
-                figures = record["labelled"], record["test"]["accuracy"]
-                print(
-                    method,
-                    seed,
-                    number,
-                    *figures,
-                    *(f"{s:.2f}" for s in seconds),
-                    sep=",",
-                    flush=True,
-                )
-    if given.json:
-        ratio = 5 / statistics.median(waits[2:] or waits)
-        print(json.dumps({"ratio": ratio, "seconds": waits}))
+                path = workdir / "cycles" / f"cycle_{number:03d}" / "trained.json"
+                record = json.loads(path.read_bytes())
+                row = method, seed, number, record["labelled"], record["test"]["accuracy"]
+                print(*row, *(f"{s:.2f}" for s in seconds), sep=",", flush=True)
+    ratio = 5 / statistics.median(waits[2:] or waits)
+    print(json.dumps({"ratio": ratio, "seconds": waits}) if given.json else f"ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":
