@@ -94,7 +94,7 @@ def main():
     if given.backbone:
         flags = [f"--config.backbone.name={given.backbone}", "--config.first_by=typiclust", *flags]
     if given.poll:
-        flags.append("--config.folder.poll_seconds=0.1")
+        flags.append("--config.folder.poll_seconds=1")
     waits = []
     print("method,seed,cycle,labels,accuracy,request_s,end_s,cpu_s")
     for method in given.methods.split(","):
