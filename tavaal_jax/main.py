@@ -1,5 +1,6 @@
 """Command line: python -m tavaal_jax.main --config=digits [--workdir=runs/digits]."""
 
+import gc
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ def _say(text: str) -> None:
 
 def _run(command: CommandLine) -> None:
     """The study that a command asks for, and its table."""
+    gc.set_threshold(10_000)  # Imports and traces make much that stays: a tenth of a short run.
     from tavaal_jax.engine import compilation, processes
     from tavaal_jax.report import hint, progress, summary
     from tavaal_jax.run import is_labelled_by_people, run_study

@@ -11,6 +11,7 @@ from tavaal_jax.algorithm.picks import Labelled, Picks
 
 _PAIRED = 1000  # points whose median distance gives the radius
 _KEPT = 2**26  # kernels of candidates and references that are computed once: 256 MiB
+_FEW = 128  # candidates whose gains are computed anew at once, where kernels are kept
 _LEAST = 0.02
 """Smallest radius of uncertainty herding, of that of MaxHerding: below it the rounding of float32
 decides how near a point is to itself."""
@@ -152,7 +153,7 @@ def _herd(
         cover(labelled)
     bounds = gains(slice(None))
     fresh = np.ones(len(points), bool)
-    length = min(len(points), 2 * blocks.block_length(len(points)))
+    length = min(len(points), _FEW if is_small else 2 * blocks.block_length(len(points)))
     picks, scores = np.zeros(count, int), np.zeros(count, np.float32)
     for rank in range(count):
         best = int(np.argmax(bounds))  # Ties go to the smaller position.
