@@ -1,9 +1,15 @@
 """The first images of a trial, chosen by `first_by`."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
+import people
 import pytest
 import trials
+from conftest import ROOT
 
 from configs import digits
 from tavaal_jax import UserError
@@ -66,3 +72,35 @@ def test_what_cannot_choose_them_is_refused(config, line):
         config.first_by = "typiclust"
     with pytest.raises(UserError, match=line):
         checks.check(config, 1)
+
+
+@pytest.mark.slow
+def test_people_are_asked_for_the_same_first_images_in_every_process(tmp_path):
+    """Some images have a label before: the request covers the others, whatever hashes are."""
+    truth = people.folder(tmp_path / "photos", 60)
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(60, 20)) + 3 * np.repeat(random.normal(size=(6, 20)), 10, 0)
+    np.savez(tmp_path / "rows.npz", features=rows.astype(np.float32), ids=sorted(truth))
+    known = sorted(truth)[:10]  # One of six clusters.
+    lines = ["file,label", *(f"{name},{truth[name]}" for name in known)]
+    (tmp_path / "known.csv").write_text("\n".join(lines) + "\n")
+    asked = []
+    for number, first_by in enumerate(("typiclust", "typiclust", "random")):
+        work = tmp_path / f"work_{number}"
+        keys = {
+            "folder.images": tmp_path / "photos", "folder.labels": tmp_path / "known.csv",
+            "backbone.features": tmp_path / "rows.npz", "first_by": first_by, "initial": 20,
+            "folder.test_fraction": 0.0, "data_dir": tmp_path / "cache",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "tavaal_jax.main", "--config=folder_from_scratch"]
+        command += [f"--config.{key}={value}" for key, value in keys.items()]
+        environment = {**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, f"--workdir={work}"], env=environment, cwd=ROOT, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 75, done.stderr
+        asked.append([row["file"] for row in people.requested(work, 0)])
+    assert asked[0] == asked[1] != asked[2]
+    assert not set(asked[0]) & set(known)
+    assert {sorted(truth).index(name) // 10 for name in asked[0]} == {1, 2, 3, 4, 5}

@@ -10,6 +10,7 @@ from configs import smoke
 from tavaal_jax import METHODS, Dataset, picks, query
 from tavaal_jax.data import load
 from tavaal_jax.errors import UserError
+from tavaal_jax.study.notebook.query import method_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,3 +140,14 @@ def test_learning_rates_that_are_too_large(points):
     with pytest.raises(UserError, match=r"not finite.*lower the learning rates") as error:
         query(config, points, "learning_loss_v2", 5)
     assert "\n" not in str(error.value)
+
+
+def test_without_a_method_features_and_images_have_each_their_own(digits, points):
+    config = config_of()
+    assert method_of(None, config, points, "tavaal") == "uherding"
+    assert method_of(None, config, digits, "tavaal") == "tavaal"
+    config.backbone.name = "efficientnet_lite0"
+    assert method_of(None, config, digits, "tavaal") == "uherding"
+    assert method_of("margin", config, digits, "tavaal") == "margin"
+    expected, found = (query(config_of(), points, method, 5) for method in ("uherding", None))
+    np.testing.assert_array_equal(expected.indices, found.indices)
