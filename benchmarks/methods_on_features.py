@@ -24,6 +24,7 @@ import tavaal_jax
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import allocator
 from tavaal_jax.report import files, records, statistics
+from tavaal_jax.report.plots import style
 
 STUDIES = pathlib.Path(__file__).parent / "studies" / "features"
 FEW_CLASSES = 20
@@ -96,6 +97,9 @@ def report(arguments: argparse.Namespace) -> None:
         ]
         (STUDIES / f"{stem}_seconds.csv").write_text(files.as_csv(("method", "seconds"), times))
     (STUDIES / "README.md").write_text(table())
+    draw(STUDIES / "gains.png")
+    if (STUDIES / "people_clothing.csv").exists():
+        draw_people(STUDIES / "people_clothing.csv")
 
 
 def read(path: pathlib.Path) -> list[records.Result]:
@@ -115,7 +119,7 @@ def table() -> str:
     for path in sorted(STUDIES.glob("*.csv.gz")):
         name = path.name.removesuffix(".csv.gz")
         rows = read(path)
-        with (STUDIES / f"{name}_seconds.csv").open() as file:
+        with (STUDIES / f"{name}_seconds.csv").open(encoding="utf-8") as file:
             seconds = {row["method"]: row["seconds"] for row in csv.DictReader(file)}
         curves = statistics.curves(rows, "accuracy")
         labels = sorted(curves["random"])
@@ -135,11 +139,60 @@ def table() -> str:
             text.append(
                 f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
                 + " | ".join(("-", "-") if method == "random" else differences)
-                + f" | {', '.join(f'{mean(curves[method][x]):.3f}' for x in shown)}"
+                + f" | {', '.join(f'{mean(curves[method].get(x)):.3f}' for x in shown)}"
                 f" | {seconds.get(method, '-')} |"
             )
         text.append("")
     return "\n".join(text)
+
+
+def draw(path: pathlib.Path) -> None:
+    """Gains over random of every method, a panel per study, as the mean under the curve."""
+    studies = sorted(STUDIES.glob("*.csv.gz"))
+    gains: dict[str, dict[str, dict[str, float]]] = {}
+    for study in studies:
+        curves = statistics.curves(read(study), "accuracy")
+        for method in curves.keys() - {"random"}:
+            pair = map(statistics.area, statistics.in_common(curves[method], curves["random"]))
+            gains.setdefault(method, {})[study.name] = statistics.paired(*pair)
+    mean = lambda method: np.mean([found.get("difference", 0) for found in gains[method].values()])
+    order = sorted(gains, key=mean)
+    figure, panels = style.axes(1, len(studies), 3.6, 5.2)
+    for axis, study in zip(panels[0], studies, strict=True):
+        for place, method in enumerate(order):
+            found = gains[method].get(study.name, {})
+            if "low" in found:
+                low, middle, high = (100 * found[k] for k in ("low", "difference", "high"))
+                axis.plot([low, high], [place, place], color=style.colour(method), lw=2)
+                axis.plot(middle, place, style.marker(method), color=style.colour(method), ms=7)
+        axis.axvline(0, color="black", lw=1)
+        axis.set_title(study.name.removesuffix(".csv.gz"), fontsize=9)
+        axis.set_xlabel("points of accuracy gained over random", fontsize=9)
+        axis.set_yticks(range(len(order)), order if axis is panels[0][0] else [""] * len(order))
+    style.save(figure, path)
+
+
+def draw_people(path: pathlib.Path) -> None:
+    """Accuracy over labels of people's loop, from the output of `people_cycle.py`, beside it."""
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure, panels = style.axes(1, 1)
+    axis = panels[0, 0]
+    for way in dict.fromkeys(row["way"] for row in rows):
+        mine = [row for row in rows if row["way"] == way]
+        labels = sorted({int(row["labels"]) for row in mine})
+        values = [[float(r["accuracy"]) for r in mine if int(r["labels"]) == n] for n in labels]
+        colour = style.colour(mine[0]["method"]) if "nothing" not in way else "#D55E00"
+        for at, found in zip(labels, values, strict=True):
+            axis.plot([at] * len(found), found, ".", color=colour, alpha=0.4)
+        seeds = len({row["seed"] for row in mine})
+        label = f"{way} (n = {seeds})"
+        axis.plot(labels, [np.mean(found) for found in values], "-", color=colour, label=label)
+    axis.set_xlabel("labels")
+    axis.set_ylabel("accuracy on 372 test photos")
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=8)
+    style.save(figure, path.with_suffix(".png"))
 
 
 def cell(found: dict[str, float]) -> str:

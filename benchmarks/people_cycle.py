@@ -87,6 +87,7 @@ def main():
     parser.add_argument("--json", action="store_true")
     given, flags = parser.parse_known_args()
     out = pathlib.Path(given.out or tempfile.mkdtemp(prefix="people_cycle_"))
+    out.mkdir(parents=True, exist_ok=True)
     images, test = given.images or out / "photos", given.test or out / "test"
     if not given.images:
         draw_photos(images, 250, False)

@@ -864,3 +864,23 @@ def test_killed_anywhere_while_people_go_on_labelling(
     for name in ("results.csv", "tavaal/trial_0/picks.csv", "predictions.csv"):
         assert (work / name).read_bytes() == (whole / name).read_bytes(), name
     assert people.requested(work, 1) == people.requested(whole, 1)
+
+
+@pytest.mark.slow
+def test_a_model_whose_publishing_was_killed_is_published_at_the_next_start(tmp_path):
+    truth = people.folder(tmp_path / "photos", 40)
+    config = people.config(tmp_path / "photos", tmp_path, **{"folder.test_fraction": 0.0})
+    work = tmp_path / "work"
+    people.run(config, work)
+    people.answer(work, 0, truth)
+    people.run(config, work)
+    before = {path.name: path.read_bytes() for path in (work / "model").iterdir()}
+    assert "README.txt" in before
+    (work / "model" / "README.txt").unlink()
+    (work / "model" / "weights.npz").write_bytes(b"of an earlier cycle")
+    line, _ = people.run(config, work)
+    assert "cycle 1" in line
+    after = {path.name: path.read_bytes() for path in (work / "model").iterdir()}
+    assert after.keys() == before.keys()
+    differ = {name for name in before if before[name] != after[name]}
+    assert differ <= {"predict.jaxexport"}  # It has names that JAX counts up.

@@ -4,7 +4,9 @@ Labels and images that people change meanwhile are not read.
 """
 
 import dataclasses
+import filecmp
 import functools
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -182,15 +184,9 @@ def _state(
 def _write_outputs(
     context: LabellingContext, number: int, frozen: Frozen, images: Images, test_size: int
 ) -> None:
-    """Writes model, predictions and results for people, then trained.json, which ends the cycle."""
+    """Writes predictions and results for people, then trained.json, which ends the cycle."""
     workdir, score = context.workdir, _test_score(context, number, test_size)
-    new = workdir.folder / ".model.new"
-    with files.named(new):
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.copytree(context.trial / "model", new)
-    export.add_export(new, score if score["n"] else None, before=workdir.model)
-    workdir.replace_model(new)
-    rows = _predictions(workdir, frozen, images.cache)
+    rows = _predictions(context.trial / "model", workdir, frozen, images.cache)
     predictions.write(workdir.folder / "predictions.csv", frozen.classes, rows)
     records.write_results(workdir.folder, records.all_results(workdir.folder)[0])
     labelled = sum(frozen.counts.values())
@@ -205,8 +201,40 @@ def _write_outputs(
         )
 
 
-def draw(context: LabellingContext, number: int) -> None:
-    """Draws accuracy.png of the cycles up to `number`: nobody has to wait for it."""
+def publish(context: LabellingContext, number: int) -> None:
+    """Writes model/ of a trained cycle and draws accuracy.png, unless that has been done.
+
+    It comes after the next request: nobody has to wait for programs to be exported.
+    """
+    workdir, record = context.workdir, context.workdir.trained(number)
+    if "skipped" in record:
+        return
+    model = files.trial_folder(workdir.folder, record["method"], TRIAL) / "model"
+    if not (model / "model.json").exists() or _is_published(model, workdir.model):
+        return
+    new = workdir.folder / ".model.new"
+    with files.named(new):
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(model, new)
+    score = record["test"]
+    export.add_export(new, score if score["n"] else None, before=workdir.model)
+    _draw(context, number)
+    workdir.replace_model(new)
+
+
+def _is_published(model: pathlib.Path, published: pathlib.Path) -> bool:
+    """Whether the other folder has the model, complete with what is exported."""
+    try:
+        mine, theirs = (json.loads((x / "model.json").read_bytes()) for x in (model, published))
+        mine_too, weights = mine.items() <= theirs.items(), "weights.npz"
+        is_same = mine_too and filecmp.cmp(model / weights, published / weights, shallow=False)
+        return is_same and (published / export.README).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _draw(context: LabellingContext, number: int) -> None:
+    """Draws accuracy.png of the cycles up to `number`."""
     folder = context.workdir.folder
     every = [context.workdir.trained(n) for n in range(number + 1)]
     points = [_point(r["labelled"], r["test"]) for r in every if "test" in r and r["test"]["n"]]
@@ -223,9 +251,9 @@ def _point(labelled: int, score: TestScore) -> dict[str, float]:
 
 
 def _predictions(
-    workdir: LabellingWorkdir, frozen: Frozen, pixels: Decoded | Photos
+    folder: pathlib.Path, workdir: LabellingWorkdir, frozen: Frozen, pixels: Decoded | Photos
 ) -> Iterator[predictions.PredictionRow]:
-    """The model's prediction for every usable image."""
+    """Prediction of the model in a folder for every usable image."""
     file_by_id = workdir.usable_files()
     known = {row.id: row for row in frozen.rows}
     unlabelled = LabelRow("", "", "unlabelled")
@@ -234,7 +262,7 @@ def _predictions(
         for name in dict.fromkeys(frozen.images)
         if name in file_by_id and pixels.rows([name])[0] >= 0
     ]
-    model = load_model(workdir.model)
+    model = load_model(folder)
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
         probabilities = model.predict_proba(pixels.array[pixels.rows(batch)])

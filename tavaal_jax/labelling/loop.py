@@ -84,6 +84,7 @@ class _Loop:
         self._requester = Requester(context)
         self._images: Images | None = None
         self._last_line = ""
+        self._published = -1  # Number of the newest cycle whose model/ is known to be complete.
         before = self._workdir.status().get("passed_over")
         self._passed: dict[str, object] = dict(before) if isinstance(before, dict) else {}
         notes = self._workdir.status().get("notes")
@@ -112,6 +113,8 @@ class _Loop:
             if begun is None and number and is_enough:
                 return self._finish(number - 1)
             if begun is None:
+                if number:  # A kill may have come between.
+                    self._publish(number - 1)
                 self._begin(number)
             elif not workdir.is_trained(number):
                 self._train(number, begun)
@@ -126,7 +129,12 @@ class _Loop:
                     )
                 picks = picks or self._requester.first_rows(now, self._config.budget)
                 self._requester.request(number + 1, now, picks)
-                cycle.draw(self._context, number)
+                self._publish(number)
+
+    def _publish(self, number: int) -> None:
+        if self._published != number:
+            cycle.publish(self._context, number)
+        self._published = number
 
     def _trained_cycles(self) -> int:
         """Number of trained cycles, without those skipped for too few labels."""
@@ -235,7 +243,7 @@ class _Loop:
                     " which the model was not trained: give --config.cycles="
                     f"{self._trained_cycles() + 1} to continue with them"
                 )
-        cycle.draw(self._context, number)
+        self._publish(number)
         checkpoints.remove(self._context.trial / "checkpoints")
         self._write_status("FINISHED", number, now, RequestProgress())
         labelled, every = len(now.labelled), sum(image.status == "ok" for image in now.images)
