@@ -1,6 +1,7 @@
 """Claim: features of a frozen backbone are computed once, in constant memory.
 
-python benchmarks/features.py [FOLDER] [--backbone=NAME] [--weights=FILE] [--most=100000]
+python benchmarks/features.py [FOLDER] [--backbone=NAME] [--weights=FILE] [--image_size=PIXELS]
+    [--most=100000]
 
 With a FOLDER of photos: the time to decode and compute all, then with all in the cache. Always:
 arrays of 1,000 images of 32x32 pixels, and ten times as many up to `most`, with the highest memory
@@ -34,16 +35,17 @@ def main():
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights", default="")
+    parser.add_argument("--image_size", type=int, default=0, help="pixels; 0: the network's own")
     parser.add_argument("--most", type=int, default=100_000)
     given = parser.parse_args()
-    made = features.embedder(load_backbone(given.backbone, given.weights))
+    made = features.embedder(load_backbone(given.backbone, given.weights, given.image_size))
     timed(
         "compilation, 8 images of 32x32", 8, lambda: made.over(np.zeros((8, 32, 32, 3), np.uint8))
     )
     with tempfile.TemporaryDirectory() as cache:
         if given.folder:
             embed = lambda: tavaal_jax.embed(
-                given.folder, given.backbone, given.weights, data_dir=cache
+                given.folder, given.backbone, given.weights, given.image_size, data_dir=cache
             )
             timed("photos, decoded and computed", 1, embed)
             count = len(embed().ids)

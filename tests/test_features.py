@@ -368,7 +368,7 @@ def test_a_data_set_of_features_is_two_numbers_per_row():
     ("changes", "says"),
     [({"backbone.name": "tiny_backbon"}, r"did you mean tiny_backbone\?"),
      ({"backbone.weights": "/nowhere.npz"}, "nowhere"),
-     ({"backbone.features": "f.npz"}, "give one of them"),
+     ({"backbone.features": "f.npz"}, "set one of them"),
      ({"dataset": "moons"}, "moons has 2 features and no images"),
      ({"dataset": "scenes"}, "scenes has label maps"),
      ({"backbone.image_size": -1}, "backbone.image_size is -1: give 1 or more, or 0 for 8")],

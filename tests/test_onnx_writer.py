@@ -135,6 +135,7 @@ FUNCTIONS = {
     "equal": lambda x: jnp.where((x == ROW) | (x <= 1) & ~(x < -1), x, ROW),
     "constants": lambda x: x * jnp.sum(jnp.exp(-VECTOR)) + jnp.arange(4.0)[None, None],
     "reductions": lambda x: x.sum((1, 2)) + x.max(2).min(1) + x.mean((2, 1)),
+    "a mean over no axis": lambda x: x.mean(axis=()) + x.sum(axis=()),
     "no number of images": lambda x: jnp.ones((x.shape[0], 3)) * x[:, :1, 0],
     "shapes": lambda x: jnp.concatenate(
         [x.swapaxes(1, 2).reshape(-1, 12), jnp.broadcast_to(VECTOR, (x.shape[0], 4))], 1

@@ -22,6 +22,7 @@ _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 _MOST_STEPS, _MOST_HALVINGS = 500, 10
 _CLOSE, _CLOSEST = 1e-3, 1e-4  # gradients at which fits of folds, and the last fit, are done
 _DONE = -1  # instead of the number of values of C tried
+_ROUNDING = 1e-6  # of the loss, within which float32 tells nothing
 _NEVER = -1e9  # logit of a class without an example
 _Carry = tuple[jax.Array, optax.OptState, jax.Array, jax.Array]
 
@@ -183,7 +184,9 @@ def _solve(
             gradient, state, scaled, value=value, grad=gradient, value_fn=objective
         )
         norm = jnp.linalg.norm(optax.tree.get(state[-1], "grad"))
-        norm = jnp.where(optax.tree.get(state[-1], "decrease_error") > 0, 0, norm)
+        error = optax.tree.get(state[-1], "decrease_error")
+        is_rounding = (error > 0) & (error <= _ROUNDING * jnp.abs(value))
+        norm = jnp.where(is_rounding, 0, norm)
         return scaled + update, state, number + 1, norm
 
     def goes_on(carry: _Carry) -> jax.Array:

@@ -237,7 +237,9 @@ class RowCache(abc.ABC, Generic[Source]):
             if isinstance(outcome, Fault):
                 lines.append({"id": name, "fault": outcome.reason, "version": self._version})
                 continue
-            parts.append(np.asarray(outcome.values, self.dtype).tobytes())
+            values = np.asarray(outcome.values, self.dtype)
+            assert values.shape == self.shape
+            parts.append(values.tobytes())
             row = first + len(parts) - 1
             lines.append({"id": name, "row": row, "crc": zlib.crc32(parts[-1])})
             if outcome.overflow is not None:

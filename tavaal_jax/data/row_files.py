@@ -87,8 +87,8 @@ class RowFiles:
             if self._opened is None:
                 return []
             self._check_in_place()
-            count = self.count
             text = _read_from(self._opened.lines, self._end)
+            count = self.count  # Rows are on the disk before their lines are.
         text = text[: text.rfind(b"\n") + 1]
         self._end += len(text)
         return [line for line in records(text) if _is_line(line, count)]

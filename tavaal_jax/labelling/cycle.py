@@ -210,7 +210,9 @@ def publish(context: LabellingContext, number: int) -> None:
     if "skipped" in record:
         return
     model = files.trial_folder(workdir.folder, record["method"], TRIAL) / "model"
-    if not (model / "model.json").exists() or _is_published(model, workdir.model):
+    if not (model / "model.json").exists():
+        return context.log(f"{workdir.model} stays as it is: {model} is not there")
+    if _is_published(model, workdir.model):
         return
     new = workdir.folder / ".model.new"
     with files.named(new):

@@ -113,8 +113,6 @@ class _Loop:
             if begun is None and number and is_enough:
                 return self._finish(number - 1)
             if begun is None:
-                if number:  # A kill may have come between.
-                    self._publish(number - 1)
                 self._begin(number)
             elif not workdir.is_trained(number):
                 self._train(number, begun)
@@ -129,12 +127,14 @@ class _Loop:
                     )
                 picks = picks or self._requester.first_rows(now, self._config.budget)
                 self._requester.request(number + 1, now, picks)
-                self._publish(number)
 
-    def _publish(self, number: int) -> None:
-        if self._published != number:
-            cycle.publish(self._context, number)
-        self._published = number
+    def _publish(self) -> None:
+        """Completes model/ of the newest trained cycle, which a kill may have prevented, too."""
+        last = self._workdir.last_cycle()
+        trained = [n for n in (last, last - 1) if n >= 0 and self._workdir.is_trained(n)]
+        if trained and self._published != trained[0]:
+            cycle.publish(self._context, trained[0])
+            self._published = trained[0]
 
     def _trained_cycles(self) -> int:
         """Number of trained cycles, without those skipped for too few labels."""
@@ -153,6 +153,7 @@ class _Loop:
                     self._config, self._workdir, self._images, self._context.log, self._check_stop
                 )
             except UserError as error:
+                self._publish()
                 if not self._config.folder.poll_seconds:
                     raise
                 self._wait(f"{error}; trying again")  # Somebody may be writing the file.
@@ -172,6 +173,7 @@ class _Loop:
         frozen = now.freeze(self._requester.test_ids())
         missing = selection.missing_labels(frozen.counts, self._config.batch_size)
         self._write_status("WAITING", number, now, done)
+        self._publish()  # Nobody has to wait for it: they have been asked.
         if done.answered < self._config.folder.wait_for * len(request) - 1e-9:
             return self._wait(
                 f"cycle {number}: {len(request)} images to label ({done.answered} answered), open"
@@ -243,7 +245,7 @@ class _Loop:
                     " which the model was not trained: give --config.cycles="
                     f"{self._trained_cycles() + 1} to continue with them"
                 )
-        self._publish(number)
+        self._publish()
         checkpoints.remove(self._context.trial / "checkpoints")
         self._write_status("FINISHED", number, now, RequestProgress())
         labelled, every = len(now.labelled), sum(image.status == "ok" for image in now.images)

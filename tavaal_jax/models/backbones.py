@@ -139,7 +139,9 @@ def load_backbone(name: str, weights: str = "", image_size: int = 0) -> Backbone
 
     tensors, content = files.read_content(str(file), _KEY, check_package)
     shape = (size, size, _CHANNELS)
-    filled = functools.cache(lambda: _filled(published, file, tensors, shape))
+    held = [tensors]  # Not kept beside the variables made of them.
+    filled = functools.cache(lambda: _filled(published, file, held.pop(), shape))
+    del tensors
     # The content of a package's file is known; whoever has its features cached needs no more.
     features = filled().features if weights else _PACKAGES[name].features
     mean, deviation = (tuple(map(float, x)) for x in (published.mean, published.deviation))

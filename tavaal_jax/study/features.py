@@ -66,7 +66,7 @@ def adapted(config: ConfigDict, dataset: Dataset | None = None) -> ConfigDict:
     if config.backbone.name and config.backbone.features:
         raise UserError(
             f"backbone.name is {config.backbone.name} and backbone.features"
-            f" {config.backbone.features}: give one of them"
+            f' {config.backbone.features}: set one of them to ""'
         )
     config = configs.changed(config)
     row = NETWORKS.get(config.task.network)

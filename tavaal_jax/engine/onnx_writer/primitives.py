@@ -223,6 +223,8 @@ def _iota(graph: Graph, params: _Params, out: Any) -> Value:
 
 def _reduce(operator: str) -> Callable[..., Value]:
     def apply(graph: Graph, params: _Params, out: Any, x: Value) -> Value:
+        if not params["axes"]:
+            return x  # In ONNX none of the axes means all of them.
         axes = integers([x.order.index(axis) for axis in params["axes"]])
         data = graph.node(operator, graph.full(x, x.order), axes, keepdims=0)
         left = [axis for axis in x.order if axis not in params["axes"]]

@@ -90,9 +90,10 @@ class Learner(ClassifierMixin, BaseEstimator):
 
         `candidates`, indices or a mask, are those that may be picked; None: all that are not
         labelled. With `return_utilities` also `[batch_size, N]`: row k is what the k-th pick was
-        chosen by, the larger the better, nan where an image could not be picked. It trains on `y`
-        first, unless `fit` has been given the same. Without any label it draws at random, or, on
-        features, as `config.first_by` says.
+        chosen by, the larger the better. It is nan where an image could not be picked and, of a
+        method that chooses its picks together, such as uncertainty herding, for all other images.
+        It trains on `y` first, unless `fit` has been given the same. Without any label it draws at
+        random, or, on features, as `config.first_by` says.
         """
         images = estimator_inputs.examples(X, self, is_training=True)
         labels = estimator_inputs.labels(y, len(images), self.missing_label)

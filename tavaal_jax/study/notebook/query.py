@@ -45,7 +45,7 @@ def query(
 ) -> Query:
     """Trains on the labels that are not -1 and picks `budget` of the other images.
 
-    `method` is a name in METHODS, None: uncertainty herding on features, TA-VAAL on images.
+    `method` is a name in METHODS, None: uncertainty herding on vectors, TA-VAAL on images.
     `config` holds the settings of the training and the budget, which `budget` overrides.
     No file is read or written, but the cache of features of a frozen backbone.
     Raises UserError for what does not fit.
