@@ -89,6 +89,9 @@ def report(arguments: argparse.Namespace) -> None:
         if not folder.exists():
             continue  # Its results are committed.
         rows, _ = records.all_results(folder)
+        last = max(row["labelled"] for row in rows)
+        complete = {(r["method"], r["trial"]) for r in rows if r["labelled"] == last}
+        rows = [row for row in rows if (row["method"], row["trial"]) in complete]
         lines = files.as_csv(_COLUMNS, [{k: row[k] for k in _COLUMNS} for row in rows])
         stem = f"{name}_{arguments.first_by}"
         (STUDIES / f"{stem}.csv.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
@@ -139,7 +142,7 @@ def table() -> str:
             text.append(
                 f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
                 + " | ".join(("-", "-") if method == "random" else differences)
-                + f" | {', '.join(f'{mean(curves[method].get(x)):.3f}' for x in shown)}"
+                + f" | {', '.join(f'{mean(curves[method][x]):.3f}' for x in shown)}"
                 f" | {seconds.get(method, '-')} |"
             )
         text.append("")
@@ -164,8 +167,10 @@ def draw(path: pathlib.Path) -> None:
             if "low" in found:
                 low, middle, high = (100 * found[k] for k in ("low", "difference", "high"))
                 axis.plot([low, high], [place, place], color=style.colour(method), lw=2)
-                axis.plot(middle, place, style.marker(method), color=style.colour(method), ms=7)
+                look = {"marker": style.marker(method), "color": style.colour(method)}
+                axis.plot(middle, place, ms=7, **look)
         axis.axvline(0, color="black", lw=1)
+        axis.set_ylim(-0.5, len(order) - 0.5)
         axis.set_title(study.name.removesuffix(".csv.gz"), fontsize=9)
         axis.set_xlabel("points of accuracy gained over random", fontsize=9)
         axis.set_yticks(range(len(order)), order if axis is panels[0][0] else [""] * len(order))
@@ -191,7 +196,7 @@ def draw_people(path: pathlib.Path) -> None:
     axis.set_xlabel("labels")
     axis.set_ylabel("accuracy on 372 test photos")
     axis.set_ylim(0, 1)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right")
     style.save(figure, path.with_suffix(".png"))
 
 
