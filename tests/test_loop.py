@@ -884,3 +884,15 @@ def test_a_model_whose_publishing_was_killed_is_published_at_the_next_start(tmp_
     assert after.keys() == before.keys()
     differ = {name for name in before if before[name] != after[name]}
     assert differ <= {"predict.jaxexport"}  # It has names that JAX counts up.
+
+
+@pytest.mark.slow
+def test_a_change_of_method_between_two_cycles_is_told(photos, config, tmp_path):
+    one, work = config(methods="random"), tmp_path / "work"
+    people.run(one, work)
+    people.answer(work, 0, photos[1])
+    people.run(one, work)
+    _, log = people.run(config(methods="margin"), work)
+    assert "other keys than in the cycle before: methods (random -> margin)" in log
+    _, log = people.run(one, work)
+    assert not [text for text in log if "other keys" in text]

@@ -34,6 +34,8 @@ _FIXED = (
     "folder.low_high",
 )  # fmt: skip
 """Keys that stay what they were in the first cycle."""
+_TOLD = ("methods", "backbone.name", "backbone.weights", "backbone.features", "task.network")
+"""Keys whose change between two cycles is told, as accuracies are then of another kind of model."""
 _USED = ("train", "test")
 _SHOWN = 5  # changed labels
 
@@ -54,18 +56,21 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
             " another --workdir"
         )
     with files.claim(folder):
-        _check_begun(config, folder)
+        others = _changed_since_begun(config, folder)
         workdir = LabellingWorkdir(folder)
         workdir.begin()
         method = METHODS[checks.method_names(config)[0]]
-        _Loop(LabellingContext(config, workdir, method, callback, stop)).run()
+        context = LabellingContext(config, workdir, method, callback, stop)
+        if others:
+            context.log(f"other keys than in the cycle before: {', '.join(others)}")
+        _Loop(context).run()
 
 
-def _check_begun(config: ConfigDict, folder: pathlib.Path) -> None:
-    """Raises UserError where the workdir was begun with another data set, or other images."""
+def _changed_since_begun(config: ConfigDict, folder: pathlib.Path) -> list[str]:
+    """Keys that changed, to be told; UserError where data set or decoding are other ones."""
     before = files.read_config(folder)
     if before is None:
-        return
+        return []
     changed = changed_among(before, config, _FIXED)
     if before.get("format") != files.FORMAT:
         changed = [f"its format ({before.get('format')} -> {files.FORMAT})", *changed]
@@ -74,6 +79,7 @@ def _check_begun(config: ConfigDict, folder: pathlib.Path) -> None:
             f"{folder} was begun with another config: {', '.join(changed)};"
             " give the old values or another --workdir"
         )
+    return changed_among(before, config, _TOLD)
 
 
 class _Loop:
