@@ -18,6 +18,7 @@ import pathlib
 import sys
 from collections import defaultdict
 
+import ablation
 import numpy as np
 
 import tavaal_jax
@@ -42,7 +43,7 @@ def config_of(classes: int, arguments: argparse.Namespace):
     config.task.network, config.normalisation.features = "linear", "together"
     config.metrics = "accuracy,macro_f1"
     config.augmentation.update(pad=0, flip=False)
-    # The Ranker's, VAE's and discriminator's, as in configs/folder.py.
+    # The Ranker's, VAE's and discriminator's, as in configs/folder_from_scratch.py.
     config.ranker.features = 32
     config.vae.update(network="mlp", widths=(512,), latent=32, learning_rate=1e-3)
     config.discriminator.update(hidden=(128, 128), learning_rate=1e-3)
@@ -138,7 +139,9 @@ def table() -> str:
         mean = lambda values: float(np.mean(list(values.values()))) if values else 0.0
         for method in sorted(areas, key=lambda m: -mean(areas[m])):
             pairs = [statistics.in_common(c[method], c["random"]) for c in (curves, f1)]
-            differences = [cell(statistics.paired(*map(statistics.area, pair))) for pair in pairs]
+            differences = [
+                ablation.cell_of(statistics.paired(*map(statistics.area, pair))) for pair in pairs
+            ]
             text.append(
                 f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
                 + " | ".join(("-", "-") if method == "random" else differences)
@@ -198,14 +201,6 @@ def draw_people(path: pathlib.Path) -> None:
     axis.set_ylim(0, 1)
     axis.legend(fontsize=8, loc="lower right")
     style.save(figure, path.with_suffix(".png"))
-
-
-def cell(found: dict[str, float]) -> str:
-    """A difference with its interval."""
-    if "difference" not in found:
-        return "-"
-    text = f"{found['difference']:+.3f}"
-    return text + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if "low" in found else "")
 
 
 def main() -> None:

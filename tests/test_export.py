@@ -126,11 +126,16 @@ def test_what_cannot_be_exported_spoils_nothing(folder, tmp_path, monkeypatch):
     assert load_model(mine).class_names == photo_models.CLASSES
 
 
+def uninstall(package, monkeypatch):
+    """Makes a package one that is not found."""
+    find = importlib.util.find_spec
+    missing = lambda name: None if name == package else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+
+
 def test_without_flatbuffers_the_readme_says_how_to_get_it(folder, tmp_path, monkeypatch):
     mine = copied(folder, tmp_path / "model")
-    find = importlib.util.find_spec
-    missing = lambda name: None if name == "flatbuffers" else find(name)
-    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    uninstall("flatbuffers", monkeypatch)
     export.add_export(mine)
     assert not (mine / export.NAME).exists()
     assert "run pip install 'tavaal_jax[export]'" in readme(mine).replace("\n", " ")
@@ -160,9 +165,7 @@ def test_the_onnx_file_of_a_model_of_features(tmp_path):
 
 def test_a_program_that_cannot_be_written_keeps_none_from_the_others(folder, tmp_path, monkeypatch):
     mine = copied(folder, tmp_path / "model")
-    find = importlib.util.find_spec
-    missing = lambda name: None if name == "onnx" else find(name)
-    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    uninstall("onnx", monkeypatch)
     export.add_export(mine)
     assert (mine / export.NAME).exists()
     assert not (mine / export.ONNX).exists()

@@ -57,7 +57,7 @@ class FeatureFile:
         return [file, file.with_suffix(".txt")] if file.suffix == ".npy" else [file]
 
     def matching(self, known: Collection[str] = ()) -> "FeatureFile":
-        """The same features, to be matched with photos anew.
+        """Copy of this file's features, to be matched with photos anew.
 
         Of photos that are named alike, the one `known` by content id has the row, if it is one.
         """
