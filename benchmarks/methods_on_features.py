@@ -45,7 +45,7 @@ def config_of(classes: int, arguments: argparse.Namespace):
     config.augmentation.update(pad=0, flip=False)
     # The Ranker's, VAE's and discriminator's, as in configs/folder_from_scratch.py.
     config.ranker.features = 32
-    config.vae.update(network="mlp", widths=(512,), latent=32, learning_rate=1e-3)
+    config.vae.update(network="mlp", widths=(128,), latent=32, learning_rate=1e-3)
     config.discriminator.update(hidden=(128, 128), learning_rate=1e-3)
     return config
 

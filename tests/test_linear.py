@@ -4,14 +4,19 @@ import json
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as scikit_metrics
 from trials import KEY, compiled_once, config_of, cycle_of, dataset, setup_of, steps, trial
 
 import tavaal_jax
-from tavaal_jax.algorithm import logistic
+from tavaal_jax import models
+from tavaal_jax.algorithm import logistic, losses
+from tavaal_jax.algorithm.learner import Learner, Settings
 from tavaal_jax.algorithm.methods import METHODS
+from tavaal_jax.algorithm.problems import Classification
+from tavaal_jax.algorithm.state import Batch, Schedule
 from tavaal_jax.errors import Interrupted
 from tavaal_jax.report import records
 from tavaal_jax.study import cycle
@@ -57,6 +62,28 @@ def test_steps_train_the_ranker_and_the_adversary_alone():
     assert "learner" not in str(jax.tree.structure(trained.learner.optimiser))
     fresh = states["start"].learner.params["learner"]
     assert not np.array_equal(*(jax.tree.leaves(x)[-1] for x in (fresh, solved.learner.params)))
+
+
+@pytest.mark.parametrize("loss", [losses.ranking, losses.margin])
+def test_the_ranker_learns_on_many_features_at_the_learning_rate_of_images(loss):
+    settings = config()
+    learner = Learner(
+        models.build_learner(settings, 3, (1024,)), models.build_ranker(settings), loss,
+        Classification(3), Settings.of(settings), solved=True,
+    )  # fmt: skip
+    # Like those of photos, they differ the most along few directions.
+    factors, noise = (jax.random.normal(jax.random.key(n), (64, n)) for n in (8, 1024))
+    loadings = jax.random.normal(jax.random.key(1), (8, 1024))
+    features = (factors @ loadings / 8**0.5 + noise) / 2**0.5
+    labels = jnp.argmax(factors[:, :3], axis=1)
+    state = learner.init(KEY, features[:1])
+    step, found = jax.jit(learner.step), []
+    for number in range(100):
+        rows = jax.random.permutation(jax.random.key(number), 64)[:16]
+        schedule = Schedule(jnp.int32(number), jnp.float32(0.1), jnp.array(True), jnp.array(False))
+        state, metrics = step(state, Batch(features[rows], labels[rows]), schedule)
+        found.append(float(metrics["ranking_loss"]))
+    assert np.mean(found[-20:]) < found[0] / 2
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])

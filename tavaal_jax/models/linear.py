@@ -1,5 +1,6 @@
 """One linear layer on features, the task learner beside a frozen network."""
 
+import math
 from typing import Any
 
 import jax
@@ -13,10 +14,12 @@ _LAYER = "Dense_0"
 
 
 class Linear(nn.Module):
-    """Logits of features; these are the Ranker's tap and the embedding, too.
+    """Logits of features; these are the embedding, and divided by sqrt(F) the Ranker's tap.
 
-    It shares no parameter with the Ranker, and its loss is convex: `algorithm.logistic` solves it.
-    Units are dropped from the features, wherever `dropout.place` is.
+    Normalised features have a squared length of about F: undivided they made the Ranker's loss grow
+    without bound at learning rates that suit pooled taps. It shares no parameter with the Ranker,
+    and its loss is convex: `algorithm.logistic` solves it. Units are dropped from the features,
+    wherever `dropout.place` is.
     """
 
     classes: int
@@ -41,7 +44,7 @@ class Linear(nn.Module):
         """`features [B, F] -> logits [B, K], taps, embedding [B, F]`; `train` changes nothing."""
         del train
         x = features.astype(jnp.float32)
-        return TaskOutput(self.head(x, dropout_keys), (x,), x, x)
+        return TaskOutput(self.head(x, dropout_keys), (x / math.sqrt(x.shape[-1]),), x, x)
 
 
 def params(kernel: jax.Array, bias: jax.Array) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def adapted(config: ConfigDict, dataset: Dataset | None = None) -> ConfigDict:
         if config.task.network == "mlp":
             config.task.update(widths=(128,), optimiser="adam", learning_rate=1e-3)
     if config.vae.network == "conv":
-        config.vae.update(network="mlp", widths=(512,))
+        config.vae.update(network="mlp", widths=(128,))
     config.augmentation.update(pad=0, flip=False, crop=0)
     config.normalisation.update(mean=(), deviation=())
     return config
