@@ -13,6 +13,7 @@ the figure from the results that are there.
 
 import argparse
 import concurrent.futures
+import csv
 import gzip
 import os
 import pathlib
@@ -202,17 +203,42 @@ def effect(curves: dict[str, statistics.Curve], this: Place, that: Place) -> dic
     }
 
 
-def cell_of(found: dict[str, float]) -> str:
-    """A difference with its interval."""
+def cell_of(found: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
+    """A difference with its interval, times `scale`."""
     if not found:
         return "-"
-    text = f"{found['difference']:+.3f}"
-    return text + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if "low" in found else "")
+    text = lambda name: f"{scale * found[name]:+.{digits}f}"
+    return text("difference") + (f" [{text('low')}, {text('high')}]" if "low" in found else "")
 
 
-def variants(curves: dict, diagnosed: list[dict]) -> list[str]:
-    """A row per cell and method: differences to random, and what the diagnostics say."""
-    means = {column: statistics.diagnosed(diagnosed, column) for column in COLUMNS}
+def read_packed(path: pathlib.Path) -> list[records.Result]:
+    """Rows of a packed results.csv."""
+    rows = csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
+    whole = ("trial", "cycle", "labelled")
+    return [{**r, **{k: int(r[k]) for k in whole}, "value": float(r["value"])} for r in rows]
+
+
+def tables(config: str) -> tuple[list[str], list[str]]:
+    """Lines of the tables of effects and of all variants, from the files in studies/ablation."""
+    rows = read_packed(STUDIES / f"{config}_results.csv.gz")
+    curves = statistics.curves(rows, rows[0]["metric"])
+    means = files.read_csv(STUDIES / f"{config}_diagnostics.csv")
+    return effects(curves), variants(curves, means)
+
+
+def diagnosed_means(rows: list[dict]) -> list[dict[str, str]]:
+    """Mean of each diagnostic over cycles and trials, a row per variant."""
+    means = {column: statistics.diagnosed(rows, column) for column in COLUMNS}
+    mean = lambda values: f"{sum(values) / len(values):.2f}" if values else ""
+    return [
+        {"variant": name, **{c: mean(means[c].get(name, {}).values()) for c in COLUMNS}}
+        for name in dict.fromkeys(row["method"] for row in rows)
+    ]
+
+
+def variants(curves: dict, diagnosed: list[dict[str, str]]) -> list[str]:
+    """A row per cell and method: differences to random, and the means of its diagnostics."""
+    means = {row["variant"]: row for row in diagnosed}
     lines = [
         "| variant | method | n | curve | first cycle | last cycle | "
         + " | ".join(COLUMNS.values()) + " |",
@@ -223,8 +249,7 @@ def variants(curves: dict, diagnosed: list[dict]) -> list[str]:
             found = effect(curves, (cell, method), (BASE, "random"))
             if not found or method == "random":
                 continue
-            values = [list(means[c].get(f"{cell}/{method}", {}).values()) for c in COLUMNS]
-            shown = [f"{sum(v) / len(v):.2f}" if v else "-" for v in values]
+            shown = [means.get(f"{cell}/{method}", {}).get(c) or "-" for c in COLUMNS]
             differences = [cell_of(found[part]) for part in ("curve", "first", "last")]
             words = [cell, f"`{method}`", str(found["n"]), *differences, *shown]
             lines.append("| " + " | ".join(words) + " |")
@@ -281,14 +306,18 @@ def report(arguments: argparse.Namespace) -> int:
         if not rows:
             print(f"nothing in {arguments.workdir / config}: run first", file=sys.stderr)
             return 2
-        curves = drawn[config] = statistics.curves(rows, rows[0]["metric"])
-        text = [f"# {config}: what each part adds or costs", "", *effects(curves)]
-        text += ["", f"## All variants: difference to random in {BASE}", ""]
-        text += variants(curves, diagnosed)
-        (STUDIES / f"{config}.md").write_text("\n".join(text) + "\n")
+        drawn[config] = statistics.curves(rows, rows[0]["metric"])
         lines = files.as_csv(tuple(rows[0]), rows)
         packed = gzip.compress(lines.encode(), mtime=0)
         (STUDIES / f"{config}_results.csv.gz").write_bytes(packed)
+        means = files.as_csv(("variant", *COLUMNS), diagnosed_means(diagnosed))
+        (STUDIES / f"{config}_diagnostics.csv").write_text(means)
+        first, second = tables(config)
+        text = [f"# {config}: what each part adds or costs", ""]
+        text += [f"<!-- table: effects {config} -->", *first, "<!-- end -->"]
+        text += ["", f"## All variants: difference to random in {BASE}", ""]
+        text += [f"<!-- table: variants {config} -->", *second, "<!-- end -->"]
+        (STUDIES / f"{config}.md").write_text("\n".join(text) + "\n")
     draw(drawn, STUDIES / "ablation.png")
     return 0
 
