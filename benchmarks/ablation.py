@@ -21,6 +21,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.report import files, records, statistics
 from tavaal_jax.report.plots import style
 
@@ -158,6 +159,7 @@ def study(workdir: pathlib.Path, *job: Any) -> bool:
 
 # Report
 
+PARTS = ("curve", "first", "last")
 Place = tuple[str, str]
 """Cell and method."""
 COLUMNS = {
@@ -208,7 +210,16 @@ def cell_of(found: dict[str, float], scale: float = 1.0, digits: int = 3) -> str
     if not found:
         return "-"
     text = lambda name: f"{scale * found[name]:+.{digits}f}"
-    return text("difference") + (f" [{text('low')}, {text('high')}]" if "low" in found else "")
+    star = "*" if statistics.is_significant(found) else ""
+    interval = f" [{text('low')}, {text('high')}]" if "low" in found else ""
+    return text("difference") + interval + star
+
+
+def columns_of(rows: list[list[dict[str, float]]]) -> list[list[str]]:
+    """Cells of differences; * where p of the t-test, by Holm over the column, is below 5 %."""
+    for column in zip(*rows, strict=True):
+        statistics.correct(column, "p_t")
+    return [[cell_of(found) for found in row] for row in rows]
 
 
 def read_packed(path: pathlib.Path) -> list[records.Result]:
@@ -244,15 +255,18 @@ def variants(curves: dict, diagnosed: list[dict[str, str]]) -> list[str]:
         + " | ".join(COLUMNS.values()) + " |",
         "|---|---|" + "---:|" * (4 + len(COLUMNS)),
     ]  # fmt: skip
-    for cell, (_, methods) in CELLS.items():
-        for method in methods.split(","):
-            found = effect(curves, (cell, method), (BASE, "random"))
-            if not found or method == "random":
-                continue
-            shown = [means.get(f"{cell}/{method}", {}).get(c) or "-" for c in COLUMNS]
-            differences = [cell_of(found[part]) for part in ("curve", "first", "last")]
-            words = [cell, f"`{method}`", str(found["n"]), *differences, *shown]
-            lines.append("| " + " | ".join(words) + " |")
+    places = [
+        (cell, method)
+        for cell, (_, methods) in CELLS.items()
+        for method in methods.split(",")
+        if method != BASELINE and effect(curves, (cell, method), (BASE, BASELINE))
+    ]
+    found = [effect(curves, place, (BASE, BASELINE)) for place in places]
+    differences = columns_of([[each[part] for part in PARTS] for each in found])
+    for (cell, method), each, row in zip(places, found, differences, strict=True):
+        shown = [means.get(f"{cell}/{method}", {}).get(c) or "-" for c in COLUMNS]
+        words = [cell, f"`{method}`", str(each["n"]), *row, *shown]
+        lines.append("| " + " | ".join(words) + " |")
     return lines
 
 
@@ -262,28 +276,32 @@ def effects(curves: dict) -> list[str]:
         "| what | n | mean under the curve | first cycle, nothing picked yet | last cycle |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, pair in EFFECTS.items():
-        found = effect(curves, *pair)
-        if found:
-            parts = [cell_of(found[part]) for part in ("curve", "first", "last")]
-            lines.append("| " + " | ".join([name, str(found["n"]), *parts]) + " |")
+    every = {name: effect(curves, *pair) for name, pair in EFFECTS.items()}
+    every = {name: found for name, found in every.items() if found}
+    rows = columns_of([[found[part] for part in PARTS] for found in every.values()])
+    for (name, found), row in zip(every.items(), rows, strict=True):
+        lines.append("| " + " | ".join([name, str(found["n"]), *row]) + " |")
     return lines
 
 
 def draw(curves: dict[str, dict], path: pathlib.Path) -> None:
-    """Each effect on the mean under the curve with its 95 % interval, a panel per config."""
+    """Each effect on the mean under the curve with its 95 % interval, a panel per config.
+
+    Grey: p of the t-test, by Holm over the panel, is not below 5 %.
+    """
     figure, axes = style.axes(1, len(curves), width=4.2, height=5.4)
     names = list(EFFECTS)
     for axis, (config, mine) in zip(axes.flat, curves.items(), strict=True):
         most = 0
-        for height, name in enumerate(names):
-            found = effect(mine, *EFFECTS[name])
+        every = [effect(mine, *EFFECTS[name]) for name in names]
+        statistics.correct([found["curve"] for found in every if found], "p_t")
+        for height, found in enumerate(every):
             if not found or not found["curve"]:  # A curve has two points at least.
                 continue
             most, curve = max(most, found["n"]), found["curve"]
             middle = curve["difference"]
             low, high = curve.get("low", middle), curve.get("high", middle)
-            unsure = low <= 0 <= high or low == high  # One trial has no interval.
+            unsure = not statistics.is_significant(curve)
             colour = "#888888" if unsure else "#0072B2" if low > 0 else "#D55E00"
             reach = [[middle - low], [high - middle]]
             axis.errorbar(middle, height, xerr=reach, fmt="o", color=colour, capsize=3)
