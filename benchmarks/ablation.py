@@ -13,6 +13,7 @@ the figure from the results that are there.
 
 import argparse
 import concurrent.futures
+import csv
 import gzip
 import os
 import pathlib
@@ -20,6 +21,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.report import files, records, statistics
 from tavaal_jax.report.plots import style
 
@@ -157,6 +159,7 @@ def study(workdir: pathlib.Path, *job: Any) -> bool:
 
 # Report
 
+PARTS = ("curve", "first", "last")
 Place = tuple[str, str]
 """Cell and method."""
 COLUMNS = {
@@ -202,32 +205,68 @@ def effect(curves: dict[str, statistics.Curve], this: Place, that: Place) -> dic
     }
 
 
-def cell_of(found: dict[str, float]) -> str:
-    """A difference with its interval."""
+def cell_of(found: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
+    """A difference with its interval, times `scale`."""
     if not found:
         return "-"
-    text = f"{found['difference']:+.3f}"
-    return text + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if "low" in found else "")
+    text = lambda name: f"{scale * found[name]:+.{digits}f}"
+    star = "*" if statistics.is_significant(found) else ""
+    interval = f" [{text('low')}, {text('high')}]" if "low" in found else ""
+    return text("difference") + interval + star
 
 
-def variants(curves: dict, diagnosed: list[dict]) -> list[str]:
-    """A row per cell and method: differences to random, and what the diagnostics say."""
-    means = {column: statistics.diagnosed(diagnosed, column) for column in COLUMNS}
+def columns_of(rows: list[list[dict[str, float]]]) -> list[list[str]]:
+    """Cells of differences; * where p of the t-test, by Holm over the column, is below 5 %."""
+    for column in zip(*rows, strict=True):
+        statistics.correct(column, "p_t")
+    return [[cell_of(found) for found in row] for row in rows]
+
+
+def read_packed(path: pathlib.Path) -> list[records.Result]:
+    """Rows of a packed results.csv."""
+    rows = csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
+    whole = ("trial", "cycle", "labelled")
+    return [{**r, **{k: int(r[k]) for k in whole}, "value": float(r["value"])} for r in rows]
+
+
+def tables(config: str) -> tuple[list[str], list[str]]:
+    """Lines of the tables of effects and of all variants, from the files in studies/ablation."""
+    rows = read_packed(STUDIES / f"{config}_results.csv.gz")
+    curves = statistics.curves(rows, rows[0]["metric"])
+    means = files.read_csv(STUDIES / f"{config}_diagnostics.csv")
+    return effects(curves), variants(curves, means)
+
+
+def diagnosed_means(rows: list[dict]) -> list[dict[str, str]]:
+    """Mean of each diagnostic over cycles and trials, a row per variant."""
+    means = {column: statistics.diagnosed(rows, column) for column in COLUMNS}
+    mean = lambda values: f"{sum(values) / len(values):.2f}" if values else ""
+    return [
+        {"variant": name, **{c: mean(means[c].get(name, {}).values()) for c in COLUMNS}}
+        for name in dict.fromkeys(row["method"] for row in rows)
+    ]
+
+
+def variants(curves: dict, diagnosed: list[dict[str, str]]) -> list[str]:
+    """A row per cell and method: differences to random, and the means of its diagnostics."""
+    means = {row["variant"]: row for row in diagnosed}
     lines = [
         "| variant | method | n | curve | first cycle | last cycle | "
         + " | ".join(COLUMNS.values()) + " |",
         "|---|---|" + "---:|" * (4 + len(COLUMNS)),
     ]  # fmt: skip
-    for cell, (_, methods) in CELLS.items():
-        for method in methods.split(","):
-            found = effect(curves, (cell, method), (BASE, "random"))
-            if not found or method == "random":
-                continue
-            values = [list(means[c].get(f"{cell}/{method}", {}).values()) for c in COLUMNS]
-            shown = [f"{sum(v) / len(v):.2f}" if v else "-" for v in values]
-            differences = [cell_of(found[part]) for part in ("curve", "first", "last")]
-            words = [cell, f"`{method}`", str(found["n"]), *differences, *shown]
-            lines.append("| " + " | ".join(words) + " |")
+    places = [
+        (cell, method)
+        for cell, (_, methods) in CELLS.items()
+        for method in methods.split(",")
+        if method != BASELINE and effect(curves, (cell, method), (BASE, BASELINE))
+    ]
+    found = [effect(curves, place, (BASE, BASELINE)) for place in places]
+    differences = columns_of([[each[part] for part in PARTS] for each in found])
+    for (cell, method), each, row in zip(places, found, differences, strict=True):
+        shown = [means.get(f"{cell}/{method}", {}).get(c) or "-" for c in COLUMNS]
+        words = [cell, f"`{method}`", str(each["n"]), *row, *shown]
+        lines.append("| " + " | ".join(words) + " |")
     return lines
 
 
@@ -237,28 +276,32 @@ def effects(curves: dict) -> list[str]:
         "| what | n | mean under the curve | first cycle, nothing picked yet | last cycle |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, pair in EFFECTS.items():
-        found = effect(curves, *pair)
-        if found:
-            parts = [cell_of(found[part]) for part in ("curve", "first", "last")]
-            lines.append("| " + " | ".join([name, str(found["n"]), *parts]) + " |")
+    every = {name: effect(curves, *pair) for name, pair in EFFECTS.items()}
+    every = {name: found for name, found in every.items() if found}
+    rows = columns_of([[found[part] for part in PARTS] for found in every.values()])
+    for (name, found), row in zip(every.items(), rows, strict=True):
+        lines.append("| " + " | ".join([name, str(found["n"]), *row]) + " |")
     return lines
 
 
 def draw(curves: dict[str, dict], path: pathlib.Path) -> None:
-    """Each effect on the mean under the curve with its 95 % interval, a panel per config."""
+    """Each effect on the mean under the curve with its 95 % interval, a panel per config.
+
+    Grey: p of the t-test, by Holm over the panel, is not below 5 %.
+    """
     figure, axes = style.axes(1, len(curves), width=4.2, height=5.4)
     names = list(EFFECTS)
     for axis, (config, mine) in zip(axes.flat, curves.items(), strict=True):
         most = 0
-        for height, name in enumerate(names):
-            found = effect(mine, *EFFECTS[name])
+        every = [effect(mine, *EFFECTS[name]) for name in names]
+        statistics.correct([found["curve"] for found in every if found], "p_t")
+        for height, found in enumerate(every):
             if not found or not found["curve"]:  # A curve has two points at least.
                 continue
             most, curve = max(most, found["n"]), found["curve"]
             middle = curve["difference"]
             low, high = curve.get("low", middle), curve.get("high", middle)
-            unsure = low <= 0 <= high or low == high  # One trial has no interval.
+            unsure = not statistics.is_significant(curve)
             colour = "#888888" if unsure else "#0072B2" if low > 0 else "#D55E00"
             reach = [[middle - low], [high - middle]]
             axis.errorbar(middle, height, xerr=reach, fmt="o", color=colour, capsize=3)
@@ -281,14 +324,18 @@ def report(arguments: argparse.Namespace) -> int:
         if not rows:
             print(f"nothing in {arguments.workdir / config}: run first", file=sys.stderr)
             return 2
-        curves = drawn[config] = statistics.curves(rows, rows[0]["metric"])
-        text = [f"# {config}: what each part adds or costs", "", *effects(curves)]
-        text += ["", f"## All variants: difference to random in {BASE}", ""]
-        text += variants(curves, diagnosed)
-        (STUDIES / f"{config}.md").write_text("\n".join(text) + "\n")
+        drawn[config] = statistics.curves(rows, rows[0]["metric"])
         lines = files.as_csv(tuple(rows[0]), rows)
         packed = gzip.compress(lines.encode(), mtime=0)
         (STUDIES / f"{config}_results.csv.gz").write_bytes(packed)
+        means = files.as_csv(("variant", *COLUMNS), diagnosed_means(diagnosed))
+        (STUDIES / f"{config}_diagnostics.csv").write_text(means)
+        first, second = tables(config)
+        text = [f"# {config}: what each part adds or costs", ""]
+        text += [f"<!-- table: effects {config} -->", *first, "<!-- end -->"]
+        text += ["", f"## All variants: difference to random in {BASE}", ""]
+        text += [f"<!-- table: variants {config} -->", *second, "<!-- end -->"]
+        (STUDIES / f"{config}.md").write_text("\n".join(text) + "\n")
     draw(drawn, STUDIES / "ablation.png")
     return 0
 

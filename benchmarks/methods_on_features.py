@@ -8,7 +8,8 @@ Every method on every data set, paired by trial: starts, and nothing else, are d
 A file has `features [N, F]`, `labels [N]` and `test [N]`, a mask of the images that are not to be
 labelled; `tavaal_jax.embed` gives features. `run` runs five trials at a time of all methods, each
 trial in a process on one core, in runs/features/<file>_<first_by>; run again it continues. Then,
-as at any time, `report` writes the results into studies/features/, and a table of all.
+as at any time, `report` writes the results into studies/features/, and a figure of all; then
+`python benchmarks/tables.py` writes the tables.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import ablation
 import numpy as np
 
 import tavaal_jax
+from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.data import Dataset
 from tavaal_jax.engine import allocator
 from tavaal_jax.report import files, records, statistics
@@ -29,6 +31,7 @@ from tavaal_jax.report.plots import style
 
 STUDIES = pathlib.Path(__file__).parent / "studies" / "features"
 FEW_CLASSES = 20
+METRICS = ("accuracy", "macro_f1")
 _COLUMNS = ("method", "trial", "cycle", "labelled", "metric", "value")
 
 
@@ -100,77 +103,67 @@ def report(arguments: argparse.Namespace) -> None:
             {"method": m, "seconds": round(s, 3)} for m, s in seconds_per_choice(folder).items()
         ]
         (STUDIES / f"{stem}_seconds.csv").write_text(files.as_csv(("method", "seconds"), times))
-    (STUDIES / "README.md").write_text(table())
     draw(STUDIES / "gains.png")
     if (STUDIES / "people_clothing.csv").exists():
         draw_people(STUDIES / "people_clothing.csv")
 
 
-def read(path: pathlib.Path) -> list[records.Result]:
-    """Rows of a packed results.csv."""
-    rows = csv.DictReader(gzip.decompress(path.read_bytes()).decode().splitlines())
-    whole = ("trial", "cycle", "labelled")
-    return [{**r, **{k: int(r[k]) for k in whole}, "value": float(r["value"])} for r in rows]
+def gains(curves: dict[str, statistics.Curve]) -> dict[str, dict[str, float]]:
+    """Per method the mean under its curve less that of random, `holm` over all methods."""
+    found = {}
+    for method in curves.keys() - {BASELINE}:
+        pair = statistics.in_common(curves[method], curves[BASELINE])
+        found[method] = statistics.paired(*map(statistics.area, pair))
+    statistics.correct(found.values(), "p_t")
+    return found
 
 
-def table() -> str:
-    """Text: for each study a row per method, from the results in studies/features/."""
-    text = [
-        "# Methods on features\n\nWritten by `python benchmarks/methods_on_features.py report`.",
-        "Area: mean height of the accuracy's curve; differences are paired by trial, with 95 %",
-        "intervals. Data sets, hardware and findings: ../../README.md.\n",
+def table(name: str) -> list[str]:
+    """A row per method of one study, from the results in studies/features/."""
+    rows = ablation.read_packed(STUDIES / f"{name}.csv.gz")
+    seconds = {r["method"]: r["seconds"] for r in files.read_csv(STUDIES / f"{name}_seconds.csv")}
+    curves, f1 = (statistics.curves(rows, metric) for metric in METRICS)
+    labels = sorted(curves[BASELINE])
+    shown = labels[:: max(1, (len(labels) - 1) // 3)][1:]
+    areas = {m: statistics.area(curve) for m, curve in curves.items()}
+    lines = [
+        f"| method | n | area | less random | macro F1, less random |"
+        f" accuracy at {', '.join(map(str, shown))} labels | s a choice |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for path in sorted(STUDIES.glob("*.csv.gz")):
-        name = path.name.removesuffix(".csv.gz")
-        rows = read(path)
-        with (STUDIES / f"{name}_seconds.csv").open(encoding="utf-8") as file:
-            seconds = {row["method"]: row["seconds"] for row in csv.DictReader(file)}
-        curves = statistics.curves(rows, "accuracy")
-        labels = sorted(curves["random"])
-        shown = labels[:: max(1, (len(labels) - 1) // 3)][1:]
-        areas = {m: statistics.area(curve) for m, curve in curves.items()}
-        text += [
-            f"## {name}", "",
-            f"| method | n | area | less random | macro F1, less random |"
-            f" accuracy at {', '.join(map(str, shown))} labels | s a choice |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-        ]  # fmt: skip
-        f1 = statistics.curves(rows, "macro_f1")
-        mean = lambda values: float(np.mean(list(values.values()))) if values else 0.0
-        for method in sorted(areas, key=lambda m: -mean(areas[m])):
-            pairs = [statistics.in_common(c[method], c["random"]) for c in (curves, f1)]
-            differences = [
-                ablation.cell_of(statistics.paired(*map(statistics.area, pair))) for pair in pairs
-            ]
-            text.append(
-                f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
-                + " | ".join(("-", "-") if method == "random" else differences)
-                + f" | {', '.join(f'{mean(curves[method][x]):.3f}' for x in shown)}"
-                f" | {seconds.get(method, '-')} |"
-            )
-        text.append("")
-    return "\n".join(text)
+    mean = lambda values: float(np.mean(list(values.values()))) if values else 0.0
+    order = sorted(areas, key=lambda m: -mean(areas[m]))
+    gained = [gains(found) for found in (curves, f1)]
+    cells = ablation.columns_of([[found.get(m, {}) for found in gained] for m in order])
+    for method, differences in zip(order, cells, strict=True):
+        lines.append(
+            f"| `{method}` | {len(areas[method])} | {mean(areas[method]):.3f} | "
+            + " | ".join(differences)
+            + f" | {', '.join(f'{mean(curves[method][x]):.3f}' for x in shown)}"
+            f" | {seconds.get(method, '-')} |"
+        )
+    return lines
 
 
 def draw(path: pathlib.Path) -> None:
-    """Gains over random of every method, a panel per study, as the mean under the curve."""
+    """Gains over random of every method, a panel per study, as the mean under the curve.
+
+    Hollow: p of the paired t-test, by Holm over the methods of the study, is not below 5 %.
+    """
     studies = sorted(STUDIES.glob("*.csv.gz"))
-    gains: dict[str, dict[str, dict[str, float]]] = {}
-    for study in studies:
-        curves = statistics.curves(read(study), "accuracy")
-        for method in curves.keys() - {"random"}:
-            pair = map(statistics.area, statistics.in_common(curves[method], curves["random"]))
-            gains.setdefault(method, {})[study.name] = statistics.paired(*pair)
-    mean = lambda method: np.mean([found.get("difference", 0) for found in gains[method].values()])
-    order = sorted(gains, key=mean)
+    every = [gains(statistics.curves(ablation.read_packed(s), METRICS[0])) for s in studies]
+    names = {method for found in every for method in found}
+    mean = lambda method: np.mean([found.get(method, {}).get("difference", 0) for found in every])
+    order = sorted(sorted(names), key=mean)
     figure, panels = style.axes(1, len(studies), 3.6, 5.2)
-    for axis, study in zip(panels[0], studies, strict=True):
+    for axis, study, of_study in zip(panels[0], studies, every, strict=True):
         for place, method in enumerate(order):
-            found = gains[method].get(study.name, {})
+            found = of_study.get(method, {})
             if "low" in found:
                 low, middle, high = (100 * found[k] for k in ("low", "difference", "high"))
                 axis.plot([low, high], [place, place], color=style.colour(method), lw=2)
-                look = {"marker": style.marker(method), "color": style.colour(method)}
+                face = style.colour(method) if statistics.is_significant(found) else "white"
+                look = {"marker": style.marker(method), "color": style.colour(method), "mfc": face}
                 axis.plot(middle, place, ms=7, **look)
         axis.axvline(0, color="black", lw=1)
         axis.set_ylim(-0.5, len(order) - 0.5)

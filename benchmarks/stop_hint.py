@@ -11,6 +11,7 @@ gain as the last time, and none.
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,12 +53,19 @@ def main() -> int:
     """Command line; prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="*", type=pathlib.Path, help="of studies/ by default")
-    files = parser.parse_args().results or sorted(STUDIES.rglob("results.csv"))
-    print("| study | hints | brought | miss of the hint | its bias | miss of the last gain |"
-          " miss of nothing | inside 95 % | width |")  # fmt: skip
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("\n".join(table(parser.parse_args().results)))
+    return 0
+
+
+def table(files: Sequence[pathlib.Path] = ()) -> list[str]:
+    """Lines of the table; of all studies if no results.csv are given."""
+    lines = [
+        "| study | hints | mean gain | error of the hint | its bias | error of last gain |"
+        " error of no gain | inside 95 % | width of the interval |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
     together, alone = [], []
-    for file in files:
+    for file in files or sorted(STUDIES.rglob("results.csv")):
         rows = records.read_results(file.parent)
         all_of, single = [], []
         for curve in statistics.curves(rows, rows[0]["metric"]).values():
@@ -66,12 +74,9 @@ def main() -> int:
                 one = {n: {trial: v[trial]} for n, v in curve.items() if trial in v}
                 single += checked(one)
         name = file.parent.relative_to(STUDIES) if STUDIES in file.parents else file.parent
-        print(row(f"{name}, all trials", all_of))
-        print(row(f"{name}, one trial", single))
+        lines += [row(f"{name}, all trials", all_of), row(f"{name}, one trial", single)]
         together, alone = together + all_of, alone + single
-    print(row("all, all trials", together))
-    print(row("all, one trial", alone))
-    return 0
+    return [*lines, row("all, all trials", together), row("all, one trial", alone)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Command: python -m tavaal_jax.main --config=configs/scenes.py
 Time: 21 min on two cores of an AMD EPYC, six methods, 3 trials, compilation included.
 Score: mean IoU 0.374 (0.026) with 24 labels; with 96 random 0.554 (0.008), core-set 0.641 (0.013),
-entropy 0.647 (0.012), tavaal 0.516 (0.040), n = 3; benchmarks/README.md has all methods.
+entropy 0.647 (0.012), tavaal 0.516 (0.040), n = 3; benchmarks/studies/scenes/README.md has all.
 """
 
 from tavaal_jax.config import default

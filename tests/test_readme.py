@@ -8,8 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
+STUDIES = [str(p.relative_to(ROOT)) for p in ROOT.glob("benchmarks/studies/**/README.md")]
 TEXTS = ("README.md", "tavaal_jax/README.md", "configs/README.md", "benchmarks/README.md",
-         "CONTRIBUTING.md", "CHANGELOG.md")  # fmt: skip
+         "CONTRIBUTING.md", "CHANGELOG.md", *sorted(STUDIES))  # fmt: skip
+ANCHORED = [text for text in TEXTS if text != "CHANGELOG.md"]
 
 
 def blocks(language):
@@ -49,3 +51,14 @@ def test_links_lead_somewhere(text):
     missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert not missing
     assert links or text not in ("README.md", "benchmarks/README.md", "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize("text", ANCHORED)
+def test_links_to_a_heading_find_it(text):
+    path = ROOT / text
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text()):
+        target = path.parent / link if link else path
+        if "://" not in link and target.suffix == ".md":
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads}
+            assert anchor in anchors, f"{text}: {link}#{anchor}"

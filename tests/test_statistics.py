@@ -22,6 +22,46 @@ def test_a_paired_difference_has_an_interval_and_a_test():
     assert found["p"] == pytest.approx(0.25)  # Ranks 2, 3, -1, 4: 4 of 16 are as extreme.
 
 
+def test_interval_and_p_are_those_of_scipys_t_test():
+    values = dict(enumerate(np.random.default_rng(0).normal(0.1, 0.2, 9).round(6)))
+    found = statistics.paired(values, dict.fromkeys(values, 0.0))
+    peer = stats.ttest_1samp(list(values.values()), 0.0)
+    assert found["p_t"] == pytest.approx(peer.pvalue, rel=1e-12)
+    interval = peer.confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(interval), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [  # As R's p.adjust and statsmodels' multipletests have them.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([], []),
+    ],
+)
+def test_holms_correction(p, corrected):
+    assert statistics.holm(p) == pytest.approx(corrected)
+
+
+def test_a_family_is_all_that_was_tested_of_a_table():
+    better = lambda by: [[0.2, 0.4 + by + 0.001 * t] for t in range(8)]
+    curves = {"random": [[0.2, 0.4]] * 8, "vaal": better(0.01), "tavaal": better(0.0)}
+    table = statistics.summary(results(**curves))
+    tested = {row["method"]: row for row in table if row["metric"] == "accuracy area"}
+    assert tested["vaal"]["p"] == 2 / 2**8
+    assert tested["vaal"]["holm"] == 4 / 2**8
+    assert tested["tavaal"]["p"] == tested["tavaal"]["holm"] == 2 / 2**7  # One difference is zero.
+    # In the first cycle nothing differs: two comparisons, too.
+    assert [row["holm"] for row in table if row.get("labelled") == 20 and "holm" in row] == [
+        4 / 2**8, 2 / 2**7,
+    ]  # fmt: skip
+    pairs = statistics.pairwise(results(**curves), "accuracy")
+    mine, theirs = (pairs["vaal", name] for name in ("random", "tavaal"))
+    assert mine["p_t"] < mine["holm"] < 0.05
+    assert "p_t" not in theirs  # All differ by the same: nothing to test.
+
+
 def test_what_cannot_be_had_is_left_out():
     assert statistics.paired({0: 1.0}, {1: 1.0}) == {}
     assert statistics.paired({0: 1.0}, {0: 0.75}) == {"difference": 0.25}

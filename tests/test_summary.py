@@ -80,6 +80,10 @@ def test_the_text_is_honest_about_few_trials():
     assert "below 0.5, so none can be called significant" in two
     many = summary.markdown(results(random=[[0.2]] * 6, vaal=[[0.3]] * 6), [], "t")
     assert "below 0.031." in many
+    three = summary.markdown(
+        results(**dict.fromkeys(("random", "vaal", "sraal"), [[0.2]] * 6)), [], "t"
+    )
+    assert "below 0.031, by Holm over 2 methods 0.062, so none can be" in three
 
 
 def test_the_text_shows_diagnostics_and_the_plane():

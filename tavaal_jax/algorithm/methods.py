@@ -84,7 +84,7 @@ SHIPPED = tuple(METHODS.values())
 BASELINE = "random"
 """Method that all others are compared with."""
 ON_FEATURES = "uherding"
-"""Best of ours on features of photos, see benchmarks/README.md."""
+"""Best of ours on features of photos, see benchmarks/studies/features/README.md."""
 ABLATION = ("vaal", "learning_loss", "learning_loss_v2", "vaal_learning_loss", "tavaal")
 """Methods of Figure 6, TA-VAAL and what it is made of."""
 CLAIMS = (

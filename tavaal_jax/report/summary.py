@@ -36,9 +36,10 @@ OF_HINTS = (
     " worth, it is time to stop."
 )
 OF_PAIRS = (
-    "Mean under the curve, the row's less the column's, paired by trial; * where its 95 % interval"
-    " leaves out zero. Each pair is looked at alone: of many, some are marked by chance."
+    "Mean under the curve, the row's less the column's, paired by trial; * where p of the paired"
+    " t-test, by Holm over all pairs of this table, is below 5 %."
 )
+OF_DIFFERENCES = "Mean, 95 % interval, p of Wilcoxon's signed-rank test by Holm over this table."
 OF_CHOICES = (
     "Means over cycles (seconds: medians), then mean ± standard deviation over trials."
     " Overlaps are shares of the budget."
@@ -75,10 +76,13 @@ def markdown(rows: Sequence[Result], diagnostics: Sequence[DiagnosticsRow], titl
         if any("difference" in row for row in table):
             parts += [
                 f"## Test {metric}: difference to {methods.BASELINE}, paired by trial",
-                "Mean, 95 % interval, p of Wilcoxon's signed-rank test.",
+                OF_DIFFERENCES,
                 _text(baseline_differences(table, metric)),
             ]
-        parts += [f"## Test {metric}: over the whole curve", _text(overall(table, metric))]
+        parts.append(f"## Test {metric}: over the whole curve")
+        if any("difference" in row for row in table):
+            parts.append(f"Differences: {OF_DIFFERENCES[0].lower()}{OF_DIFFERENCES[1:]}")
+        parts.append(_text(overall(table, metric)))
         pairs = pairwise(rows, metric)
         if pairs.body:
             parts += [f"## Test {metric}: methods against each other", OF_PAIRS, _text(pairs)]
@@ -99,7 +103,7 @@ def markdown(rows: Sequence[Result], diagnostics: Sequence[DiagnosticsRow], titl
 
 
 def preface(rows: Sequence[Result]) -> str:
-    """Number of trials, and the least p that as many allow."""
+    """Number of trials, and the least p that as many allow, alone and by Holm over all methods."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     n = {m: len({r["trial"] for r in rows if r["method"] == m}) for m in methods}
     least = min(n.values())
@@ -109,8 +113,12 @@ def preface(rows: Sequence[Result]) -> str:
     if least > FEW:
         return text
     text += f" With {least} trials no p of the two-sided signed-rank test is below"
-    text += f" {2.0 ** (1 - least):.2g}"
-    return text + (", so none can be called significant at 5 %." if least < 6 else ".")
+    floor, compared = 2.0 ** (1 - least), max(len(methods) - 1, 1)
+    text += f" {floor:.2g}"
+    if floor <= statistics.SIGNIFICANT < floor * compared:
+        text += f", by Holm over {compared} methods {floor * compared:.2g}"
+    sure = floor * compared <= statistics.SIGNIFICANT
+    return text + ("." if sure else ", so none can be called significant at 5 %.")
 
 
 def _text(cells: Cells) -> str:
@@ -147,7 +155,7 @@ def _difference(row: SummaryRow) -> str:
     text = f"{row['difference']:+.3f}"
     if "low" in row:
         text += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-    return text + (f", p {row['p']:.2g}" if "p" in row else "")
+    return text + (f", p {row['holm']:.2g}" if "holm" in row else "")
 
 
 def means(table: Sequence[SummaryRow], metric: str) -> Cells:
@@ -190,8 +198,7 @@ def pairwise(rows: Sequence[Result], metric: str) -> Cells:
 def _pair(pair: Mapping[str, float] | None) -> str:
     if not pair:
         return "-"
-    sure = "low" in pair and not pair["low"] <= 0 <= pair["high"]
-    return f"{pair['difference']:+.3f}{'*' if sure else ''}"
+    return f"{pair['difference']:+.3f}{'*' if statistics.is_significant(pair) else ''}"
 
 
 def diagnosed(rows: Sequence[DiagnosticsRow], columns: Mapping[str, str]) -> Cells:
@@ -210,13 +217,15 @@ def diagnosed(rows: Sequence[DiagnosticsRow], columns: Mapping[str, str]) -> Cel
 
 def claims(rows: Sequence[DiagnosticsRow]) -> Cells:
     """Figure 1's claims, nearer to the boundary than VAAL and wider than learning loss."""
-    body = []
+    found = []
     for column, first, second in methods.CLAIMS:
         values = statistics.diagnosed(rows, column)
         if first in values and second in values:
             mine, theirs = _same_cycles(rows, column, first, second)
             text = f"{PLANE[column]}: `{first}` less `{second}`"
-            body.append([text, str(len(mine)), _difference(statistics.paired(mine, theirs))])
+            found.append((text, str(len(mine)), statistics.paired(mine, theirs)))
+    statistics.correct([pair for *_, pair in found], "p")
+    body = [[text, count, _difference(pair)] for text, count, pair in found]
     return Cells(["paired by trial and cycle", "trials", "difference"], body)
 
 
