@@ -20,6 +20,7 @@ import methods_on_features
 import numpy as np
 import overview
 import stop_hint
+import which_method
 
 from tavaal_jax.report import records, statistics, summary
 
@@ -124,6 +125,8 @@ TABLES: dict[str, Callable[..., list[str]]] = {
     "variants": variants,
     "stop_hint": stop_hint.table,
     "features": methods_on_features.table,
+    "when": which_method.when,
+    "penalty": which_method.penalty,
 }
 """`{name in a block: function of its arguments -> lines}`."""
 

@@ -9,9 +9,8 @@ from conftest import ROOT
 sys.path.append(str(ROOT / "benchmarks"))
 import tables
 
-QUICK = ("README.md", "benchmarks/README.md", "benchmarks/studies/features/README.md",
-         "benchmarks/studies/head/README.md", "benchmarks/studies/scenes/README.md",
-         "benchmarks/studies/speed/README.md")  # fmt: skip
+QUICK = ("README.md", "benchmarks/README.md", "benchmarks/studies/head/README.md",
+         "benchmarks/studies/scenes/README.md", "benchmarks/studies/speed/README.md")  # fmt: skip
 
 
 def check(monkeypatch, *paths):
