@@ -144,7 +144,9 @@ class Part(NamedTuple):
         return Place(self.condition, "_".join(filter(None, (method, self.cell))), trial)
 
 
-def run_study(config: Any, folder: pathlib.Path, dataset: Dataset, saved: Callable = list) -> None:
+def run_study(
+    config: Any, folder: pathlib.Path, dataset: Dataset | None, saved: Callable = list
+) -> None:
     """Runs a study, with its lines on stdout, until a signal; `saved` is called now and then."""
     due = time.monotonic()
 
@@ -196,6 +198,8 @@ def run(arguments: argparse.Namespace) -> None:
 
             try:
                 run_study(config, folder, dataset, save)
+            except UserError as error:  # Of some trial: the others are done.
+                print(f"error: {error}", file=sys.stderr, flush=True)
             finally:
                 save()
 
@@ -332,11 +336,18 @@ def compare(claim: Claim, version: str) -> dict[str, float]:
         rows = rows_of("diagnostics", claim.condition)
         values = [picked_in(rows, name, claim.what) for name in pair]
     found = statistics.paired(*values)
-    common = sorted(set(values[0]) & set(values[1]))
-    differences = [values[0][t] - values[1][t] for t in common]
-    if len(differences) > 1 and np.ptp(differences) > 0:
-        found["p"] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
-    return found | {"n": len(common)} if found else {}
+    found.pop("p", None)  # Wilcoxon's, which is never small for few trials.
+    p = p_of(*values)
+    found |= {} if p is None else {"p": p}
+    return found | {"n": len(set(values[0]) & set(values[1]))} if found else {}
+
+
+def p_of(values: dict[int, float], others: dict[int, float]) -> float | None:
+    """p of a paired t-test, of `{trial: value}`; None where there are too few."""
+    differences = [values[t] - others[t] for t in set(values) & set(others)]
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(values: list[float]) -> list[float]:
@@ -371,6 +382,7 @@ def claims() -> list[str]:
         verdict = ("comes out" if found["difference"] > 0 else "does not") if sure else (
             "cannot be told")  # fmt: skip
         what = "" if claim.what == "area" else f" ({claim.what.replace('_', ' ')})"
+        what = f" (at {claim.what} labels)" if claim.what.isdigit() else what
         p = f"{found['holm']:.3f}" if "holm" in found else "-"
         trained = version.strip("_").replace("_", ", a ") or "jointly"
         lines.append(
@@ -395,18 +407,16 @@ TABLES: dict[str, Callable[..., list[str]]] = {
 }  # fmt: skip
 
 
-def report(arguments: argparse.Namespace) -> None:
-    """Writes the tables of README.md, from `<!-- table: NAME ARGUMENTS -->` to `<!-- end -->`."""
-    del arguments
-    path = STUDY / "README.md"
+def render(path: pathlib.Path, tables: dict[str, Callable[..., list[str]]]) -> None:
+    """Writes the tables of a text, each from `<!-- table: NAME ARGUMENTS -->` to `<!-- end -->`."""
 
-    def render(found: re.Match[str]) -> str:
+    def one_table(found: re.Match[str]) -> str:
         name, *words = found[1].split()
-        return "\n".join([f"<!-- table: {found[1]} -->", *TABLES[name](*words), "<!-- end -->"])
+        return "\n".join([f"<!-- table: {found[1]} -->", *tables[name](*words), "<!-- end -->"])
 
     text = path.read_text(encoding="utf-8")
     pattern = r"<!-- table: ([^\n]*?) -->\n.*?<!-- end -->"
-    path.write_text(re.sub(pattern, render, text, flags=re.DOTALL), encoding="utf-8")
+    path.write_text(re.sub(pattern, one_table, text, flags=re.DOTALL), encoding="utf-8")
 
 
 def main() -> int:
@@ -425,8 +435,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.what == "run" and arguments.data is None:
         parser.error("run needs --data=cifar10.tar")
+    if arguments.what == "report":
+        render(STUDY / "README.md", TABLES)
+        return 0
     try:
-        {"run": run, "report": report}[arguments.what](arguments)
+        run(arguments)
     except Interrupted as error:
         print(f"stopped by {signal.Signals(error.number).name}; the same command continues")
         return 128 + error.number

@@ -1,4 +1,4 @@
-"""Results, picks and diagnostics of many trials in three small files, from which trials go on.
+"""Results, picks and diagnostics of many trials in a few small files, from which trials go on.
 
 `condition` tells studies apart, `method` is the name in the tables. A trial that is cut short goes
 on from its rows alone, on any machine: every cycle starts from fresh weights.
@@ -16,6 +16,7 @@ FIELDS = {
     "picks": ("cycle", "rank", "index", "id", "score"),
     "results": ("cycle", "labelled", "metric", "value"),
     "diagnostics": diagnostics.FIELDS,
+    "class_iou": ("cycle", "labelled", "class", "iou"),
 }
 Row = dict[str, Any]
 
@@ -68,8 +69,10 @@ class Packed:
         for kind, fields in FIELDS.items():
             names = ("method", "trial", *fields) if kind == "results" else fields
             rows = self.rows[kind].get(place, [])
-            lines = [{k: (own | row | own)[k] for k in names} for row in rows]
-            files.write(folder / f"{kind}.csv", files.as_csv(names, lines))
+            lines = [{k: (row | own)[k] for k in names} for row in rows]
+            folder.mkdir(parents=True, exist_ok=True)
+            if rows:
+                files.write(folder / f"{kind}.csv", files.as_csv(names, lines))
 
     def drop_picks(self, cycles: int) -> None:
         """Forgets the picks of trials that have results of all cycles: nothing goes on from them.
@@ -90,6 +93,8 @@ class Packed:
         """Writes the files."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for kind, fields in FIELDS.items():
+            if not any(self.rows[kind].values()) and kind == "class_iou":
+                continue  # There are no maps.
             names = (*Place._fields, *fields)
             rows = [{name: row[name] for name in names} for row in self.all(kind)]
             data = files.as_csv(names, rows).encode()
