@@ -31,7 +31,7 @@ def test_each_states_its_claim():
         )  # fmt: skip
         study = path.stem in (
             "ablation", "overview", "stop_hint", "scaling", "picks", "features",
-            "methods_on_features", "cifar10_small",
+            "methods_on_features", "cifar10_small", "camvid_small", "on_gpu",
         )  # fmt: skip
         assert shared or text.startswith('"""Claim: '), path.name
         assert shared or study or "`ratio`" in text, path.name
