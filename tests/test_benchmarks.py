@@ -31,8 +31,8 @@ def test_each_states_its_claim():
         )  # fmt: skip
         study = path.stem in (
             "ablation", "overview", "stop_hint", "scaling", "picks", "features",
-            "methods_on_features", "tables", "bounds", "which_method",
-            "methods_on_features", "cifar10_small", "camvid_small", "on_gpu",
+            "methods_on_features", "tables", "bounds", "which_method", "cifar10_small",
+            "camvid_small", "on_gpu", "near_duplicates",
         )  # fmt: skip
         assert shared or text.startswith('"""Claim: '), path.name
         assert shared or study or "`ratio`" in text, path.name
