@@ -1,9 +1,10 @@
-"""The peer: eager PyTorch as its users run it, reimplemented, in a process of its own.
+"""The peer: PyTorch as its users run it, eager or compiled, reimplemented, in its own process.
 
 The networks and the work per step are those of the authors' released code (SGD on ResNet-18 with
-the Ranker, then VAE and discriminator), in plain eager PyTorch. Each kind of work is a class with a
+the Ranker, then VAE and discriminator), in plain PyTorch. Each kind of work is a class with a
 method `run`; the memory format is the faster one, found at the start. On a GPU cuDNN benchmarks its
-algorithms first and TF32 is allowed, as in XLA.
+algorithms first and TF32 is allowed, as in XLA. `compiled`: losses and ranks, all but the
+optimisers' steps, by `torch.compile`; `bfloat16`: under autocast.
 
 Run by the other scripts over pipes, so that neither side's allocator, threads or environment
 affects the other's: a line of JSON in, `{"untimed": 1, "timed": 3}` runs, a line out.
@@ -43,6 +44,11 @@ def bce(logits, value):
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, value))
 
 
+def compiled(function, arguments):
+    """The function, by `torch.compile` where the arguments say so."""
+    return torch.compile(function) if arguments.get("compiled") else function
+
+
 class Task:
     """One step of T and R."""
 
@@ -53,13 +59,18 @@ class Task:
         self.optimiser = torch.optim.SGD(params, 0.1, momentum=0.9, weight_decay=5e-4)
         self.images = to(torch.randn(self.size, 3, 32, 32))
         self.labels = torch.randint(0, 100, (self.size,))
+        self.loss = compiled(self.loss, arguments)
+
+    def loss(self, images, labels):
+        """Equation (2)."""
+        logits, taps = self.net(images)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return losses.mean() + ranking_loss(self.ranker(taps), losses)
 
     def step(self, images, labels):
         """SGD with equation (2)."""
         self.optimiser.zero_grad()
-        logits, taps = self.net(images)
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        (losses.mean() + ranking_loss(self.ranker(taps), losses)).backward()
+        self.loss(images, labels).backward()
         self.optimiser.step()
 
     def run(self):
@@ -81,30 +92,45 @@ class Adversary:
         self.net, self.ranker = to(ResNet18(100)).eval(), Ranker()
         self.pools = [to(torch.randn(size, 3, 32, 32)) for _ in range(2)]
         self.ranks = [torch.rand(size, 1) for _ in range(2)]
+        for name in ("rank_of", "vae_loss", "mean_of", "d_loss"):
+            setattr(self, name, compiled(getattr(self, name), arguments))
 
-    def step(self, pools, ranks):
-        """VAE, then D; the released code computes the ranks anew and decodes once more for D."""
-        if self.released:
-            with torch.no_grad():
-                ranks = [torch.sigmoid(self.ranker(self.net(x)[1]))[:, None] for x in pools]
+    def rank_of(self, x):
+        """Normalised ranks `[B, 1]`."""
+        return torch.sigmoid(self.ranker(self.net(x)[1]))[:, None]
+
+    def vae_loss(self, pools, ranks):
+        """Equation (4) of both pools and (5)."""
         loss = 0.0
-        for x, rank, value in zip(pools, ranks, (1.0, 1.0), strict=True):
+        for x, rank in zip(pools, ranks, strict=True):
             decoded, mean, log_variance = self.vae(rank, x)
             loss = loss + vae_loss(x, decoded, mean, log_variance)
-            loss = loss + bce(self.discriminator(rank, mean), value)
-        self.vae_optimiser.zero_grad()
-        loss.backward()
-        self.vae_optimiser.step()
-        with torch.no_grad():
-            if self.released:
-                means = [self.vae(rank, x)[1] for x, rank in zip(pools, ranks, strict=True)]
-            else:
-                means = [self.vae.encode(x)[0] for x in pools]
+            loss = loss + bce(self.discriminator(rank, mean), 1.0)
+        return loss
+
+    def mean_of(self, x, rank):
+        """Means of the latents; the released code decodes once more for them."""
+        return self.vae(rank, x)[1] if self.released else self.vae.encode(x)[0]
+
+    def d_loss(self, means, ranks):
+        """Equation (6)."""
         loss = 0.0
         for mean, rank, value in zip(means, ranks, (1.0, 0.0), strict=True):
             loss = loss + bce(self.discriminator(rank, mean), value)
+        return loss
+
+    def step(self, pools, ranks):
+        """VAE, then D; the released code computes the ranks anew."""
+        if self.released:
+            with torch.no_grad():
+                ranks = [self.rank_of(x) for x in pools]
+        self.vae_optimiser.zero_grad()
+        self.vae_loss(pools, ranks).backward()
+        self.vae_optimiser.step()
+        with torch.no_grad():
+            means = [self.mean_of(x, rank) for x, rank in zip(pools, ranks, strict=True)]
         self.d_optimiser.zero_grad()
-        loss.backward()
+        self.d_loss(means, ranks).backward()
         self.d_optimiser.step()
 
     def run(self):
@@ -136,7 +162,7 @@ class Joint(Reduced):
         """The ranks are in evaluation mode, as ours."""
         self.net.eval()
         with torch.no_grad():
-            ranks = [torch.sigmoid(self.ranker(self.net(x)[1]))[:, None] for x in self.pools]
+            ranks = [self.rank_of(x) for x in self.pools]
         self.net.train()
         self.task.run()
         self.step(self.pools, ranks)
@@ -151,13 +177,17 @@ class Score(Adversary):
         super().__init__(arguments, to)
         self.vae.eval()
         self.discriminator.eval()
+        self.score = compiled(self.score, arguments)
+
+    def score(self, x):
+        """D's logits `[B]`."""
+        rank = torch.sigmoid(self.ranker(self.net(x)[1]))[:, None]
+        return self.discriminator(rank, self.vae.encode(x)[0])
 
     def run(self):
         """One batch."""
         with torch.inference_mode():
-            x = self.pools[0]
-            rank = torch.sigmoid(self.ranker(self.net(x)[1]))[:, None]
-            self.discriminator(rank, self.vae.encode(x)[0])
+            self.score(self.pools[0])
 
 
 class Stage(Released):
@@ -266,6 +296,17 @@ WORK = {
 }  # fmt: skip
 
 
+def in_bfloat16(kind):
+    """The kind of work under autocast, which is entered in each run, as in a training loop."""
+
+    class Cast(kind):
+        def run(self):
+            with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+                super().run()
+
+    return Cast
+
+
 def seconds(work, untimed=0, timed=1):
     """Wall time of some runs after some others."""
     for _ in range(untimed):
@@ -306,7 +347,9 @@ def main():
     torch.set_default_device(options.arguments.get("device", "cpu"))
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-    work, memory_format, times = faster_format(WORK[options.work], options.arguments)
+    kind = WORK[options.work]
+    kind = in_bfloat16(kind) if options.arguments.get("bfloat16") else kind
+    work, memory_format, times = faster_format(kind, options.arguments)
     gflop = None
     if options.work != "stage" and not options.arguments.get("compiled"):
         with FlopCounterMode(display=False) as counter:
