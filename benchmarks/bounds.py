@@ -42,7 +42,7 @@ class Head:
         self.pool, self.test = scale(dataset.train_images), scale(dataset.test_images)
         self.labels, self.test_labels = dataset.train_labels, dataset.test_labels
         self.classes = dataset.classes
-        self.problem = Classification(self.classes, study.METRICS)
+        self.problem = Classification(self.classes, metrics=study.METRICS)
 
     def metrics(self, rows: np.ndarray) -> np.ndarray:
         """`study.METRICS` on the test set with the labels of `rows`."""
