@@ -141,6 +141,10 @@ def test_only_whole_trials_are_reported(tmp_path, monkeypatch):
         to.mkdir(parents=True)
         records.write_results(to, results_of(method, trial, values))
     study.report(arguments(tmp_path, settings=["1_small", "10_large"]))
+    study.report(arguments(tmp_path, settings=["1_small", "10_large"]))  # Nothing twice.
+    readme = (tmp_path / "studies" / "README.md").read_text(encoding="utf-8")
+    assert readme.count("<!-- table: features tiny_1_small_random -->\n<!-- end -->\n") == 1
+    assert "10_large" not in readme
     packed = sorted(path.name for path in (tmp_path / "studies").glob("*.csv.gz"))
     assert packed == ["tiny_1_small_random.csv.gz"]
     rows = which_method.areas(tmp_path / "studies" / packed[0], "accuracy")
