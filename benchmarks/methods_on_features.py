@@ -148,7 +148,7 @@ def seconds_per_choice(folder: pathlib.Path) -> dict[str, float]:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Collects what there is below the workdir, and draws all."""
+    """Collects what there is below the workdir, with a place for each table, and draws all."""
     STUDIES.mkdir(parents=True, exist_ok=True)
     for name, setting in itertools.product(arguments.names, arguments.settings):
         stem = stem_of(name, setting, arguments)
@@ -168,7 +168,18 @@ def report(arguments: argparse.Namespace) -> None:
         bounds = arguments.workdir / f"{stem}_bounds.csv"
         if bounds.exists():
             shutil.copy(bounds, STUDIES)
+        add_table(stem)
     draw(STUDIES / "gains.png")
+
+
+def add_table(stem: str) -> None:
+    """Adds a place for a study's table to the README, where it has none; tables.py fills it."""
+    readme = STUDIES / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else "# Methods on features\n"
+    block = f"<!-- table: features {stem} -->\n"
+    if block not in text:
+        text += f"\n## {stem}\n\n{block}<!-- end -->\n"
+        readme.write_text(text, encoding="utf-8")
 
 
 def gains(curves: dict[str, statistics.Curve]) -> dict[str, dict[str, float]]:

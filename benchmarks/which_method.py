@@ -38,7 +38,7 @@ class Matrix(NamedTuple):
     """Pairwise penalties."""
 
     methods: list[str]
-    """Best first: by settings won less settings lost, as a share of all compared."""
+    """Best first: by settings won less settings lost, as a share of all compared; then by gain."""
     wins: np.ndarray
     """Settings in which the row is significantly better than the column, int `[M, M]`."""
     compared: np.ndarray
@@ -80,7 +80,9 @@ def penalties(metric: str) -> Matrix:
             if statistics.is_significant(pair):
                 wins[(a, b) if pair["difference"] > 0 else (b, a)] += 1
     score = (wins.sum(1) - wins.sum(0)) / np.maximum(compared.sum(1), 1)
-    order = np.argsort(-score, kind="stable")
+    by_gain = {method: place for place, method in enumerate(ordered(gains(metric)))}
+    ties = [by_gain.get(method, len(methods)) for method in methods]
+    order = np.array([at for at in np.lexsort((ties, -score)) if compared[at].any()], int)
     whole = np.ix_(order, order)
     return Matrix([methods[at] for at in order], wins[whole], compared[whole])
 
@@ -163,10 +165,10 @@ def draw(path: pathlib.Path, shown: str) -> None:
     for axis, metric in zip(panels[0], metrics, strict=True):
         if shown == "when":
             _draw_gains(axis, gains(metric))
-            axis.set_title(f"points gained over random under the curve: {HEADS[metric]}")
+            axis.set_title(f"points gained over random under the curve\n{HEADS[metric]}")
         else:
             _draw_matrix(axis, penalties(metric))
-            axis.set_title(f"settings in which the row beats the column: {HEADS[metric]}")
+            axis.set_title(f"settings in which the row beats the column\n{HEADS[metric]}")
     style.save(figure, path)
 
 
@@ -177,7 +179,7 @@ def _draw_gains(axis, found: Gains) -> None:
     ])  # fmt: skip
     most = np.nanmax(np.abs(values))
     texts = [[cell(of.get(m)) if m in of else "" for of in found.values()] for m in order]
-    # Blue and orange, told apart by colour-blind people; white: as random.
+    # Purple and orange, told apart by colour-blind people; white: as random.
     _cells(axis, values, texts, "PuOr", (-most, most))
     axis.set_yticks(range(len(order)), order)
     names = [label(name) for name in found]

@@ -107,9 +107,13 @@ def test_gains_stand_beside_each_other(packed):
     assert [cell.strip()[-1] for cell in rows["`badge`"]] == ["*", "*"]
     assert float(rows["`entropy`"][0].strip(" *")) == pytest.approx(4, abs=0.2)
     assert not rows["`entropy`"][1].strip().endswith("*")
-    for name in ("when", "penalty"):
-        which_method.draw(packed / f"{name}.png", name)
-        assert (packed / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["when", "penalty"])
+def test_figures_are_drawn(name, packed):
+    which_method.draw(packed / f"{name}.png", name)
+    assert (packed / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bounds_stand_below_the_methods(packed):
@@ -137,6 +141,10 @@ def test_only_whole_trials_are_reported(tmp_path, monkeypatch):
         to.mkdir(parents=True)
         records.write_results(to, results_of(method, trial, values))
     study.report(arguments(tmp_path, settings=["1_small", "10_large"]))
+    study.report(arguments(tmp_path, settings=["1_small", "10_large"]))  # Nothing twice.
+    readme = (tmp_path / "studies" / "README.md").read_text(encoding="utf-8")
+    assert readme.count("<!-- table: features tiny_1_small_random -->\n<!-- end -->\n") == 1
+    assert "10_large" not in readme
     packed = sorted(path.name for path in (tmp_path / "studies").glob("*.csv.gz"))
     assert packed == ["tiny_1_small_random.csv.gz"]
     rows = which_method.areas(tmp_path / "studies" / packed[0], "accuracy")
@@ -181,16 +189,34 @@ def test_trials_and_methods_added_later_are_the_same_bytes(tmp_path, monkeypatch
             path = files.trial_folder(trial, method, number) / "picks.csv"
             assert (once / path).read_bytes() == (later / path).read_bytes(), path
 
-    given = arguments(once, candidates=4, trials=1)
-    bounds.bound(pathlib.Path(names[0]), "10_large", given)
-    found = files.read_csv(once / "tiny_10_large_random_bounds.csv")
-    assert [row["labelled"] for row in found] == ["120", "30", "45", "60"]
-    # The head is the study's: from the same start it has the same accuracy.
-    start = records.read_results(files.trial_folder(once / trial, "random", 0))
-    value = next(r["value"] for r in start if (r["cycle"], r["metric"]) == (0, "accuracy"))
-    assert float(found[1]["accuracy"]) == pytest.approx(value, abs=1e-6)
+    # The bounds' head is the study's: from the same start it is as accurate.
+    folder = files.trial_folder(once / trial, "random", 0)
+    dataset = study.dataset_of(tmp_path / "tiny.npz", study.SETTINGS["10_large"])
+    found = bounds.Head(dataset).metrics(records.read_picks(folder)["index"][:30])
+    rows = [row["value"] for row in records.read_results(folder) if row["cycle"] == 0]
+    np.testing.assert_allclose(found, rows, atol=1e-6)
 
 
 def one_process(config):
     config.parallel = "devices"
     return config
+
+
+@pytest.mark.slow
+def test_bounds_go_on_from_what_is_there(tmp_path, capsys):
+    write_features(tmp_path / "tiny.npz")
+    given = arguments(tmp_path, candidates=3, trials=1)
+    folder = files.trial_folder(tmp_path / "tiny_1_large_random", "random", 0)
+    folder.mkdir(parents=True)
+    picks = [{"cycle": 0, "rank": n, "index": n, "id": n, "score": 0} for n in range(3)]
+    (folder / "picks.csv").write_text(files.as_csv(tuple(picks[0]), picks), encoding="utf-8")
+    bounds.bound(tmp_path / "tiny.npz", "1_large", given)
+    path = tmp_path / "tiny_1_large_random_bounds.csv"
+    before = path.read_bytes()
+    rows = files.read_csv(path)
+    assert [row["labelled"] for row in rows] == ["120", "3", "18", "33", "48", "63", "78"]
+    assert float(rows[-1]["accuracy"]) > float(rows[1]["accuracy"])
+    capsys.readouterr()
+    bounds.bound(tmp_path / "tiny.npz", "1_large", given)
+    assert path.read_bytes() == before
+    assert not capsys.readouterr().out
