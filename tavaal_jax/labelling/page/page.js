@@ -1,292 +1,196 @@
-// The labelling page, second part: navigation, answering, display and keys.
+"use strict";
+// The page: what is shown, answering, keys. static.js or live.js, which follows, starts it.
+const grid = new Grid(byId("box"), byId("tiles"), {
+  size: () => view.mode === "one" ? 84 : matchMedia("(min-width: 40rem)").matches ? 132 : 92,
+  fill: fillTile, changed: selectionChanged, isMulti: () => view.mode === "grid",
+  open: place => { grid.go(place); setMode("one"); },
+});
+// What class keys answer, and what arrows move in; the live page has further ones.
+let target = {grid, answer: answerShown};
 
-// Navigation
-const answer = place => state.answers[images[place].id] || "";
-const isInPart = place => !state.part || place % request.parts === state.part - 1;
-const visible = () => images.map((_, place) => place).filter(isInPart);
-function go(place) {
-  if (place === undefined) return;
-  const isFocused = tiles.includes(document.activeElement);
-  at = place;
-  confirming = "";
-  byId("typed").value = "";
+// Display
+const title = image => "Image " + image.number + " of " + images.length + ": " + image.file;
+function fillTile(tile, image) {
+  const label = answerTo(image), number = tile.querySelector(".number");
+  number.textContent = image.number ?? "";
+  number.hidden = !image.number;
+  tile.setAttribute("aria-label", (image.number ? title(image) : image.file || "Image") + ", " + (label || "no answer"));
+  tile.classList.toggle("answered", !!label);
+  tile.classList.toggle("apart", isApart(label));
+  tile.querySelector(".answer").textContent = label;
+  if (label) tile.style.setProperty("--tint", tint(label));
+}
+function answersChanged() {
+  updateChoices();
   render();
-  if (isFocused) tiles[at].focus({preventScroll: true});
-  reveal();
 }
-function reveal() {  // Only the scroll bar of the list of tiles moves.
-  const box = document.querySelector(".all"), tile = tiles[at];
-  const top = tile.offsetTop - box.offsetTop, below = top + tile.offsetHeight - box.clientHeight + 16;
-  box.scrollTop = Math.min(Math.max(box.scrollTop, below), top - 48);
+function render() {
+  const done = shown.filter(answerTo).length, bar = document.querySelector(".bar");
+  byId("count").textContent = done + " of " + shown.length;
+  document.title = done + "/" + shown.length + " · " + request.name.replace("_", " ");
+  bar.setAttribute("aria-valuemax", shown.length);
+  bar.setAttribute("aria-valuenow", done);
+  bar.firstChild.style.width = 100 * done / (shown.length || 1) + "%";
+  byId("undo").disabled = !state.done;
+  byId("redo").disabled = state.done === state.steps.length;
+  byId("part").value = state.part;
+  document.body.classList.toggle("one", view.mode === "one");
+  byId("tiles").setAttribute("aria-multiselectable", view.mode === "grid");
+  for (const mode of ["grid", "one"]) byId(mode).setAttribute("aria-pressed", view.mode === mode);
+  target.grid.refresh();
+  selectionChanged();
+  backend.render();
 }
-function move(steps) {
-  const places = visible(), to = places.indexOf(at) + steps;
-  go(places[Math.min(Math.max(to, 0), places.length - 1)]);
-}
-function perRow() {
-  const tops = visible().map(place => tiles[place].offsetTop);
-  return tops.filter(top => top === tops[0]).length;
-}
-function next() {
-  const open = visible().filter(place => !answer(place));
-  go(open.find(place => place > at) ?? open[0] ?? at);
-}
-
-// Answers
-function answerWith(label) {
-  const before = answer(at), place = at;
-  notify("");
-  if (label !== before) {
-    undoStack.push([[place, before, timeOf(place)]]);
-    set(place, label);
+function selectionChanged() {
+  const image = grid.current, count = grid.selected.size, large = byId("large");
+  byId("chosen").textContent = view.mode === "grid" && count !== 1 ? count + " selected" : "";
+  const source = image && backend.picture(image);
+  large.hidden = !source;
+  large.nextElementSibling.hidden = !!source;
+  if (source && large.getAttribute("src") !== source) large.src = source;
+  if (image) {
+    const label = answerTo(image);
+    large.alt = title(image);
+    byId("place").textContent = image.number + " of " + images.length;
+    byId("file").textContent = image.file;
+    if (document.activeElement !== byId("note")) byId("note").value = state.notes[image.id] || "";
+    byId("given").hidden = !label;
+    byId("given").textContent = label;
+    byId("given").style.setProperty("--tint", tint(label));
   }
-  if (label) next();
-  answersChanged();
-  const left = visible().filter(place => !answer(place)).length;
-  byId("live").textContent = (label || "no answer") + ". " + (left ? title(at) : "All answered.");
-  if (!left && label !== before) notify("All " + visible().length + " answered. Save the file, or look through them once more.", true);
+  byId("back").disabled = grid.at === 0;
+  byId("on").disabled = grid.at >= shown.length - 1;
+  const guess = guessed()[0]?.[1] || "";
+  renderChoices(grid.chosen.map(answerTo), guess);
+  if (byId("typed").value || confirming) return;
+  filter();
+  if (guess) hint("The model guesses “" + guess + "”: Enter agrees.");
 }
-const timeOf = place => state.times[images[place].id] || "";
-function set(place, label, time = new Date().toISOString()) {
-  const id = images[place].id;
-  delete state.answers[id];
-  delete state.times[id];
-  if (label) state.answers[id] = label;
-  if (label && time) state.times[id] = time;
-}
-function undo() {
-  const last = undoStack.pop();
-  if (!last) return;
-  notify("");
-  for (const [place, before, time] of last) set(place, before, time);
-  state.part = isInPart(last[0][0]) ? state.part : 0;
-  go(last[0][0]);
-  answersChanged();
-  byId("live").textContent = "Taken back. " + title(at);
-}
-function restart() {
-  const mine = visible().filter(answer);
-  if (!mine.length || !confirm("Take back all " + mine.length + " answers? Undo brings them back.")) return;
-  undoStack.push(mine.map(place => [place, answer(place), timeOf(place)]));
-  for (const place of mine) set(place, "");
-  go(visible()[0]);
-  answersChanged();
-}
-
-// Typed class names
-function submitTyped() {
-  const text = byId("typed").value.trim().normalize("NFC"), found = choiceFor(text);
-  if (!text) return byId("typed").blur();
-  if (found !== undefined) { byId("typed").blur(); return answerWith(found); }
-  const first = [...choices].find(([, button]) => !button.hidden);
-  if (request.fixed) {
-    if (!first) return hint("No class has that name.", true);
-    byId("typed").blur();
-    return answerWith(first[0]);
-  }
-  if (/[\/\\<>"\p{C}]|(?! )\p{Z}|^\.\.?$/u.test(text)) return hint('A class has none of / \\ < > " in its name.', true);
-  const near = [...choices.keys()].find(name => isNear(name, text));
-  if (near && confirming !== text) {
-    confirming = text;
-    return hint("That is almost “" + near + "”. Enter again makes “" + text + "” a class of its own.", true);
-  }
-  byId("typed").blur();
-  answerWith(text);
-}
-function filter() {
-  const text = byId("typed").value.trim().toLocaleLowerCase();
-  let first;
-  for (const [name, button] of choices) {
-    button.hidden = !name.toLocaleLowerCase().includes(text);
-    if (!button.hidden) first ??= name;
-  }
-  if (!text) return hint("");
-  const found = choiceFor(byId("typed").value.trim());
-  if (found !== undefined) return hint("Enter: " + found);
-  if (request.fixed) return hint(first ? "Enter: " + first : "No class has that name.");
-  hint("Enter: a new class" + (first ? "; arrow down: " + first : ""));
-}
-function hint(text, isLoud = false) {
-  byId("hint").textContent = text;
-  byId("hint").classList.toggle("loud", isLoud);
-}
+const guessed = () => grid.chosen.filter(image => !answerTo(image) && choices.has(image.guess)).map(({id, guess}) => [id, guess]);
 function notify(text, isGood = false) {
   byId("said").textContent = text;
   byId("said").hidden = !text;
   byId("said").classList.toggle("good", isGood);
-  reveal();  // The notice takes room from the list.
+}
+const say = text => { byId("live").textContent = text; };
+
+// Answers
+const answerWith = label => target.answer(label);
+function answerShown(label) {
+  if (!grid.selected.size) return hint("Nothing is selected.", true);
+  respond(grid.chosen.map(({id}) => [id, label]), label);
+}
+function respond(answers, label) {  // Gives answers, and goes on to the next open image.
+  notify("");
+  clearTyped();
+  const isNew = give(answers), open = shown.findIndex((image, place) => place > grid.at && !answerTo(image));
+  const to = open < 0 ? shown.findIndex(image => !answerTo(image)) : open;
+  if (label && to >= 0) grid.go(to);
+  const left = shown.filter(image => !answerTo(image)).length, many = answers.length > 1 ? answers.length + " images: " : "";
+  say(many + (label || "no answer") + ". " + (left ? title(grid.current) : "All answered."));
+  if (!left && isNew) notify("All " + shown.length + " answered. " + backend.whenDone(), true);
+}
+function stepShown(ids, word) {  // Shows and selects what undo or redo changed.
+  notify("");
+  if (!ids.some(id => shown.includes(inRequest.get(id))) && ids.some(id => inRequest.has(id))) setPart(0);
+  const places = ids.map(id => shown.indexOf(inRequest.get(id))).filter(place => place >= 0).sort((a, b) => a - b);
+  if (places.length) {
+    grid.go(places[0]);
+    if (view.mode === "grid") grid.select(places);
+    grid.told();
+  }
+  say(word + (places.length > 1 ? places.length + " images." : places.length ? title(grid.current) : ids.length + " of another request."));
+}
+function restart() {
+  const mine = shown.filter(answerTo);
+  if (!mine.length || !confirm("Take back all " + mine.length + " answers? Undo brings them back.")) return;
+  respond(mine.map(({id}) => [id, ""]), "");
+  grid.go(0);
 }
 
-// Display
-const title = place => "Image " + (place + 1) + " of " + images.length + ": " + images[place].file;
-const hue = label => [...choices.keys()].indexOf(label) * 137.508 + 212;
-function render() {
-  const places = visible(), done = places.filter(answer).length, label = answer(at), image = images[at];
-  byId("count").textContent = done + " of " + places.length;
-  document.title = done + "/" + places.length + " · " + request.name.replace("_", " ");
-  const bar = document.querySelector(".bar");
-  bar.setAttribute("aria-valuemax", places.length);
-  bar.setAttribute("aria-valuenow", done);
-  bar.firstChild.style.width = 100 * done / (places.length || 1) + "%";
-  byId("undo").disabled = !undoStack.length;
-  const text = csvText(), isSaved = text === state.saved || !text;
-  byId("save").textContent = text && isSaved ? "Saved" : "Save";
-  byId("save").classList.toggle("done", isSaved);
-  tiles.forEach(renderTile);
-  const picture = tiles[at].querySelector("img"), large = byId("large");
-  large.hidden = !picture;
-  large.nextElementSibling.hidden = !!picture;
-  if (picture && large.src !== picture.src) large.src = picture.src;
-  if (picture) large.classList.toggle("small", picture.classList.contains("small"));
-  large.alt = title(at);
-  byId("place").textContent = at + 1 + " of " + images.length;
-  byId("file").textContent = image.file;
-  if (document.activeElement !== byId("note")) byId("note").value = state.notes[image.id] || "";
-  byId("given").hidden = !label;
-  byId("given").textContent = label;
-  byId("given").style.setProperty("--tint", [UNSURE, BAD].includes(label) ? "var(--soft)" : "hsl(" + hue(label) + " 60% var(--lightness))");
-  byId("back").disabled = at === places[0];
-  byId("on").disabled = at === places.at(-1);
-  const guess = !label && choices.has(image.guess) ? image.guess : "";
-  const counts = new Map();
-  for (const given of Object.values(state.answers)) counts.set(given, (counts.get(given) || 0) + 1);
-  for (const [name, button] of [...choices, [UNSURE, byId("unsure")], [BAD, byId("bad")]]) {
-    button.setAttribute("aria-pressed", name === label);
-    button.classList.toggle("guess", name === guess);
-    button.querySelector("small").textContent = counts.get(name) || "";
-  }
-  byId("clear").disabled = !label;
-  byId("part").value = state.part;
-  filter();
-  if (guess) hint("The model guesses “" + guess + "”: Enter agrees.");
+// Which images, and how
+function showImages() {
+  const open = shown.findIndex(image => !answerTo(image));
+  grid.show(shown, Math.max(open, 0));
+  render();
 }
-function renderTile(tile, place) {
-  const label = answer(place);
-  tile.parentElement.hidden = !isInPart(place);
-  tile.tabIndex = place === at ? 0 : -1;
-  tile.setAttribute("aria-current", place === at);
-  tile.setAttribute("aria-label", title(place) + ", " + (label || "no answer"));
-  tile.classList.toggle("answered", !!label);
-  tile.classList.toggle("apart", [UNSURE, BAD].includes(label) && !!label);
-  tile.querySelector(".answer").textContent = label;
-  if (label) tile.style.setProperty("--hue", hue(label));
+function setPart(part) {
+  state.part = part;
+  keep();
+  arrange();
+  showImages();
 }
-function updateChoices() {  // A button for each class of the request, then new ones.
-  const used = new Set(images.map((_, place) => answer(place)));
-  for (const name of used) if (name && name !== UNSURE && name !== BAD) addChoice(name);
-  for (const [name, button] of choices)
-    if (!request.classes.includes(name) && !used.has(name)) { button.remove(); choices.delete(name); }
-  byKey = {};
-  const own = name => name.length === 1 && ("0" + KEYS).includes(name);  // The digit 1 is not key 2.
-  const spare = [...KEYS].filter(key => !choices.has(key));
-  choices.forEach((button, name) => {
-    const key = own(name) ? name : spare.shift() || "";
-    if (key) byKey[key] = name;
-    button.firstChild.hidden = !key;
-    button.firstChild.textContent = key;
-    button.style.setProperty("--hue", hue(name));
-  });
-}
-function addChoice(name) {
-  if (choices.has(name)) return;
-  const button = document.createElement("button"), key = document.createElement("kbd"), text = document.createElement("span");
-  button.type = "button";
-  button.className = "choice";
-  key.setAttribute("aria-hidden", "true");
-  text.textContent = name;
-  button.append(key, text, document.createElement("small"));
-  button.addEventListener("click", () => answerWith(name));
-  byId("pad").append(button);
-  choices.set(name, button);
+function setMode(mode) {
+  setView({mode});
+  render();
+  grid.select([grid.at]);
+  grid.layOut();
+  grid.reveal();
+  grid.told();
+  byId("tiles").focus({preventScroll: true});
 }
 
 // Keys
-const isWide = () => matchMedia("(min-width: 60rem)").matches;
 function keyPressed(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const isTyping = event.target.matches("input, select");
-  if ((event.ctrlKey || event.metaKey) && !event.altKey && key === "s") { event.preventDefault(); return save(); }
-  if ((event.ctrlKey || event.metaKey) && key === "z" && !isTyping) { event.preventDefault(); return undo(); }
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (isTyping) {
-    if (key === "Escape") { byId("typed").value = ""; filter(); event.target.blur(); }
-    if (key === "Enter" && event.target !== byId("typed")) event.target.blur();
-    if (event.target !== byId("typed")) return;
-    if (key === "Enter") { event.preventDefault(); submitTyped(); }
-    if (key === "ArrowDown") { event.preventDefault(); byId("pad").querySelector("button:not([hidden])")?.focus(); }
-    return;
-  }
+  const isTyping = event.target.matches("input, select"), isCtrl = event.ctrlKey || event.metaKey;
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
+  const take = does => { event.preventDefault(); does(); };
+  if (isCtrl && !event.altKey && key === "s") return take(backend.save);
+  if (isCtrl && !isTyping && (key === "y" || key === "z")) return take(key === "y" || event.shiftKey ? redo : undo);
+  if (event.altKey) return;
+  if (isTyping) return typingKey(event, key);
+  const isButton = event.target.matches("button, summary, a");
+  if (!(isButton && [" ", "Enter"].includes(key)) && target.grid && target.grid.keyPressed(event)) return event.preventDefault();
+  if (isCtrl) return;
   // On some keyboards the upper row has digits only with Shift.
-  const digit = /^Digit([0-9])/.exec(event.code);
-  const guess = images[at].guess, isButton = event.target.matches("button");
-  const label = byKey[key] ?? "", byPlace = byKey[digit && digit[1]] ?? "";
+  const digit = /^Digit([0-9])/.exec(event.code), label = byKey[key] ?? "", byPlace = byKey[digit && digit[1]] ?? "";
+  const {unsure, bad} = request;
   const does = label ? () => answerWith(label) : {
-    u: UNSURE && (() => answerWith(UNSURE)), b: BAD && (() => answerWith(BAD)), z: undo,
-    n: () => byId("typed").focus(), "/": () => byId("typed").focus(),
+    u: unsure.shown && (() => answerWith(unsure.shown)), b: bad.shown && (() => answerWith(bad.shown)),
+    z: event.shiftKey ? redo : undo, n: () => byId("typed").focus(), "/": () => byId("typed").focus(),
     Backspace: () => answerWith(""), Delete: () => answerWith(""),
-    ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => move(-images.length), End: () => move(images.length),
-    ArrowUp: isWide() && (() => move(-perRow())), ArrowDown: isWide() && (() => move(perRow())),
-    Enter: !isButton && !answer(at) && choices.has(guess) && (() => answerWith(guess)),
+    ".": () => setMode(view.mode === "one" ? "grid" : "one"), Escape: view.mode === "one" && (() => setMode("grid")),
+    Enter: !isButton && target.enter,
   }[key] ?? (byPlace && (() => answerWith(byPlace)));
-  if (!does) return;
-  event.preventDefault();
-  does();
+  if (does) take(does);
+}
+function typingKey(event, key) {
+  const isClass = event.target === byId("typed");
+  if (key === "Escape") { clearTyped(); selectionChanged(); event.target.blur(); }
+  if (key === "Enter" && !isClass) event.target.blur();
+  if (key === "Enter" && isClass) { event.preventDefault(); submitTyped(); }
+  if (key === "ArrowDown" && isClass) { event.preventDefault(); byId("pad").querySelector("button:not([hidden])")?.focus(); }
 }
 
 // Start
-load();
-byId("name").value = stored(NAME_KEY) || "";
-[...request.classes, ...state.added].forEach(addChoice);
-for (const [id, word] of [["unsure", UNSURE], ["bad", BAD]]) {
-  byId(id).hidden = !word;
-  byId(id).querySelector("span").textContent = word;
-  byId(id).addEventListener("click", () => answerWith(word));
-}
-byId("typed").placeholder = request.fixed ? "Find a class" : "Find a class or name a new one";
-byId("typed").hidden = byId("by-name").hidden = request.fixed && request.classes.length < 10;
-if (request.parts > 1) {
-  byId("parts").hidden = false;
-  for (let part = 0; part <= request.parts; part++)
-    byId("part").add(new Option(part ? part + " of " + request.parts : "all", part));
-}
-for (const picture of document.querySelectorAll(".tile img")) {
-  const markSmall = () => picture.classList.toggle("small", picture.naturalWidth < 100);
-  if (picture.complete) markSmall();
-  picture.addEventListener("load", () => { markSmall(); render(); }, {once: true});
-}
-tiles.forEach((tile, place) => tile.addEventListener("click", () => {
-  go(place);
-  if (!isWide()) document.querySelector(".stage").scrollIntoView();
-}));
+target.enter = () => { const answers = guessed(); if (answers.length) respond(answers, answers[0][1]); };
+for (const [id, does] of [
+  ["back", () => grid.go(grid.at - 1)], ["on", () => grid.go(grid.at + 1)], ["clear", () => answerWith("")],
+  ["unsure", () => answerWith(request.unsure.shown)], ["bad", () => answerWith(request.bad.shown)],
+  ["undo", undo], ["redo", redo], ["restart", restart], ["save", () => backend.save()],
+  ["grid", () => setMode("grid")], ["one", () => setMode("one")],
+]) byId(id).addEventListener("click", does);
 document.addEventListener("keydown", keyPressed);
+byId("large").addEventListener("load", () => byId("large").classList.toggle("small", byId("large").naturalWidth < 100));
 byId("typed").addEventListener("input", () => { confirming = ""; filter(); });
 byId("note").addEventListener("input", () => {
-  const {id} = images[at], text = byId("note").value.trim();
+  const {id} = grid.current, text = byId("note").value.trim();
   if (text) state.notes[id] = text; else delete state.notes[id];
-  answersChanged();
+  changed();
 });
-byId("name").addEventListener("input", () => { byId("name").classList.remove("missing"); store(NAME_KEY, byId("name").value); render(); });
-byId("part").addEventListener("change", () => {
-  state.part = Number(byId("part").value);
-  byId("part").blur();
-  go(visible().find(place => !answer(place)) ?? visible()[0]);
-  answersChanged();
+byId("part").addEventListener("change", () => { byId("part").blur(); setPart(Number(byId("part").value)); });
+byId("order").addEventListener("change", () => {
+  setView({order: byId("order").value});
+  byId("order").blur();
+  arrange();
+  showImages();
 });
-byId("back").addEventListener("click", () => move(-1));
-byId("on").addEventListener("click", () => move(1));
-byId("clear").addEventListener("click", () => answerWith(""));
-byId("undo").addEventListener("click", undo);
-byId("save").addEventListener("click", save);
-byId("restart").addEventListener("click", restart);
-addEventListener("storage", event => {  // Another window with this page.
-  if (event.key !== KEY) return;
-  load();
-  state.added.forEach(addChoice);
+function showRequest() {  // After `begin`.
+  byId("parts").hidden = request.parts < 2;
+  byId("part").replaceChildren(...Array.from({length: request.parts + 1}, (_, part) => new Option(part ? part + " of " + request.parts : "all", part)));
+  byId("orders").hidden = !request.order;
+  byId("order").value = view.order;
   updateChoices();
-  render();
-});
-addEventListener("beforeunload", event => { if (isUnsaved()) { event.preventDefault(); event.returnValue = true; } });
-if (images.length) {
-  answersChanged();  // Shows at once whether the browser can store answers.
-  go(visible().find(place => !answer(place)) ?? visible()[0]);
+  showImages();
 }

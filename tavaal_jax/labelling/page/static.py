@@ -1,7 +1,7 @@
 """The labelling page of a request: one HTML file that needs no network.
 
-It is page.html with the style page.css and the script, answers.js then page.js. File names and
-classes are escaped here, or passed as JSON that the script shows as text.
+It is page.html with its style and scripts within. File names and classes are passed as JSON that
+the script shows as text.
 """
 
 import base64
@@ -10,8 +10,9 @@ import json
 import pathlib
 import string
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
+
+from tavaal_jax.labelling.page import assets
 
 
 class RequestItem(NamedTuple):
@@ -60,12 +61,17 @@ def page_html(
     unsure: Sequence[str] = ("unsure",),
     bad: Sequence[str] = ("bad image",),
     part_count: int = 1,
+    order: Sequence[int] | None = None,
 ) -> str:
     """The labelling page of a request as HTML.
 
     `thumbnails` are JPEGs, b"" for a picture that cannot be shown. Unless `fixed`, people may add
-    classes. With `part_count` above 1 each annotator may choose one part of the request.
+    classes. With `part_count` above 1 each annotator may choose one part of the request. `order`
+    is a permutation of the items in which similar ones lie together: the page shows them so, and
+    saves the answers in the order of `items`.
     """
+    if order is not None and sorted(order) != list(range(len(items))):
+        raise ValueError(f"order is no permutation of {len(items)} items")
     ids = "\n".join(item.id for item in items)
     request = {
         "name": request_name(number),
@@ -77,30 +83,24 @@ def page_html(
         "unsure": {"shown": shown_word(unsure), "also": list(unsure)},
         "bad": {"shown": shown_word(bad), "also": list(bad)},
         "parts": part_count,
+        "order": None if order is None else [int(place) for place in order],
     }
-    return string.Template(_read("page.html")).substitute(
-        title=f"Cycle {number}: {image_count(len(items))} to label",
-        style=_read("page.css"),
-        program=_read("answers.js") + _read("page.js"),
-        tiles="\n".join(map(_tile, range(len(items)), items, thumbnails)),
-        # Within a script element only "<" could end it.
-        request=json.dumps(request).replace("<", "\\u003c"),
-    )
-
-
-def _read(file: str) -> str:
-    return pathlib.Path(__file__).with_name(file).read_text("utf-8")
-
-
-def _tile(place: int, item: RequestItem, jpeg: bytes) -> str:
-    picture = (
-        f'<img alt="" decoding="async" src="{data_uri(jpeg)}">'
+    pictures = {
+        item.id: base64.b64encode(jpeg).decode()
+        for item, jpeg in zip(items, thumbnails, strict=True)
         if jpeg
-        else '<span class="none">cannot be shown</span>'
+    }
+    return string.Template(assets.text("page.html")).substitute(
+        title=f"Cycle {number}: {image_count(len(items))} to label",
+        style=assets.text("page.css"),
+        program=assets.program("static.js"),
+        workspace=assets.text("workspace.html"),
+        # Only the tiles that are seen are in the document, which holds 10,000 as well as 10.
+        thumbnails=_json(pictures),
+        request=_json(request),
     )
-    about = escape(f"Image {place + 1}: {item.file}")
-    return (
-        f'<li><button type="button" class="tile" aria-label="{about}" title="{escape(item.file)}">'
-        f'{picture}<span class="number">{place + 1}</span><span class="answer"></span>'
-        "</button></li>"
-    )
+
+
+def _json(value: object) -> str:
+    """JSON within a script element, which only "<" could end."""
+    return json.dumps(value).replace("<", "\\u003c")
