@@ -1,6 +1,6 @@
 "use strict";
 // A list of thumbnails of which many can be selected, by mouse, finger or keys. Only those that are
-// seen are in the document. `list` (a listbox) lies in `box`, which scrolls.
+// seen are in the document. `list` (a listbox) lies in `box`, which scrolls and is positioned.
 class Grid {
   // `size()`: least width of a tile; `fill(tile, image, place)`: what a tile says; `changed()`: after
   // another selection; `open(place)`: after a double click; `isMulti()`; `isToggled`: a plain click
@@ -49,7 +49,7 @@ class Grid {
     tile.style.transform = `translate(${left}px, ${top}px)`;
   }
   draw() {  // The rows that are seen, and one above and below; the current tile is always there.
-    const offset = this.list.offsetTop - this.box.offsetTop, top = this.box.scrollTop - offset, step = this.rowTop(1);
+    const top = this.box.scrollTop - this.list.offsetTop, step = this.rowTop(1);
     const first = Math.max(0, Math.floor(top / step) - 1) * this.columns;
     const end = Math.min(this.items.length, (Math.ceil((top + this.box.clientHeight) / step) + 1) * this.columns);
     for (const [place, tile] of this.tiles)
@@ -91,7 +91,7 @@ class Grid {
   }
   reveal() {
     if (!this.items.length || !this.list.clientWidth) return;
-    const offset = this.list.offsetTop - this.box.offsetTop, top = offset + this.rowTop(Math.floor(this.at / this.columns));
+    const top = this.list.offsetTop + this.rowTop(Math.floor(this.at / this.columns));
     const below = top + this.height - this.box.clientHeight + 8;
     this.box.scrollTop = Math.min(Math.max(this.box.scrollTop, below), Math.max(0, top - 8));
   }
@@ -145,7 +145,7 @@ class Grid {
     if (event.offsetX > event.target.clientWidth && event.target === this.box) return;  // The scroll bar.
     event.preventDefault();
     this.list.focus({preventScroll: true});
-    const start = this.pointOf(event), before = event.ctrlKey || event.metaKey || event.shiftKey ? [...this.selected] : [];
+    const start = this.pointOf(event), before = this.isToggled || event.ctrlKey || event.metaKey || event.shiftKey ? [...this.selected] : [];
     let pointer = event, timer = 0;
     const drawFrame = () => {
       const end = this.pointOf(pointer), box = this.box.getBoundingClientRect();
@@ -158,7 +158,8 @@ class Grid {
       this.frame.style.transform = `translate(${left}px, ${top}px)`;
       const inside = this.within(left, top, right, bottom);
       if (inside.length) this.at = this.anchor = inside[0];
-      this.select([...before, ...inside]);
+      this.select(this.isToggled ? before.filter(place => !inside.includes(place)) : [...before, ...inside]);
+      if (this.isToggled) this.select(inside.filter(place => !before.includes(place)), true);
       this.told();
       const beyond = pointer.clientY < box.top + 24 ? pointer.clientY - box.top - 24 : Math.max(0, pointer.clientY - box.bottom + 24);
       cancelAnimationFrame(timer);

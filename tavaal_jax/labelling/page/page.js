@@ -1,20 +1,24 @@
 "use strict";
 // The page: what is shown, answering, keys. static.js or live.js, which follows, starts it.
+const tileSize = () => matchMedia("(min-width: 40rem)").matches ? 132 : 92;
 const grid = new Grid(byId("box"), byId("tiles"), {
-  size: () => view.mode === "one" ? 84 : matchMedia("(min-width: 40rem)").matches ? 132 : 92,
+  size: () => view.mode === "one" ? 84 : tileSize(),
   fill: fillTile, changed: selectionChanged, isMulti: () => view.mode === "grid",
   open: place => { grid.go(place); setMode("one"); },
 });
 // What class keys answer, and what arrows move in; the live page has further ones.
-let target = {grid, answer: answerShown};
+let target = {
+  grid, answer: answerShown, place: image => image.number + " of " + images.length,
+  enter() { const answers = guessed(); if (answers.length) respond(answers, answers[0][1]); },
+};
 
 // Display
-const title = image => "Image " + image.number + " of " + images.length + ": " + image.file;
+const title = image => image.number ? "Image " + image.number + " of " + images.length + ": " + image.file : image.file || "Image";
 function fillTile(tile, image) {
   const label = answerTo(image), number = tile.querySelector(".number");
-  number.textContent = image.number ?? "";
-  number.hidden = !image.number;
-  tile.setAttribute("aria-label", (image.number ? title(image) : image.file || "Image") + ", " + (label || "no answer"));
+  number.textContent = (image.number ?? "") + (image.fold?.length ? " +" + image.fold.length : "");
+  number.hidden = !number.textContent;
+  tile.setAttribute("aria-label", title(image) + ", " + (label || "no answer"));
   tile.classList.toggle("answered", !!label);
   tile.classList.toggle("apart", isApart(label));
   tile.querySelector(".answer").textContent = label;
@@ -34,7 +38,7 @@ function render() {
   byId("undo").disabled = !state.done;
   byId("redo").disabled = state.done === state.steps.length;
   byId("part").value = state.part;
-  document.body.classList.toggle("one", view.mode === "one");
+  document.body.classList.toggle("one", view.mode === "one" && target.grid === grid);
   byId("tiles").setAttribute("aria-multiselectable", view.mode === "grid");
   for (const mode of ["grid", "one"]) byId(mode).setAttribute("aria-pressed", view.mode === mode);
   target.grid.refresh();
@@ -42,7 +46,7 @@ function render() {
   backend.render();
 }
 function selectionChanged() {
-  const image = grid.current, count = grid.selected.size, large = byId("large");
+  const list = target.grid, image = list.current, large = byId("large"), count = grid.selected.size;
   byId("chosen").textContent = view.mode === "grid" && count !== 1 ? count + " selected" : "";
   const source = image && backend.picture(image);
   large.hidden = !source;
@@ -51,27 +55,29 @@ function selectionChanged() {
   if (image) {
     const label = answerTo(image);
     large.alt = title(image);
-    byId("place").textContent = image.number + " of " + images.length;
-    byId("file").textContent = image.file;
+    byId("place").textContent = target.place(image);
+    byId("file").textContent = image.file || "";
     if (document.activeElement !== byId("note")) byId("note").value = state.notes[image.id] || "";
     byId("given").hidden = !label;
     byId("given").textContent = label;
     byId("given").style.setProperty("--tint", tint(label));
   }
-  byId("back").disabled = grid.at === 0;
-  byId("on").disabled = grid.at >= shown.length - 1;
-  const guess = guessed()[0]?.[1] || "";
-  renderChoices(grid.chosen.map(answerTo), guess);
+  byId("back").disabled = list.at === 0;
+  byId("on").disabled = list.at >= list.items.length - 1;
+  const guess = target.guess?.() ?? guessed()[0]?.[1] ?? "";
+  renderChoices(list.chosen.map(answerTo), guess);
+  backend.selected?.(image);
   if (byId("typed").value || confirming) return;
   filter();
-  if (guess) hint("The model guesses “" + guess + "”: Enter agrees.");
+  if (guess && list === grid) hint("The model guesses “" + guess + "”: Enter agrees.");
 }
-const guessed = () => grid.chosen.filter(image => !answerTo(image) && choices.has(image.guess)).map(({id, guess}) => [id, guess]);
+const guessed = () => target.grid !== grid ? [] : grid.chosen.filter(image => !answerTo(image) && choices.has(image.guess)).map(({id, guess}) => [id, guess]);
 function notify(text, isGood = false) {
   byId("said").textContent = text;
   byId("said").hidden = !text;
   byId("said").classList.toggle("good", isGood);
 }
+const counted = (count, word) => count.toLocaleString("en") + " " + word + (count === 1 ? "" : "s");
 const say = text => { byId("live").textContent = text; };
 
 // Answers
@@ -83,7 +89,7 @@ function answerShown(label) {
 function respond(answers, label) {  // Gives answers, and goes on to the next open image.
   notify("");
   clearTyped();
-  const isNew = give(answers), open = shown.findIndex((image, place) => place > grid.at && !answerTo(image));
+  const isNew = give(backend.expand?.(answers) ?? answers), open = shown.findIndex((image, place) => place > grid.at && !answerTo(image));
   const to = open < 0 ? shown.findIndex(image => !answerTo(image)) : open;
   if (label && to >= 0) grid.go(to);
   const left = shown.filter(image => !answerTo(image)).length, many = answers.length > 1 ? answers.length + " images: " : "";
@@ -99,7 +105,8 @@ function stepShown(ids, word) {  // Shows and selects what undo or redo changed.
     if (view.mode === "grid") grid.select(places);
     grid.told();
   }
-  say(word + (places.length > 1 ? places.length + " images." : places.length ? title(grid.current) : ids.length + " of another request."));
+  say(word + (places.length > 1 ? counted(places.length, "image") + "." : places.length ? title(grid.current) : counted(ids.length, "image") + " elsewhere."));
+  backend.stepped?.(ids);
 }
 function restart() {
   const mine = shown.filter(answerTo);
@@ -133,14 +140,14 @@ function setMode(mode) {
 // Keys
 function keyPressed(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const isTyping = event.target.matches("input, select"), isCtrl = event.ctrlKey || event.metaKey;
+  const isTyping = event.target.matches("input:not([type=checkbox]), select"), isCtrl = event.ctrlKey || event.metaKey;
   if (document.querySelector("dialog[open]") || event.isComposing) return;
   const take = does => { event.preventDefault(); does(); };
   if (isCtrl && !event.altKey && key === "s") return take(backend.save);
   if (isCtrl && !isTyping && (key === "y" || key === "z")) return take(key === "y" || event.shiftKey ? redo : undo);
   if (event.altKey) return;
   if (isTyping) return typingKey(event, key);
-  const isButton = event.target.matches("button, summary, a");
+  const isButton = event.target.matches("button, input");
   if (!(isButton && [" ", "Enter"].includes(key)) && target.grid && target.grid.keyPressed(event)) return event.preventDefault();
   if (isCtrl) return;
   // On some keyboards the upper row has digits only with Shift.
@@ -150,7 +157,8 @@ function keyPressed(event) {
     u: unsure.shown && (() => answerWith(unsure.shown)), b: bad.shown && (() => answerWith(bad.shown)),
     z: event.shiftKey ? redo : undo, n: () => byId("typed").focus(), "/": () => byId("typed").focus(),
     Backspace: () => answerWith(""), Delete: () => answerWith(""),
-    ".": () => setMode(view.mode === "one" ? "grid" : "one"), Escape: view.mode === "one" && (() => setMode("grid")),
+    ".": target.grid === grid && (() => setMode(view.mode === "one" ? "grid" : "one")),
+    Escape: view.mode === "one" && target.grid === grid && (() => setMode("grid")),
     Enter: !isButton && target.enter,
   }[key] ?? (byPlace && (() => answerWith(byPlace)));
   if (does) take(does);
@@ -164,9 +172,8 @@ function typingKey(event, key) {
 }
 
 // Start
-target.enter = () => { const answers = guessed(); if (answers.length) respond(answers, answers[0][1]); };
 for (const [id, does] of [
-  ["back", () => grid.go(grid.at - 1)], ["on", () => grid.go(grid.at + 1)], ["clear", () => answerWith("")],
+  ["back", () => target.grid.go(target.grid.at - 1)], ["on", () => target.grid.go(target.grid.at + 1)], ["clear", () => answerWith("")],
   ["unsure", () => answerWith(request.unsure.shown)], ["bad", () => answerWith(request.bad.shown)],
   ["undo", undo], ["redo", redo], ["restart", restart], ["save", () => backend.save()],
   ["grid", () => setMode("grid")], ["one", () => setMode("one")],

@@ -6,7 +6,7 @@ const STORE = "tavaal_jax ", NAME_KEY = STORE + "name", VIEW_KEY = STORE + "view
 const BLANK = {answers: {}, times: {}, notes: {}, steps: [], done: 0, changes: 0, saved: 0, saves: 0, part: 0};
 
 // `images` are in the order of display; `state.steps` are lists of [id, label before, label after].
-let request = {images: [], classes: [], unsure: {shown: "", also: []}, bad: {shown: "", also: []}, parts: 1};
+let request = {name: "", images: [], classes: [], unsure: {shown: "", also: []}, bad: {shown: "", also: []}, parts: 1};
 let images = [], shown = [], state = structuredClone(BLANK), stateKey = "", inRequest = new Map();
 let view = {mode: "grid", order: "similar"};
 

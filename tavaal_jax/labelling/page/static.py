@@ -94,7 +94,7 @@ def page_html(
         title=f"Cycle {number}: {image_count(len(items))} to label",
         style=assets.text("page.css"),
         program=assets.program("static.js"),
-        workspace=assets.text("workspace.html"),
+        workspace=assets.workspace(),
         # Only the tiles that are seen are in the document, which holds 10,000 as well as 10.
         thumbnails=_json(pictures),
         request=_json(request),
