@@ -615,6 +615,21 @@ def test_a_confirmed_doubt_does_not_come_back(running):
     assert person.get("/api/doubts")["rows"] == [other]
 
 
+def test_a_map_that_cannot_be_computed_is_told(running):
+    def fail():
+        raise UserError("no room\nfor it")
+
+    computed = {"pca": ("a", fail)}
+    running.exchange.show(board_of(running.files, running.folder, computed=computed))
+    person = running.person()
+    end = time.monotonic() + 10
+    while (answer := person.ask("GET", "/api/map?kind=pca"))[0] == 200:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert "no room for it" in error_of(answer, 500)
+    error_of(person.ask("GET", "/api/map?kind=tsne"), 404)
+
+
 def until_ready(person, path):
     end = time.monotonic() + 10
     while person.get(path)["state"] != "ready" and time.monotonic() < end:

@@ -24,6 +24,7 @@ from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 _MOST_BYTES = 2**29
 """Limit for the file of an image that is shown."""
+_FEW = 30  # test images below which an accuracy is too uncertain to be continued
 _TRY_EVERY = 10.0  # seconds between two attempts while something is wrong
 _LOOK_EVERY = 2.0  # seconds between two looks for files that people have changed
 
@@ -139,7 +140,7 @@ class LivePage:
             bad=words["bad"],
             parts=max(1, config.folder.request_parts),
             curve=points,
-            hint=next_labels(points),
+            hint=next_labels(points) if points and points[-1]["n"] >= _FEW else None,
             left=int(now.candidates.sum()) + len(now.reserved_left),
             agreement=insight.agreement(now.verdicts.values(), now.consensus.classes),
             suggestions=said.suggestions,

@@ -1,4 +1,4 @@
-"""What takes seconds to compute for the live page, once for each key, one after another."""
+"""What takes seconds to compute for the live page, once for each key."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -8,13 +8,12 @@ Compute = Callable[[], Mapping[str, Any]]
 
 
 class Background:
-    """Computes in a thread of its own; the newest result of each name is kept."""
+    """Computes in threads of their own; the newest result of each name is kept."""
 
     def __init__(self, on_ready: Callable[[], None]):
         """`on_ready` is called when there is a new result."""
         self._on_ready = on_ready
         self._lock = threading.Lock()
-        self._busy = threading.Lock()
         self._keys: dict[str, object] = {}
         self._results: dict[str, tuple[object, Mapping[str, Any]]] = {}
 
@@ -39,14 +38,12 @@ class Background:
             return None
 
     def _run(self, name: str, key: object, compute: Compute) -> None:
-        with self._busy:
-            if self._keys.get(name) != key:
-                return  # A newer one has been asked for.
-            result: Mapping[str, Any]
-            try:
-                result = compute()
-            except Exception as error:  # The page shows it, and the loop goes on.
-                result = {"failed": f"it cannot be computed ({type(error).__name__}: {error})"}
+        result: Mapping[str, Any]
+        try:
+            result = compute()
+        except Exception as error:  # The page shows it, and the loop goes on.
+            result = {"failed": f"it cannot be computed ({type(error).__name__}: {error})"}
         with self._lock:
-            self._results[name] = key, result
+            if self._keys.get(name) == key:  # No newer one has been asked for.
+                self._results[name] = key, result
         self._on_ready()
