@@ -19,8 +19,8 @@ def until(is_so, what):
 
 
 def test_a_request_is_answered_by_keys_and_the_next_one_comes_by_itself(
-    selenium,
-    tmp_path,  # noqa: F811
+    selenium,  # noqa: F811
+    tmp_path,
 ):
     truth = people.folder(tmp_path / "photos", 60)
     work = tmp_path / "work"
