@@ -180,6 +180,11 @@ KEYS: dict[str, Key] = {
     ),
     "folder.label_studio_root": Key("", "its document root, for local images", neutral=True),
     "folder.keep_annotators": Key(False, "names and addresses as Label Studio gives them"),
+    "folder.near_duplicates": Key(
+        0.0, "cosine of two images' features above which they are near-duplicates, in studies too:"
+        " a pick has one of them, and none is trained on where one is in the test set; 0: off",
+        rate,
+    ),
     "folder.poll_seconds": Key(0, "look for answers that often; 0: stop and be started again",
         at_least(0), True),
     "backbone.name": Key(

@@ -29,7 +29,7 @@ def test_each_states_its_claim():
         shared = path.name in ("harness.py", "torch_peer.py", "torch_networks.py")
         study = path.stem in (
             "ablation", "overview", "stop_hint", "scaling", "picks", "features",
-            "methods_on_features",
+            "methods_on_features", "near_duplicates",
         )  # fmt: skip
         assert shared or text.startswith('"""Claim: '), path.name
         assert shared or study or "`ratio`" in text, path.name

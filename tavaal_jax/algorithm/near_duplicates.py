@@ -35,11 +35,13 @@ def folds(features: np.ndarray, cosine: float) -> np.ndarray:
     return found
 
 
-def one_of_each(folds: np.ndarray, candidates: np.ndarray, taken: np.ndarray) -> np.ndarray:
+def one_of_each(folds: np.ndarray | None, candidates: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """Candidates of which no near-duplicate is taken, the first of each fold: bool `[N]`.
 
-    `folds [N]` are those of :func:`folds`, `candidates` and `taken` masks `[N]`.
+    `folds [N]` are those of :func:`folds`, None: all are alone; the others are masks `[N]`.
     """
+    if folds is None:
+        return candidates
     free = np.flatnonzero(candidates & ~np.isin(folds, folds[taken]))
     _, first = np.unique(folds[free], return_index=True)
     chosen = np.zeros(len(folds), bool)

@@ -72,6 +72,8 @@ class Dataset:
     """Statistics of large images with maps, where they are known already."""
     available: np.ndarray | None = None
     """Which training images may be picked or learned from, bool `[N]`; None: all."""
+    folds: np.ndarray | None = None
+    """Fold of near-duplicates of each training image, int32 `[N]`; None: each is alone."""
     train_files: PhotoFiles | None = None
     """Where the images are photos: a frozen backbone sees these, in a size of its own."""
     test_files: PhotoFiles | None = None

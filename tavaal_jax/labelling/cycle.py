@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.algorithm.methods import Method
+from tavaal_jax.algorithm.near_duplicates import one_of_each
 from tavaal_jax.algorithm.state import LoopState
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
@@ -35,7 +36,7 @@ from tavaal_jax.labelling.workdir import (
 )
 from tavaal_jax.report import checkpoints, files, progress, records, statistics
 from tavaal_jax.report.plots import curves
-from tavaal_jax.study import cycle, export, features, setup, training
+from tavaal_jax.study import cycle, export, features, near_duplicates, setup, training
 from tavaal_jax.study.features import Photos
 from tavaal_jax.study.model import DatasetInfo, load_model
 from tavaal_jax.study.recorder import Recorder
@@ -86,7 +87,9 @@ def run(
     """Runs cycle `number` from its last checkpoint to its end; the last cycle picks nothing."""
     dataset = _dataset(context, number, frozen, images)
     config = context.config
-    candidates = int((np.asarray(dataset.available) & (dataset.train_labels < 0)).sum())
+    labelled = dataset.train_labels >= 0
+    free = np.asarray(dataset.available) & ~labelled
+    candidates = one_of_each(dataset.folds, free, labelled).sum()
     reserved = sum(row.split == "reserved" for row in frozen.rows)
     for_test = selection.test_share(config.budget, config.folder.test_fraction, reserved)
     config = configs.changed(
@@ -151,7 +154,8 @@ def _dataset(context: LabellingContext, number: int, frozen: Frozen, images: Ima
             context.log(f"{len(gone)} images without a label are gone: they are not picked")
     found = frozen_labels.dataset(frozen, pixels.array, pixels.rows)
     made_by = features.made_by(images.source)
-    return dataclasses.replace(found, is_embedded=images.source is not None, made_by=made_by)
+    found = dataclasses.replace(found, is_embedded=images.source is not None, made_by=made_by)
+    return near_duplicates.left_out(context.config, found)
 
 
 def _state(

@@ -17,7 +17,10 @@ class LabelRow(NamedTuple):
     label: str
     """Name of the class; "" for none."""
     split: str
-    """train, test, or why it is left out: reserved, unsure, bad, conflict, absent."""
+    """train, test, or why it is left out.
+
+    reserved (for the test set), unsure, bad, conflict, absent, near_duplicate (of a test image).
+    """
     annotator: str = ""
     source: str = ""
 

@@ -18,13 +18,17 @@ def hash_uniform(name: str, seed: int) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def reserved(names: Sequence[str], seed: int, fraction: float) -> set[str]:
+def reserved(
+    names: Sequence[str], seed: int, fraction: float, folds: Mapping[str, str] | None = None
+) -> set[str]:
     """Images reserved for the test set, about `fraction` of all.
 
     They are a uniform sample of the pool, whatever a method picks: none of them is ever a
-    candidate, and those that were asked for and answered are the test set.
+    candidate, and those that were asked for and answered are the test set. A fold of
+    near-duplicates, named in `folds` by its first image, is reserved as a whole or not at all.
     """
-    return {name for name in names if hash_uniform(name, seed) < fraction}
+    first = folds or {}
+    return {name for name in names if hash_uniform(first.get(name, name), seed) < fraction}
 
 
 def next_tests(left: Collection[str], count: int, seed: int) -> list[RequestRow]:

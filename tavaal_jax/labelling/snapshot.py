@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from tavaal_jax.labelling.labels.rows import Answer
 from tavaal_jax.labelling.page.static import RequestItem
 from tavaal_jax.labelling.passed_over import PassedOver
 from tavaal_jax.labelling.workdir import LabellingWorkdir
-from tavaal_jax.study import features
+from tavaal_jax.study import features, near_duplicates
 from tavaal_jax.study.features import Photos
 
 _LOG_EVERY = 5.0  # seconds
@@ -59,6 +59,8 @@ class Snapshot:
     """Words for answers that are no class."""
     notes: tuple[str, ...]
     """Lines to be logged once."""
+    folds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Id of the first image of each one's fold of near-duplicates; empty where none are sought."""
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -82,7 +84,27 @@ class Snapshot:
     def candidates(self) -> np.ndarray:
         """Which images may be asked for as picks, bool `[N]`."""
         answered = self.verdicts.keys() | self.fixed_tests.keys()
-        return selection.candidates(self.images, answered, self.reserved)
+        free = selection.candidates(self.images, answered, self.reserved)
+        if self.folds:
+            once = self._one_of_each(self.images[i].id for i in np.flatnonzero(free))
+            free &= np.array([image.id in once for image in self.images], bool)
+        return free
+
+    def _one_of_each(self, names: Iterable[str]) -> set[str]:
+        """Those that have no near-duplicate with a label, of each fold the first."""
+        folds = self.folds
+        known = (n for n, verdict in self.verdicts.items() if verdict.kind == "label")
+        taken = {folds.get(n, n) for n in (*known, *self.fixed_tests)}
+        found: dict[str, str] = {}
+        for name in names:
+            if folds.get(name, name) not in taken:
+                found.setdefault(folds.get(name, name), name)
+        return set(found.values())
+
+    def near_duplicates(self, name: str) -> list[str]:
+        """Other images in the fold of an image, in the order of `images`."""
+        first = self.folds.get(name)
+        return [n for n, other in self.folds.items() if other == first and n != name]
 
     @property
     def labelled(self) -> list[str]:
@@ -94,14 +116,21 @@ class Snapshot:
     @property
     def reserved_left(self) -> set[str]:
         """Usable images reserved for the test set that have no answer yet."""
-        return set(self.reserved) & set(self._usable) - set(self.verdicts)
+        left = set(self.reserved) & set(self._usable) - set(self.verdicts)
+        if not self.folds:
+            return left
+        return self._one_of_each(name for name in self.folds if name in left)
 
     def freeze(self, asked_as_tests: set[str]) -> Frozen:
         """What a cycle that begins now is trained and tested on."""
-        rows = []
+        rows, left = [], self.reserved_left
+        tests = {self.folds.get(name) for name in (*asked_as_tests, *self.fixed_tests)} - {None}
         for name in dict.fromkeys(image.id for image in self.images if image.id):
             verdict = self.verdicts.get(name)
             split = self._split(name, verdict, name in asked_as_tests)
+            is_near = split in (None, "train") and self.folds.get(name) in tests
+            if is_near or (split == "reserved" and name not in left):
+                split = "near_duplicate"  # Of an image that is tested on, or would be.
             if split is None:
                 continue
             if verdict is None:
@@ -227,14 +256,24 @@ class _Reader:
         words, notes = self._words(result.classes)
         fraction = 0.0 if options.test else options.test_fraction
         names = [name for name in scan.ids if name not in test_labels]
-        reserved = selection.reserved(names, config.seed, fraction)
+        folds = self._folds([*scan.ids, *test_labels])
+        reserved = selection.reserved(names, config.seed, fraction, folds)
         unmatched = passed_over.collected((UNMATCHED, line) for line in result.unmatched)
         labels = (*said.passed, *result.passed, *unmatched, *lists, *self.workdir.others())
         passed = {"images": scan.passed, "labels": labels, **kinds}
         return Snapshot(
             scan.images, result, test_labels, frozenset(reserved), scan.folder, self.cache, passed,
-            words, (*notes, *tests.notes, *result.notes),
+            words, (*notes, *tests.notes, *result.notes), folds,
         )  # fmt: skip
+
+    def _folds(self, names: Sequence[str]) -> dict[str, str]:
+        """Id of the first image of each one's fold; empty where near-duplicates are not sought."""
+        if not self.config.folder.near_duplicates:
+            return {}
+        rows = self.cache.rows(names)
+        there = np.asarray(names, object)[rows >= 0]
+        found = near_duplicates.folds(self.config, np.asarray(self.cache.array[rows[rows >= 0]]))
+        return dict(zip(there, there[found], strict=True))
 
     def _read(self, images: Sequence[Image]) -> tuple[answers.Reading, tuple[PassedOver, ...]]:
         """All answers on the pool, and what of the requests' folders was not read."""

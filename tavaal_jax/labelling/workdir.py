@@ -224,7 +224,7 @@ class LabellingWorkdir:
         before = {row["id"]: row for row in self.table("labels.csv", needed)}
         rows = []
         for row in frozen.rows:
-            if row.split == "reserved" or (row.split == "absent" and not row.label):
+            if not row.label and row.split in ("reserved", "absent", "near_duplicate"):
                 continue
             old = before.get(row.id)
             same = (

@@ -110,9 +110,9 @@ class Cycle:
 
     @functools.cached_property
     def subset(self) -> np.ndarray:
-        """Unlabelled images that are scored, `[M]` sorted indices."""
+        """Images that may be picked and are scored, `[M]` sorted indices."""
         key = derive(self.key, Stream.SUBSET, self.number)
-        return plans.subset(key, self.unlabelled, self.setup.config.subset)
+        return plans.subset(key, self.setup.candidates(self.labelled), self.setup.config.subset)
 
     def mask(self, indices: np.ndarray) -> np.ndarray:
         """Mask that is True at `indices`: bool `[N]`."""

@@ -27,6 +27,7 @@ from tavaal_jax.errors import UserError
 from tavaal_jax.models.backbones import Backbone, load_backbone
 from tavaal_jax.models.networks import NETWORKS, Network
 from tavaal_jax.report import progress as reports
+from tavaal_jax.study import near_duplicates
 from tavaal_jax.study.model_input import BackboneRecord
 
 HEAD = "linear"
@@ -214,10 +215,11 @@ def of_dataset(
     """The data set with the features of a `source` in place of its images; None: as it is.
 
     Those that are not cached are computed and cached in `data_dir`; `callback` hears how far it
-    is, and `check_stop` is called often and may raise.
+    is, and `check_stop` is called often and may raise. Near-duplicates are
+    found as the config says.
     """
     if source is None:
-        return dataset
+        return near_duplicates.left_out(config, dataset)
     check(config, dataset.name, dataset.shape, dataset.has_maps)
     count = len(dataset.test_images)
     test_ids = [f"test_{number}" for number in range(count)]
@@ -234,10 +236,11 @@ def of_dataset(
             told = _progress(f"Features of {what} images of {dataset.name}", callback, check_stop)
             views.append(_computed(config, source, images, files, told))
     train, test = views
-    return dataclasses.replace(
+    found = dataclasses.replace(
         dataset, train_images=train, test_images=test, image_statistics=None, train_files=None,
         test_files=None, is_embedded=True, made_by=made_by(source),
     )  # fmt: skip
+    return near_duplicates.left_out(config, found)
 
 
 def of_images(

@@ -19,9 +19,11 @@ def choose(setup: Setup, key: jax.Array) -> np.ndarray:
     Runs on one device: only the first of several processes calls it.
     """
     config = setup.config
+    candidates = setup.candidates(np.zeros(setup.size, bool))
     if config.first_by == BASELINE:
-        return plans.initial(key, setup.size, config.initial)
-    free = np.flatnonzero(setup.unlabelled(np.zeros(setup.size, bool)))
+        order = plans.initial(key, setup.size, setup.size)
+        return order[candidates[order]][: config.initial]
+    free = np.flatnonzero(candidates)
     images = setup.train.images
     stored = np.asarray(images) if isinstance(images, jax.Array) else images
     features = comparable(config, pool.take_rows(stored, free), setup.train.normalise)

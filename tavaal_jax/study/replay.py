@@ -83,7 +83,7 @@ def _check(
     """Raises TrialError unless the picks are a full request from the cycle's subset."""
     number = state.cycle
     stream = derive(key, Stream.SUBSET, number)
-    subset = plans.subset(stream, setup.unlabelled(state.labelled), setup.config.subset)
+    subset = plans.subset(stream, setup.candidates(state.labelled), setup.config.subset)
     count = min(setup.config.budget, len(subset))
     if sorted(ranks) != list(range(count)):
         _refuse(folder, f"cycle {number} has not the ranks 0 to {count - 1}, each once")

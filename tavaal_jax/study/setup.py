@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm import problems
+from tavaal_jax.algorithm import near_duplicates, problems
 from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.algorithm.problems import Problem
 from tavaal_jax.data import dataset as datasets
@@ -40,6 +40,8 @@ class Setup(NamedTuple):
     """Which images may be picked or learned from, bool `[N]`; None: all."""
     made_by: MadeBy | None = None
     """The backbone that has made the features, where it is known."""
+    folds: np.ndarray | None = None
+    """Fold of near-duplicates of each image, int32 `[N]`; None: each is alone."""
 
     @property
     def size(self) -> int:
@@ -54,6 +56,10 @@ class Setup(NamedTuple):
     def unlabelled(self, labelled: np.ndarray) -> np.ndarray:
         """Mask of U, bool `[N]`, from that of L."""
         return ~labelled if self.available is None else ~labelled & self.available
+
+    def candidates(self, labelled: np.ndarray) -> np.ndarray:
+        """Which of U may be picked, bool `[N]`: of near-duplicates one, if none has a label."""
+        return near_duplicates.one_of_each(self.folds, self.unlabelled(labelled), labelled)
 
     def place_beside_images(self, tree: Tree) -> Tree:
         """Puts arrays `[N, ...]` where the training images are: on the devices or on the host."""
@@ -121,4 +127,5 @@ def prepare(
         plane,
         dataset.available,
         dataset.made_by,
+        dataset.folds,
     )

@@ -83,6 +83,7 @@ def check_facts(config: ConfigDict, devices: int, facts: DatasetFacts) -> None:
     )
     _check_maps(config, facts)
     _check_first(config, facts)
+    _check_near_duplicates(config, facts)
     _check_features(config, facts)
     if config.task.pretrained:
         _check_pretrained(config, facts)
@@ -216,6 +217,15 @@ def _check_first(config: ConfigDict, facts: DatasetFacts) -> None:
         raise UserError(
             f"first_by is {by!r}, which needs features, and {facts.name} has images: give"
             f" backbone.name, or first_by = {BASELINE!r}"
+        )
+
+
+def _check_near_duplicates(config: ConfigDict, facts: DatasetFacts) -> None:
+    cosine = config.folder.near_duplicates
+    if cosine and len(facts.shape) != 1:
+        raise UserError(
+            f"folder.near_duplicates is {cosine}, which compares features, and {facts.name} has"
+            " images: give backbone.name, or 0"
         )
 
 

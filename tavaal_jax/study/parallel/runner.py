@@ -13,7 +13,7 @@ from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import compilation, memory, processes
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
-from tavaal_jax.study import setup
+from tavaal_jax.study import near_duplicates, setup
 from tavaal_jax.study.model import DatasetInfo
 from tavaal_jax.study.recorder import Observe, Recorder
 from tavaal_jax.study.trial import Trial, TrialHooks
@@ -36,6 +36,7 @@ class Runner:
         oracle: SimulatedOracle,
         hooks: TrialHooks,
     ):
+        near_duplicates.check_size(config, dataset)
         self._config, self._folder, self._dataset = config, folder, dataset
         self._oracle, self._placed = oracle, setup.place(config, dataset)
         self._info = DatasetInfo.from_dataset(dataset)
