@@ -48,7 +48,10 @@ function render() {
 function selectionChanged() {
   const list = target.grid, image = list.current, large = byId("large"), count = grid.selected.size;
   byId("chosen").textContent = view.mode === "grid" && count !== 1 ? count + " selected" : "";
-  const source = image && backend.picture(image);
+  const isLarge = target.grid !== grid || view.mode === "one", next = list.items[list.at + 1];
+  // In the grid of a phone it is not seen, and needs not be fetched.
+  const source = image && large.parentElement.offsetParent && (isLarge ? backend.picture : backend.thumbnail)(image);
+  if (view.mode === "one" && next && backend.picture(next)) new Image().src = backend.picture(next);
   large.hidden = !source;
   large.nextElementSibling.hidden = !!source;
   if (source && large.getAttribute("src") !== source) large.src = source;
@@ -192,6 +195,11 @@ byId("order").addEventListener("change", () => {
   byId("order").blur();
   arrange();
   showImages();
+});
+addEventListener("storage", event => {  // Another window with this page.
+  if (event.key !== stateKey) return;
+  load();
+  answersChanged();
 });
 function showRequest() {  // After `begin`.
   byId("parts").hidden = request.parts < 2;
