@@ -421,6 +421,8 @@ def test_a_frame_on_the_map_asks_for_what_is_in_it(visit, server):
     browser.find("view-map").click()
     browser.until(lambda b: b.ask("atlas.points.length") == 100)
     assert browser.text("legend").split("\n") == ["cat 30", "no answer 70"]
+    assert browser.text("place") == browser.text("file") == ""  # Nothing is chosen yet.
+    assert not browser.driver.find_element("css selector", ".view .none").is_displayed()
     chart = browser.find("chart")
     left, top = -chart.size["width"] // 2, -chart.size["height"] // 2
     across = still.mouse(browser).move_to_element_with_offset(chart, left + 3, top + 3)

@@ -53,19 +53,20 @@ function selectionChanged() {
   const source = image && large.parentElement.offsetParent && (isLarge ? backend.picture : backend.thumbnail)(image);
   if (view.mode === "one" && next && backend.picture(next)) new Image().src = backend.picture(next);
   large.hidden = !source;
-  large.nextElementSibling.hidden = !!source;
+  large.nextElementSibling.hidden = !!source || !image;
   if (source && large.getAttribute("src") !== source) large.src = source;
-  if (image) {
+  byId("place").textContent = image ? target.place(image) : "";
+  byId("file").textContent = image?.file || "";
+  if (!image) byId("given").hidden = true;
+  else {
     const label = answerTo(image);
     large.alt = title(image);
-    byId("place").textContent = target.place(image);
-    byId("file").textContent = image.file || "";
     if (document.activeElement !== byId("note")) byId("note").value = state.notes[image.id] || "";
     byId("given").hidden = !label;
     byId("given").textContent = label;
     byId("given").style.setProperty("--tint", tint(label));
   }
-  byId("back").disabled = list.at === 0;
+  byId("back").disabled = list.at === 0 || !image;
   byId("on").disabled = list.at >= list.items.length - 1;
   const guess = target.guess?.() ?? guessed()[0]?.[1] ?? "";
   renderChoices(list.chosen.map(answerTo), guess);
