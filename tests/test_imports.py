@@ -59,6 +59,7 @@ ALLOWED = {
     "labelling": ROOMS,
     "run": ALL,
     "main": ALL,
+    "label": (*ALL, "main"),
     "predict": ALL,
     "__init__": ALL,
 }

@@ -20,7 +20,8 @@ LEAST = 3  # points that a curve needs
 DRAWS = 4000
 _FLOORS = np.linspace(0, 1, 41)  # shares of the least error seen
 _EXPONENTS = np.linspace(0.02, 2, 45)
-_NOISE = 0.01  # standard deviation of one value where there is a single trial
+NOISE = 0.01
+"""Standard deviation of one value where there is a single trial."""
 
 
 class Forecast(NamedTuple):
@@ -40,10 +41,11 @@ class Forecast(NamedTuple):
     """Upper end."""
 
 
-def forecast(curve: Curve) -> Forecast | None:
+def forecast(curve: Curve, noise: float = NOISE) -> Forecast | None:
     """Forecast from one method's curve.
 
-    None with fewer than three points that all trials have, or with values that are not finite.
+    `noise` is the standard deviation of a value where there is a single trial. None
+    with fewer than three points that all trials have, or with values that are not finite.
     """
     labelled = sorted(curve)
     trials = set.intersection(*(set(curve[n]) for n in labelled)) if labelled else set()
@@ -53,13 +55,15 @@ def forecast(curve: Curve) -> Forecast | None:
     if not np.isfinite(values).all():
         return None
     more = labelled[-1] - labelled[-2]
-    gains = predict(np.array(labelled, float), values, labelled[-1] + more)
+    gains = predict(np.array(labelled, float), values, labelled[-1] + more, noise)
     low, gain, high = np.quantile(gains, [0.025, 0.5, 0.975])
     last = float(values[-1].mean() - values[-2].mean())
     return Forecast(labelled[-1], more, last, float(gain), float(low), float(high))
 
 
-def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
+def predict(
+    labelled: np.ndarray, values: np.ndarray, at: float, noise: float = NOISE
+) -> np.ndarray:
     """Draws `[DRAWS]` of the metric measured with `at` labels, minus that with the last ones.
 
     `labelled [k]`, `values [k, trials]` of a metric between 0 and 1 that grows with labels. The
@@ -67,14 +71,14 @@ def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
     """
     errors = np.maximum(1.0 - values.mean(axis=1), 1e-3)
     weights = errors.mean() / errors  # The variance of a share of mistakes grows with the share.
-    noise, freedom = _noise(values, weights)
+    variance, freedom = _noise(values, weights, noise)
     falls = (labelled / labelled[0]) ** -_EXPONENTS[:, None]  # [exponents, k]
     above = errors - (_FLOORS * errors.min())[:, None, None]  # [floors, 1, k]
     squares = np.sum(weights * falls**2, axis=-1)  # [exponents]
     scale = np.maximum(np.sum(weights * above * falls, axis=-1) / squares, 0.0)
     misfit = np.sum(weights * (above - scale[..., None] * falls) ** 2, axis=-1)
     degrees = freedom + len(labelled) - 1
-    residuals = misfit + freedom * noise + 1e-12
+    residuals = misfit + freedom * variance + 1e-12
     chances = np.exp(-0.5 * degrees * np.log(residuals / residuals.min())) / np.sqrt(squares)
     chances *= (1 - _FLOORS[:, None]) ** 3 + 1e-9
     random = np.random.default_rng(0)
@@ -87,11 +91,11 @@ def predict(labelled: np.ndarray, values: np.ndarray, at: float) -> np.ndarray:
     return np.maximum(amplitude, 0) * (before - fall) + noise_of_both
 
 
-def _noise(values: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
+def _noise(values: np.ndarray, weights: np.ndarray, single: float) -> tuple[float, int]:
     """Variance of a weighted mean over trials, and its degrees of freedom."""
     count, trials = values.shape
     if trials == 1:
-        return _NOISE**2, 1
+        return single**2, 1
     # Trials have levels of their own; what is left is the noise of a point.
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     freedom = (trials - 1) * (count - 1)
