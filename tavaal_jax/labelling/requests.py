@@ -49,11 +49,12 @@ def write(
     images_folder: pathlib.Path,
     part_count: int = 1,
     fixed: bool = False,
+    order: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Writes a request into a workdir, whole or not at all, and returns its folder.
 
     An existing request is not touched: people may have filled in its list. Unless `fixed`, people
-    may add classes. The same arguments give the same bytes.
+    may add classes. The page shows the items in `order`. The same arguments give the same bytes.
     """
     target = request_folder(workdir, number)
     if target.exists():
@@ -73,7 +74,7 @@ def write(
         thumbnails = _write_tasks(unfinished, number, items, preview, prefix)
         page = static.page_html(
             number, items, thumbnails, classes, fixed=fixed, unsure=unsure, bad=bad,
-            part_count=part_count,
+            part_count=part_count, order=order,
         )  # fmt: skip
         put("index.html", page)
         shown = static.shown_word(unsure), static.shown_word(bad)
