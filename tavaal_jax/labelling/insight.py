@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.algorithm.near_duplicates import folds
 from tavaal_jax.labelling import selection
 from tavaal_jax.labelling.cells import unescape_formula
 from tavaal_jax.labelling.labels.consensus import Verdict
@@ -93,38 +92,17 @@ def known(workdir: LabellingWorkdir) -> Known:
     return Known({}, asked, datetime.datetime.min.replace(tzinfo=datetime.UTC))
 
 
-class Order(NamedTuple):
-    """A request in the order in which it is shown."""
-
-    ids: tuple[str, ...]
-    folds: Mapping[str, tuple[str, ...]]
-    """The other images of an image's fold of near-duplicates, where it has some."""
-
-
 def features_of(now: Snapshot, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Those of some images that have features, or pixels, and these `[n, F]`."""
     there, features = now.features_of(names)
     return there, features.reshape(len(there), -1)
 
 
-def order(now: Snapshot, names: Sequence[str], near: float) -> Order:
-    """An order of images in which similar ones lie together.
-
-    Those with features of a cosine above `near` are folded; 0: none are.
-    """
+def order(now: Snapshot, names: Sequence[str]) -> tuple[str, ...]:
+    """Images in an order in which similar ones lie together; those without features are last."""
     there, features = features_of(now, names)
-    if len(there) < 2:
-        return Order(tuple(names), {})
     ordered = [there[i] for i in similarity_order(features)]
-    rest = [name for name in names if name not in set(there)]
-    folded: dict[str, tuple[str, ...]] = {}
-    if near:
-        numbers = folds(features, near)
-        for number in np.unique(numbers):
-            fold = [there[i] for i in np.flatnonzero(numbers == number)]
-            if len(fold) > 1:
-                folded |= {name: tuple(n for n in fold if n != name) for name in fold}
-    return Order((*ordered, *rest), folded)
+    return (*ordered, *(name for name in names if name not in set(there)))
 
 
 def suggestions(now: Snapshot, predicted: Predictions, seed: int) -> list[dict[str, Any]]:
@@ -134,7 +112,8 @@ def suggestions(now: Snapshot, predicted: Predictions, seed: int) -> list[dict[s
     rows = [row for row, name in enumerate(predicted.ids) if name in free]
     ids = [predicted.ids[row] for row in rows]
     is_test = np.array([name in now.reserved for name in ids], bool)
-    draws = np.array([selection.hash_uniform(name, seed) for name in ids])
+    first = now.folds  # What is reserved is drawn by these, too.
+    draws = np.array([selection.hash_uniform(first.get(name, name), seed) for name in ids])
     if not ids:
         return []
     return [

@@ -67,7 +67,7 @@ class LivePage:
         self._exchange, self._workdir, self._load = exchange, workdir, load
         self._seen: object = None
         self._is_loaded = False
-        self._orders: dict[tuple[str, ...], insight.Order] = {}
+        self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._said: _Said | None = None
 
     def look(self) -> None:
@@ -160,12 +160,11 @@ class LivePage:
         rows = [r for r in context.workdir.read_request(number) if now.is_answerable(r.id)]
         ids = tuple(row.id for row in rows)
         if ids not in self._orders:
-            near = context.config.folder.get("near_duplicates", 0.0)
-            self._orders = {ids: insight.order(now, ids, near)}
-        order = self._orders[ids]
+            self._orders = {ids: insight.order(now, ids)}
+        folds = {name: tuple(now.near_duplicates(name)) for name in ids} if now.folds else {}
         made = (context.workdir.cycle_folder(number) / "asked.csv").stat().st_mtime
         return RequestView(
-            number, _digest(number, ids), order.ids, order.folds,
+            number, _digest(number, ids), self._orders[ids], folds,
             datetime.datetime.fromtimestamp(made, datetime.UTC),
             context.config.folder.wait_for * len(rows) - 1e-9,
         ), selection.answered(rows, now.verdicts)  # fmt: skip
