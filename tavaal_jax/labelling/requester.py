@@ -8,7 +8,7 @@ import numpy as np
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.labelling import requests, selection, snapshot
+from tavaal_jax.labelling import insight, requests, selection, snapshot
 from tavaal_jax.labelling.cells import unescape_formula
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import RequestRow
@@ -102,8 +102,11 @@ class Requester:
 
     def write(self, number: int, now: Snapshot, request: list[RequestRow]) -> None:
         """Writes a request's folder, unless it is there."""
+        if requests.request_folder(self._workdir.folder, number).exists():
+            return
         options = self._config.folder
         guesses = self._predictions() if options.suggest else {}
+        rank = {row.id: rank for rank, row in enumerate(request)}
         requests.write(
             self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
             classes=now.consensus.classes, unsure=now.words.unsure, bad=now.words.bad,
@@ -112,6 +115,7 @@ class Requester:
             label_studio_images=options.label_studio_images,
             label_studio_root=options.label_studio_root,
             images_folder=now.folder, fixed=bool(options.classes),
+            order=[rank[name] for name in insight.order(now, list(rank), near=0.0).ids],
         )  # fmt: skip
 
     def conflicts(self, now: Snapshot) -> list[RequestRow]:
