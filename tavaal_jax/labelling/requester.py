@@ -115,7 +115,7 @@ class Requester:
             label_studio_images=options.label_studio_images,
             label_studio_root=options.label_studio_root,
             images_folder=now.folder, fixed=bool(options.classes),
-            order=[rank[name] for name in insight.order(now, list(rank), near=0.0).ids],
+            order=[rank[name] for name in insight.order(now, list(rank))],
         )  # fmt: skip
 
     def conflicts(self, now: Snapshot) -> list[RequestRow]:
