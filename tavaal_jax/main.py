@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -56,7 +57,7 @@ class Signals:
             signal.signal(number, handler)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """A line on stderr, if anybody is there to read it."""
     try:
         print(text, file=sys.stderr, flush=True)
@@ -77,7 +78,7 @@ def _run(command: CommandLine) -> None:
         processes.join(command.coordinator, command.process_count, command.process_index)
     note = compilation.keep_in_cache()
     if note is not None:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     console = progress.Terminal(quiet=command.distributed and not processes.is_first())
     if not console.is_terminal:
         console.width = 160  # In a log, tables are not broken.
@@ -103,51 +104,62 @@ def _of_another_process(error: RuntimeError, is_distributed: bool) -> int:
     from tavaal_jax.engine import processes
 
     if isinstance(error, processes.Elsewhere):
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     lost = is_distributed and isinstance(error, jax.errors.JaxRuntimeError)
     if not (lost and supervisor.is_loss(error)):
         raise error
-    _say(f"error: {supervisor.MESSAGE} ({str(error).splitlines()[0]})")
+    say(f"error: {supervisor.MESSAGE} ({str(error).splitlines()[0]})")
     return supervisor.LOST
 
 
-def main(argv: list[str]) -> int:
-    """Runs the study that `argv` describes; returns the exit code.
+def exit_code(work: Callable[[], None]) -> int:
+    """Calls `work`; says in one line what has ended it, and returns the exit code.
 
-    A fault that the user can mend is one line and code 2; one of ours keeps its traceback.
+    A fault that the user can mend is code 2; one of ours keeps its traceback.
     """
-    forgive_output()
-    code, is_distributed = 0, False
     try:
-        if command_line.wants_help(argv):
-            print(command_line.usage())
-            return 0
-        command = command_line.parse(argv)  # Before what takes seconds to import.
-        is_distributed = command.distributed
-        for note in command.notes:
-            _say(f"note: {note}")
-        _run(command)
+        work()
     except WaitingForLabels as error:
-        _say(str(error))
-        code = WAITING
+        say(str(error))
+        return WAITING
     except UserError as error:
         if not error.told:
-            _say(f"error: {error}")
-        code = 2
+            say(f"error: {error}")
+        return 2
     except KeyboardInterrupt:
-        _say("stopped by SIGINT; the same command continues")
-        code = 130
+        say("stopped by SIGINT; the same command continues")
+        return 130
     except Interrupted as error:
         from tavaal_jax.engine import processes
 
         name = signal.Signals(error.number).name
         if processes.is_first():
-            _say(f"stopped by {name}; everything is saved, the same command continues")
-        code = 128 + error.number
+            say(f"stopped by {name}; everything is saved, the same command continues")
+        return 128 + error.number
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Runs the study that `argv` describes; returns the exit code, see `exit_code`."""
+    forgive_output()
+    is_distributed = False
+
+    def work() -> None:
+        nonlocal is_distributed
+        command = command_line.parse(argv)  # Before what takes seconds to import.
+        is_distributed = command.distributed
+        for note in command.notes:
+            say(f"note: {note}")
+        _run(command)
+
+    if command_line.wants_help(argv):
+        print(command_line.usage())
+        return 0
+    try:
+        return exit_code(work)
     except RuntimeError as error:
-        code = _of_another_process(error, is_distributed)
-    return code
+        return _of_another_process(error, is_distributed)
 
 
 if __name__ == "__main__":

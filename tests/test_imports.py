@@ -60,6 +60,7 @@ ALLOWED = {
     "examples": ("__init__",),
     "run": ALL,
     "main": ALL,
+    "label": (*ALL, "main"),
     "predict": ALL,
     "__init__": ALL,
 }

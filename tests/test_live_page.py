@@ -331,6 +331,21 @@ def test_what_is_not_acknowledged_is_kept_over_a_reload_and_the_next_request(vis
 
 
 @pytest.mark.slow
+def test_an_old_token_says_what_to_do_and_an_unusable_name_is_asked_again(visit, server):
+    browser = visit()
+    server.more = {"status": 401}
+    browser.press("1")
+    browser.until(lambda b: "Open the address again" in b.text("offline"))
+    server.more = {"status": 409}
+    browser.until(lambda b: b.text("who-error") == "not now")
+    server.more = {}
+    browser.find("name").send_keys(" Lee", browser.keys.ENTER)
+    browser.saved()
+    assert server.answers["Ann Lee"] == {"a0": "cat"}
+    assert browser.text("person") == "Ann Lee"
+
+
+@pytest.mark.slow
 def test_an_answer_that_is_refused_does_not_hold_up_the_others(visit, server):
     browser = visit()
     server.refuses = {"a7"}
@@ -406,6 +421,8 @@ def test_a_frame_on_the_map_asks_for_what_is_in_it(visit, server):
     browser.find("view-map").click()
     browser.until(lambda b: b.ask("atlas.points.length") == 100)
     assert browser.text("legend").split("\n") == ["cat 30", "no answer 70"]
+    assert browser.text("place") == browser.text("file") == ""  # Nothing is chosen yet.
+    assert not browser.driver.find_element("css selector", ".view .none").is_displayed()
     chart = browser.find("chart")
     left, top = -chart.size["width"] // 2, -chart.size["height"] // 2
     across = still.mouse(browser).move_to_element_with_offset(chart, left + 3, top + 3)

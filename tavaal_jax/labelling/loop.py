@@ -20,6 +20,7 @@ from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
 from tavaal_jax.labelling.labels.consensus import Verdict
+from tavaal_jax.labelling.live import Page
 from tavaal_jax.labelling.requester import Requester
 from tavaal_jax.labelling.selection import RequestProgress
 from tavaal_jax.labelling.snapshot import Images, Snapshot, open_images, take_snapshot
@@ -40,10 +41,17 @@ _USED = ("train", "test")
 _SHOWN = 5  # changed labels
 
 
-def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, stop: Stop) -> None:
+def run(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    callback: progress.Callback,
+    stop: Stop,
+    page: Page | None = None,
+) -> None:
     """Runs cycles until labels are missing (WaitingForLabels), or no image is left to ask for.
 
-    Raises UserError for what the user can mend, and Interrupted when `stop()` returns a signal.
+    Beside a `page` it waits for answers instead, and at the end for changed ones. Raises UserError
+    for what the user can mend, and Interrupted when `stop()` returns a signal.
     """
     config = features.adapted(config)
     people_checks.check(config, devices.device_count())
@@ -58,12 +66,14 @@ def run(config: ConfigDict, folder: pathlib.Path, callback: progress.Callback, s
     with files.claim(folder):
         others = _changed_since_begun(config, folder)
         workdir = LabellingWorkdir(folder)
-        workdir.begin()
+        mended = workdir.begin()
         method = METHODS[checks.method_names(config)[0]]
         context = LabellingContext(config, workdir, method, callback, stop)
         if others:
             context.log(f"other keys than in the cycle before: {', '.join(others)}")
-        _Loop(context).run()
+        for line in mended:
+            context.log(line)
+        _Loop(context, page).run()
 
 
 def _changed_since_begun(config: ConfigDict, folder: pathlib.Path) -> list[str]:
@@ -85,7 +95,8 @@ def _changed_since_begun(config: ConfigDict, folder: pathlib.Path) -> list[str]:
 class _Loop:
     """Runs cycle after cycle in one workdir."""
 
-    def __init__(self, context: LabellingContext):
+    def __init__(self, context: LabellingContext, page: Page | None = None):
+        self._page = page
         self._context, self._config, self._workdir = context, context.config, context.workdir
         self._requester = Requester(context)
         self._images: Images | None = None
@@ -100,6 +111,9 @@ class _Loop:
         """Runs until labels are missing, or no image is left to ask for."""
         try:
             self._run()
+            while self._page is not None:
+                self._page.wait("", False, self._check_stop)
+                self._run()
         except BaseException as error:
             if self._workdir.status().get("state") == "TRAINING":
                 is_stop = isinstance(error, Interrupted | KeyboardInterrupt)
@@ -152,17 +166,25 @@ class _Loop:
 
     def _snapshot(self) -> Snapshot:
         """Images and labels as they are now; waits for people's repairs where the config polls."""
+        reading = contextlib.nullcontext() if self._page is None else self._page.reading
         while True:
+            is_first = self._images is None
             try:
-                self._images = open_images(self._config, self._workdir)
+                if self._page is not None:
+                    self._page.look()
+                images = open_images(self._config, self._workdir)
                 now = take_snapshot(
-                    self._config, self._workdir, self._images, self._context.log, self._check_stop
-                )
+                    self._config, self._workdir, images, self._context.log, self._check_stop,
+                    reading,
+                )  # fmt: skip
+                self._images = images
             except UserError as error:
                 self._publish()
-                if not self._config.folder.poll_seconds:
+                # What is wrong at the start may be a flag that only a new command can mend.
+                if is_first if self._page is not None else not self._config.folder.poll_seconds:
                     raise
-                self._wait(f"{error}; trying again")  # Somebody may be writing the file.
+                # Somebody may be writing the file.
+                self._wait(f"{error}; trying again", is_problem=True)
             else:
                 self._log_passed(now)
                 return now
@@ -180,7 +202,10 @@ class _Loop:
         missing = selection.missing_labels(frozen.counts, self._config.batch_size)
         self._write_status("WAITING", number, now, done)
         self._publish()  # Nobody has to wait for it: they have been asked.
-        if done.answered < self._config.folder.wait_for * len(request) - 1e-9:
+        is_wanted = self._page is not None and self._page.is_training_wanted()
+        if is_wanted and missing is not None:
+            return self._wait(f"a model needs {missing}", is_problem=True)
+        if done.answered < self._config.folder.wait_for * len(request) - 1e-9 and not is_wanted:
             return self._wait(
                 f"cycle {number}: {len(request)} images to label ({done.answered} answered), open"
                 f" {self._request_folder(number) / 'index.html'} or see HOWTO.txt there; then the"
@@ -208,16 +233,23 @@ class _Loop:
             self._context.log(f"cycle {number} needs {missing}: more images are asked for")
             return self._workdir.write_trained(number, {"skipped": missing})
         self._set_state("TRAINING", cycle=number)
+        if self._page is not None:
+            self._page.train()
         is_last = 0 < self._config.cycles <= self._trained_cycles() + 1
         return cycle.run(self._context, number, begun.frozen, images, is_last)
 
-    def _wait(self, line: str) -> None:
-        """Raises WaitingForLabels, or sleeps where the config polls; logs `line` once."""
-        if not self._config.folder.poll_seconds:
+    def _wait(self, line: str, is_problem: bool = False) -> None:
+        """Raises WaitingForLabels, or waits where the config polls or there is a page.
+
+        Logs `line` once; a problem is shown on the page.
+        """
+        if not self._config.folder.poll_seconds and self._page is None:
             raise WaitingForLabels(line)
-        if self._last_line != line:
+        if self._last_line != line and (is_problem or self._page is None):
             self._context.log(line)
         self._last_line = line
+        if self._page is not None:
+            return self._page.wait(line, is_problem, self._check_stop)
         until = time.monotonic() + self._config.folder.poll_seconds
         while time.monotonic() < until:
             self._check_stop()
@@ -297,6 +329,8 @@ class _Loop:
             request=str(self._request_folder(number)) if state == "WAITING" else None,
             passed_over=self._passed, notes=self._notes,
         )  # fmt: skip
+        if self._page is not None:
+            self._page.show(self._context, number, now)
 
     def _request_folder(self, number: int) -> pathlib.Path:
         return requests.request_folder(self._workdir.folder, number)

@@ -8,11 +8,12 @@ import numpy as np
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.labelling import requests, selection, snapshot
+from tavaal_jax.labelling import insight, requests, selection, snapshot
+from tavaal_jax.labelling.cells import unescape_formula
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import RequestRow
+from tavaal_jax.labelling.page import wishes
 from tavaal_jax.labelling.snapshot import Snapshot
-from tavaal_jax.labelling.workdir import unescape_formula
 from tavaal_jax.report import files, records
 from tavaal_jax.study import first_images
 
@@ -72,7 +73,7 @@ class Requester:
         conflicts = self.conflicts(now)
         if conflicts:
             self._context.log(f"{len(conflicts)} images with conflicting answers: asked again")
-        rows = [*conflicts, *picks]
+        rows = [*conflicts, *self._wished_first(now, picks)]
         if not now.candidates.any():
             rows += self.unsure(now)
         wanted = int(config.budget) if number else max(0, config.initial - len(now.labelled))
@@ -91,10 +92,21 @@ class Requester:
         if request:
             self.write(number, now, request)
 
+    def _wished_first(self, now: Snapshot, picks: list[RequestRow]) -> list[RequestRow]:
+        """As many rows as there are picks, and first those images that people wish to be asked."""
+        free = {now.images[i].id for i in np.flatnonzero(now.candidates)}
+        wished = [name for name in wishes.read(self._workdir.folder) if name in free]
+        first = [RequestRow(name, "pick", float("nan")) for name in wished]
+        rest = [row for row in picks if row.id not in set(wished)]
+        return [*first, *rest][: len(picks)]
+
     def write(self, number: int, now: Snapshot, request: list[RequestRow]) -> None:
         """Writes a request's folder, unless it is there."""
+        if requests.request_folder(self._workdir.folder, number).exists():
+            return
         options = self._config.folder
         guesses = self._predictions() if options.suggest else {}
+        rank = {row.id: rank for rank, row in enumerate(request)}
         requests.write(
             self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
             classes=now.consensus.classes, unsure=now.words.unsure, bad=now.words.bad,
@@ -103,6 +115,7 @@ class Requester:
             label_studio_images=options.label_studio_images,
             label_studio_root=options.label_studio_root,
             images_folder=now.folder, fixed=bool(options.classes),
+            order=[rank[name] for name in insight.order(now, list(rank))],
         )  # fmt: skip
 
     def conflicts(self, now: Snapshot) -> list[RequestRow]:

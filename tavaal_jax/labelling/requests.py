@@ -15,6 +15,7 @@ from xml.sax import saxutils
 
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.cells import escape_formula
 from tavaal_jax.labelling.page import static
 from tavaal_jax.labelling.page.static import RequestItem
 from tavaal_jax.report import files
@@ -22,7 +23,6 @@ from tavaal_jax.report import files
 FOLDER = "to_label"
 FIELDS = ("rank", "id", "file", "label", "annotator", "note")
 _EMBEDDED = 512  # pixels of the longer side of a picture within a task
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 # One transparent pixel: a task must have a picture.
 _NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
@@ -49,11 +49,12 @@ def write(
     images_folder: pathlib.Path,
     part_count: int = 1,
     fixed: bool = False,
+    order: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Writes a request into a workdir, whole or not at all, and returns its folder.
 
     An existing request is not touched: people may have filled in its list. Unless `fixed`, people
-    may add classes. The same arguments give the same bytes.
+    may add classes. The page shows the items in `order`. The same arguments give the same bytes.
     """
     target = request_folder(workdir, number)
     if target.exists():
@@ -73,7 +74,7 @@ def write(
         thumbnails = _write_tasks(unfinished, number, items, preview, prefix)
         page = static.page_html(
             number, items, thumbnails, classes, fixed=fixed, unsure=unsure, bad=bad,
-            part_count=part_count,
+            part_count=part_count, order=order,
         )  # fmt: skip
         put("index.html", page)
         shown = static.shown_word(unsure), static.shown_word(bad)
@@ -107,14 +108,6 @@ def _new_folder(workdir: pathlib.Path, target: pathlib.Path) -> Iterator[pathlib
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-
-
-def escape_formula(text: str) -> str:
-    """A cell of a csv that no spreadsheet takes for a formula (CWE-1236).
-
-    What begins as an escaped cell does is escaped, too, so that reading gives back every text.
-    """
-    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def local_files_prefix(images_folder: pathlib.Path, root: str | os.PathLike[str]) -> str:

@@ -99,6 +99,15 @@ def candidates(
     return np.array(free, bool)
 
 
+def answered(request: Collection[RequestRow], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Images of a request with an answer; a verdict that was there before it is none."""
+    return [
+        row.id
+        for row in request
+        if row.id in verdicts and verdict_digest(verdicts[row.id]) != row.verdict_digest
+    ]
+
+
 class RequestProgress(NamedTuple):
     """Number of images of a request, and of their answers by kind."""
 
@@ -112,11 +121,7 @@ def request_progress(
     request: Collection[RequestRow], verdicts: Mapping[str, Verdict]
 ) -> RequestProgress:
     """Counts the answers to a request; a verdict that was there before it is none."""
-    new = [
-        row.id
-        for row in request
-        if row.id in verdicts and verdict_digest(verdicts[row.id]) != row.verdict_digest
-    ]
+    new = answered(request, verdicts)
     kinds = [verdicts[name].kind for name in new]
     return RequestProgress(len(request), len(kinds), kinds.count("unsure"), kinds.count("bad"))
 

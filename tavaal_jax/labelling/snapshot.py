@@ -1,10 +1,12 @@
 """Snapshot of images and labels between two cycles, and what a cycle freezes of it."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -199,12 +201,15 @@ def take_snapshot(
     images: Images,
     log: Log,
     check_stop: Callable[[], None],
+    reading: AbstractContextManager[object] | None = None,
 ) -> Snapshot:
     """Scans the images, decodes new ones and reads all answers; writes images.csv.
 
-    `check_stop` is called often and may raise. Raises UserError for what the user can mend.
+    `check_stop` is called often and may raise; answers are read within `reading`. Raises UserError
+    for what the user can mend.
     """
-    return _Reader(config, workdir, images.cache, log, check_stop).snapshot()
+    reading = reading or contextlib.nullcontext()
+    return _Reader(config, workdir, images.cache, log, check_stop, reading).snapshot()
 
 
 def image_paths(config: ConfigDict, workdir: LabellingWorkdir, log: Log) -> dict[str, pathlib.Path]:
@@ -234,6 +239,7 @@ class _Reader:
     cache: Decoded | Photos
     log: Log
     check_stop: Callable[[], None]
+    reading: AbstractContextManager[object]
 
     def snapshot(self) -> Snapshot:
         config, options = self.config, self.config.folder
@@ -275,12 +281,13 @@ class _Reader:
         named = [user_path(text, "folder.labels") for text in options.labels]
         lists, others = listing.requests(workdir.folder, named)
         classes = tuple(options.classes)
-        said = answers.read(
-            workdir.answers,
-            [*named, *lists],
-            classes=classes,
-            keep_annotators=options.keep_annotators,
-        )
+        with self.reading:
+            said = answers.read(
+                workdir.answers,
+                [*named, *lists],
+                classes=classes,
+                keep_annotators=options.keep_annotators,
+            )
         folders = answers.from_class_folders(
             images, classes, options.class_folders, "folder.images"
         )

@@ -19,10 +19,11 @@ from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.cells import escape_formula, unescape_formula
 from tavaal_jax.labelling.frozen import Frozen, LabelRow, RequestRow
 from tavaal_jax.labelling.images.inventory import Image
+from tavaal_jax.labelling.page import answer_files
 from tavaal_jax.labelling.passed_over import PassedOver, collected
-from tavaal_jax.labelling.requests import escape_formula
 from tavaal_jax.report import files
 
 _ASKED = ("rank", "id", "role", "score", "said")
@@ -55,11 +56,6 @@ class FrozenCycle(NamedTuple):
     config: dict[str, Any]
 
 
-def unescape_formula(text: str) -> str:
-    """A cell without the apostrophe that `escape_formula` put before it."""
-    return text[1:] if text[:1] == "'" and escape_formula(text[1:]) == text else text
-
-
 class LabellingWorkdir:
     """Reads and writes the files of a labelling loop."""
 
@@ -70,10 +66,11 @@ class LabellingWorkdir:
         """Where people put their files of labels."""
         self.model = folder / "model"
 
-    def begin(self) -> None:
-        """Makes the folder for people's labels."""
+    def begin(self) -> list[str]:
+        """Makes the folder for people's labels; lines about rows that the page has not finished."""
         with files.named(self.answers):
             self.answers.mkdir(exist_ok=True)
+            return answer_files.mend(self.answers)
 
     # Images and classes
 

@@ -11,7 +11,7 @@ from tavaal_jax.labelling import passed_over
 from tavaal_jax.labelling.images.inventory import Image
 from tavaal_jax.labelling.labels import class_names
 from tavaal_jax.labelling.labels.matching import Index
-from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, moment, place
+from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, is_live, moment, place
 from tavaal_jax.labelling.passed_over import PassedOver, natural, shown
 
 
@@ -28,6 +28,8 @@ class Verdict(NamedTuple):
     """Files of these answers, joined by "+"."""
     votes: tuple[tuple[str, int], ...]
     """Answers and how often each was given, most frequent first."""
+    renewed: str = ""
+    """Time of the newest of these answers given on the live page, which keeps one file for all."""
 
 
 class Consensus(NamedTuple):
@@ -244,7 +246,8 @@ def _check_doubtful(votes: Sequence[_Vote], fixed: bool) -> None:
 
 def verdict_digest(verdict: Verdict) -> str:
     """Digest of a verdict: every new answer changes it, a copy of an answer in a new file, too."""
-    return hashlib.sha256(repr(tuple(verdict)).encode()).hexdigest()[:16]
+    content = tuple(verdict) if verdict.renewed else tuple(verdict)[:-1]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def changes(
@@ -334,4 +337,5 @@ def _verdict(votes: Sequence[_Vote], words: Mapping[str, str]) -> Verdict:
         "+".join(sorted({vote.answer.annotator for vote in winners} - {""})),
         "+".join(sorted({vote.answer.source for vote in winners})),
         tuple(sorted(named, key=lambda pair: (-pair[1], pair[0]))),
+        max((v.answer.updated for v in votes if is_live(v.answer.source)), default=""),
     )

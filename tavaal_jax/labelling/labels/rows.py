@@ -56,6 +56,7 @@ DECISIONS = ("accept", "reject", "ignore")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 _SERVED = re.compile(r"/data/(local-files/\?|upload/)")
 _PAGE = re.compile(r"(^|/)labels_cycle_\d{3,}_[^/]*\.csv")
+_LIVE_PAGE = re.compile(r"labels/page_[^/]*\.csv")
 KINDS = {
     dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number",
     bool: "true or false", type(None): "null",
@@ -78,6 +79,11 @@ def moment(text: str) -> datetime.datetime:
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
+def is_live(source: str) -> bool:
+    """Whether a file holds answers of the live page."""
+    return bool(_LIVE_PAGE.fullmatch(source))
+
+
 def parse_row(fields: Mapping[str, object], source: str, number: int) -> list[Answer | Rejected]:
     """The answer in a row, whose values are given by column: a list of one, or empty."""
     here = place(source, number)
@@ -90,7 +96,7 @@ def parse_row(fields: Mapping[str, object], source: str, number: int) -> list[An
         return []
     who = annotator(fields.get("annotator"), here, keep_address=True)
     when = time(fields, here)
-    is_offered = bool(_PAGE.search(source) or fields.get("tavaal_request"))
+    is_offered = bool(_PAGE.search(source) or is_live(source) or fields.get("tavaal_request"))
     return [
         Answer(
             source, number, *image(fields, here), text, skipped, who, when, is_offered=is_offered

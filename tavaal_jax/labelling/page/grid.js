@@ -22,8 +22,7 @@ class Grid {
     this.items = items;
     this.selected = new Set(selected.filter(place => place >= 0 && place < items.length));
     this.at = this.anchor = Math.min(Math.max(at, 0), Math.max(items.length - 1, 0));
-    for (const tile of this.tiles.values()) tile.remove();
-    this.tiles.clear();
+    for (const [place, tile] of this.tiles) this.drop(tile, place);
     this.layOut();
     this.reveal();
   }
@@ -53,13 +52,18 @@ class Grid {
     const first = Math.max(0, Math.floor(top / step) - 1) * this.columns;
     const end = Math.min(this.items.length, (Math.ceil((top + this.box.clientHeight) / step) + 1) * this.columns);
     for (const [place, tile] of this.tiles)
-      if ((place < first || place >= end) && place !== this.at) { tile.remove(); this.tiles.delete(place); }
+      if ((place < first || place >= end) && place !== this.at) this.drop(tile, place);
     const fresh = [];
     for (let place = first; place < end; place++) if (!this.tiles.has(place)) fresh.push(this.make(place));
     if (this.items.length && !this.tiles.has(this.at)) fresh.push(this.make(this.at));
     this.list.append(...fresh);
     if (this.items.length) this.list.setAttribute("aria-activedescendant", this.list.id + this.at);
     else this.list.removeAttribute("aria-activedescendant");
+  }
+  drop(tile, place) {  // A picture that has not come yet is not fetched any more.
+    if (tile.firstChild.complete === false) tile.firstChild.removeAttribute("src");
+    tile.remove();
+    this.tiles.delete(place);
   }
   make(place) {
     const tile = document.createElement("div"), image = this.items[place];

@@ -65,8 +65,7 @@ async function updateOnce() {
     request.classes = now.classes;
     answersChanged();
   }
-  const current = views[live.view];
-  if (before && current.open && (current.isComputing || isNew || now.request !== before.request)) await current.open();
+  if (before && (isNew || now.request !== before.request)) refreshView();
 }
 function openOutbox(workdir) {  // What others left unsent in this browser goes, too.
   const prefix = STORE + "outbox " + workdir + " ", left = live.outbox;
@@ -129,7 +128,18 @@ function openView(name) {
   render();
   target.grid.layOut();
   (name === "map" ? byId("chart") : target.grid.list).focus({preventScroll: true});
-  chosen.open?.().catch(fault => { if ("status" in fault) notify(fault.message); else throw fault; });
+  refreshView();
+}
+async function refreshView() {  // Again after a while where it is still being computed.
+  const name = live.view, current = views[name];
+  clearTimeout(live.viewTimer);
+  try {
+    await current.open?.();
+    if (current.isComputing) live.viewTimer = setTimeout(() => { if (live.view === name) refreshView(); }, RETRY);
+  } catch (fault) {
+    if (!("status" in fault)) throw fault;
+    notify(fault.message);
+  }
 }
 function answerElsewhere(answers, label) {  // Answers outside the grid of the request.
   notify("");

@@ -139,7 +139,7 @@ canvas.addEventListener("blur", () => { atlas.cross = atlas.inFrame = atlas.from
 new ResizeObserver(drawMap).observe(canvas);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
 byId("map-colours").addEventListener("change", drawMap);
-byId("map-kind").addEventListener("change", () => openView("map"));
+byId("map-kind").addEventListener("change", () => refreshView());
 byId("ask").addEventListener("click", async () => {
   const ids = mapped.chosen.map(({id}) => id);
   try {

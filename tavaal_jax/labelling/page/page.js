@@ -48,21 +48,25 @@ function render() {
 function selectionChanged() {
   const list = target.grid, image = list.current, large = byId("large"), count = grid.selected.size;
   byId("chosen").textContent = view.mode === "grid" && count !== 1 ? count + " selected" : "";
-  const source = image && backend.picture(image);
+  const isLarge = target.grid !== grid || view.mode === "one", next = list.items[list.at + 1];
+  // In the grid of a phone it is not seen, and needs not be fetched.
+  const source = image && large.parentElement.offsetParent && (isLarge ? backend.picture : backend.thumbnail)(image);
+  if (view.mode === "one" && next && backend.picture(next)) new Image().src = backend.picture(next);
   large.hidden = !source;
-  large.nextElementSibling.hidden = !!source;
+  large.nextElementSibling.hidden = !!source || !image;
   if (source && large.getAttribute("src") !== source) large.src = source;
-  if (image) {
+  byId("place").textContent = image ? target.place(image) : "";
+  byId("file").textContent = image?.file || "";
+  if (!image) byId("given").hidden = true;
+  else {
     const label = answerTo(image);
     large.alt = title(image);
-    byId("place").textContent = target.place(image);
-    byId("file").textContent = image.file || "";
     if (document.activeElement !== byId("note")) byId("note").value = state.notes[image.id] || "";
     byId("given").hidden = !label;
     byId("given").textContent = label;
     byId("given").style.setProperty("--tint", tint(label));
   }
-  byId("back").disabled = list.at === 0;
+  byId("back").disabled = list.at === 0 || !image;
   byId("on").disabled = list.at >= list.items.length - 1;
   const guess = target.guess?.() ?? guessed()[0]?.[1] ?? "";
   renderChoices(list.chosen.map(answerTo), guess);
@@ -192,6 +196,11 @@ byId("order").addEventListener("change", () => {
   byId("order").blur();
   arrange();
   showImages();
+});
+addEventListener("storage", event => {  // Another window with this page.
+  if (event.key !== stateKey) return;
+  load();
+  answersChanged();
 });
 function showRequest() {  // After `begin`.
   byId("parts").hidden = request.parts < 2;

@@ -56,11 +56,6 @@ byId("name").addEventListener("input", () => {
   if (hasAnswers()) changed();
 });
 const asked = JSON.parse(byId("request").textContent);
-addEventListener("storage", event => {  // Another window with this page.
-  if (event.key !== stateKey) return;
-  load();
-  answersChanged();
-});
 addEventListener("beforeunload", event => { if (isUnsaved()) { event.preventDefault(); event.returnValue = true; } });
 begin(asked, STORE + asked.name + " " + asked.digest);
 keep();  // Shows at once whether the browser can store answers.

@@ -22,9 +22,9 @@ function renderStatus(now) {
   modelAt = typeof now.seconds_to_model === "number" ? performance.now() + 1000 * now.seconds_to_model : null;
   renderModel(now);
   drawCurve(now.curve || []);
-  const problem = [now.problem, now.hint].filter(Boolean).join(" ");
-  byId("problem").textContent = problem;
-  byId("problem").hidden = !problem;
+  byId("outlook").textContent = now.hint || "";
+  byId("problem").textContent = now.problem || "";
+  byId("problem").hidden = !now.problem;
 }
 function renderModel(now) {
   const left = modelAt === null ? null : Math.max(0, Math.round((modelAt - performance.now()) / 1000));
