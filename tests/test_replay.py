@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import read_csv
-from trials import KEY, config_of, prepared
+from trials import KEY, compiled_once, config_of, prepared
 
 from tavaal_jax import errors
 from tavaal_jax.algorithm.methods import METHODS
@@ -20,6 +20,12 @@ TRIAL = f"{METHOD}/trial_0"
 
 def config(**changes):
     return config_of(methods=METHOD, trials=1, cycles=4, **changes)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")

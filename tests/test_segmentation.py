@@ -123,6 +123,10 @@ def learner(ranking_loss):
 SCHEDULE = Schedule(np.int32(0), np.float32(0.1), np.True_, np.False_)
 
 
+def begun(made, images):
+    return jax.jit(made.init)(KEY, jnp.asarray(images[:1]))
+
+
 @pytest.mark.parametrize(
     "ranking_loss",
     [pytest.param(x, marks=pytest.mark.slow) for x in (losses.ranking, losses.margin)],
@@ -133,9 +137,9 @@ def test_images_without_a_labelled_pixel_weigh_nothing(rng, ranking_loss):
     labels = maps(rng, 6, (4, 4))
     labels[1] = 255
     made = learner(ranking_loss)
-    state = made.init(KEY, jnp.asarray(images[:1]))
-    _, found = made.step(state, Batch(jnp.asarray(images), jnp.asarray(labels)), SCHEDULE)
-    said = made.infer(state, jnp.asarray(images))
+    state, step = begun(made, images), jax.jit(made.step)
+    after, found = step(state, Batch(jnp.asarray(images), jnp.asarray(labels)), SCHEDULE)
+    said = jax.jit(made.infer)(state, jnp.asarray(images))
     each = made.problem.image_losses(said.logits, jnp.asarray(labels))
     known = np.array([0, 2, 3, 4, 5])
     np.testing.assert_allclose(found["task_loss"], each[known].mean(), rtol=1e-5)
@@ -145,8 +149,6 @@ def test_images_without_a_labelled_pixel_weigh_nothing(rng, ranking_loss):
 
     poisoned = images.copy()
     poisoned[1] = 1e3
-    step = jax.jit(made.step)
-    after, _ = step(state, Batch(jnp.asarray(images), jnp.asarray(labels)), SCHEDULE)
     other, _ = step(state, Batch(jnp.asarray(poisoned), jnp.asarray(labels)), SCHEDULE)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(close, after.params, other.params)
@@ -159,12 +161,12 @@ def test_the_true_loss_of_a_map_without_a_labelled_pixel_is_not_known(rng):
     made = components.Components(METHODS["random"], learner(None), None, 1, "bald")
     normalise = Normaliser.constant((0.5,) * 3, (0.2,) * 3)
     seen = jax.vmap(normalise)(jnp.asarray(images))
-    state = made.learner.init(KEY, seen[:1])
+    state = begun(made.learner, seen)
     known = LabelMaps(labels, np.zeros((3, CLASSES), np.int32), np.ones(3, bool))
     examples = jax.tree.map(jnp.asarray, Example(images, known))
     of_one = functools.partial(programs._loss_of_one, made, (state, normalise))
-    found = jax.vmap(of_one)(examples)
-    logits = made.learner.predict(state, seen).logits
+    found = jax.jit(jax.vmap(of_one))(examples)
+    logits = jax.jit(made.learner.predict)(state, seen).logits
     each = made.learner.problem.image_losses(logits, jnp.asarray(labels))
     np.testing.assert_allclose(found, each.at[1].set(np.nan), rtol=1e-5)
 
@@ -173,9 +175,9 @@ def test_the_true_loss_of_a_map_without_a_labelled_pixel_is_not_known(rng):
 def test_a_batch_without_any_label_changes_nothing(rng):
     images = jnp.asarray(rng.normal(size=(4, 4, 4, 3)), jnp.float32)
     made = learner(losses.ranking)
-    state = made.init(KEY, images[:1])
+    state = begun(made, images)
     labels = jnp.full((4, 4, 4), 255, jnp.uint8)
-    after, metrics = made.step(state, Batch(images, labels), SCHEDULE)
+    after, metrics = jax.jit(made.step)(state, Batch(images, labels), SCHEDULE)
     assert metrics == {"task_loss": 0, "ranking_loss": 0}
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
 
@@ -186,15 +188,16 @@ def test_weights_are_those_of_the_whole_batch_whatever_the_devices(rng):
     labels = maps(rng, 8, (4, 4))
     labels[[1, 2, 5]] = 255
     made = learner(losses.ranking)
-    state = made.init(KEY, jnp.asarray(images[:1]))
-    whole, expected = made.step(state, Batch(jnp.asarray(images), jnp.asarray(labels)), SCHEDULE)
+    state = begun(made, images)
+    batch = Batch(jnp.asarray(images), jnp.asarray(labels))
+    whole, expected = jax.jit(made.step)(state, batch, SCHEDULE)
     order = np.array([[0, 1, 6, 7], [2, 3, 4, 5]])  # As `devices.layout` cuts a batch for two.
     mean = functools.partial(jax.lax.pmean, axis_name="batch")
     step = jax.vmap(
         lambda images, labels: made.step(state, Batch(images, labels), SCHEDULE, mean),
         axis_name="batch",
     )
-    parts, found = step(jnp.asarray(images[order]), jnp.asarray(labels[order]))
+    parts, found = jax.jit(step)(jnp.asarray(images[order]), jnp.asarray(labels[order]))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     for name, value in expected.items():
         close(found[name], value)

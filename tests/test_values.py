@@ -124,7 +124,7 @@ def test_the_predicted_loss_is_the_rankers():
 @pytest.mark.parametrize("make", [adversaries.vaal, adversaries.tavaal])
 def test_the_discriminators_value_is_the_adversarys_score(make):
     adversary = make(moons.get_config(), Classification(2), (2,))
-    state = adversary.init(KEY, IMAGE[None])
+    state = jax.jit(lambda key: adversary.init(key, IMAGE[None]))(KEY)
     condition = None
     if adversary.condition_of is not None:
         rank = jnp.float32([0.3])

@@ -98,25 +98,33 @@ def finish(generator):
 # Keys that no program depends on.
 _OF_THE_STUDY = (
     "seed", "methods", "trials", "first_trial", "cycles", "initial", "budget", "subset",
-    "schedule", "diagnostics",
+    "schedule", "diagnostics", "folder", "data_dir", "checkpoint_every_steps", "log_every_steps",
 )  # fmt: skip
 
 
 @contextlib.contextmanager
 def compiled_once():
-    """Within it, whole studies with the same networks share their programs."""
-    built, build = {}, programs.build
+    """Within it, studies with the same networks and as many images share their programs.
+
+    They go on as another process would, but that nothing is traced and compiled again.
+    """
+    built, build, prepare, sizes = {}, programs.build, setup.prepare, [()]
 
     def build_once(config, method, shape, classes):
         plain = configs.plain(config)
         key = str([value for name, value in plain.items() if name not in _OF_THE_STUDY])
-        key = key, method, shape, classes
+        key = key, method, shape, classes, sizes[0]
         if key not in built:
             built[key] = build(config, method, shape, classes)
         return built[key]
 
+    def prepare_once(config, method, dataset, *placed):
+        sizes[0] = len(dataset.train_images), len(dataset.test_images)  # A program is of a shape.
+        return prepare(config, method, dataset, *placed)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "build", build_once)
+        patch.setattr(setup, "prepare", prepare_once)
         yield
 
 
