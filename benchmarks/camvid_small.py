@@ -3,11 +3,11 @@
 All methods of configs/camvid_small.py, and random draws that prefer rare classes, paired by trial.
 
     python benchmarks/camvid_small.py run --data=camvid.tar --trials=3
-    python benchmarks/camvid_small.py report
+    python benchmarks/tables.py
 
 `run` unpacks the tar into --workdir, runs trial 0 of all methods, then trial 1, ..., a process
 per core, and packs results into studies/camvid_small/; stopped, the same command goes on, also from
-these files alone. The test set is the drive of which there is no training image. `report` writes
+these files alone. The test set is the drive of which there is no training image. `tables.py` writes
 the tables into the README there: mean and class IoU, and from how many blocks of ten neighbouring
 frames (of one drive, a frame a second) a method has picked.
 """
@@ -166,7 +166,7 @@ def table() -> list[str]:
     }  # fmt: skip
     differences = {method: statistics.paired(*pair) for method, pair in pairs.items()}
     tested = {m: p for m, pair in pairs.items() if (p := cifar10_small.p_of(*pair)) is not None}
-    adjusted = dict(zip(tested, cifar10_small.holm([*tested.values()]), strict=True))
+    adjusted = dict(zip(tested, statistics.holm([*tested.values()]), strict=True))
     labels = sorted(curves["random"])
     head = ["method", "n", *map(str, labels), "under the curve, less random", "p, Holm",
             "blocks picked from"]  # fmt: skip
@@ -211,18 +211,13 @@ def main() -> int:
     """Command line; returns the exit code."""
     allocator.restart_with_huge_pages()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--data", type=pathlib.Path, help="tar with images/ and labels/")
+    parser.add_argument("what", choices=("run",))
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="tar: images/, labels/")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/camvid_small"))
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--methods", type=lambda text: text.split(","), help="default: all")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
     arguments = parser.parse_args()
-    if arguments.what == "report":
-        cifar10_small.render(STUDY / "README.md", TABLES)
-        return 0
-    if arguments.data is None:
-        parser.error("run needs --data=camvid.tar")
     try:
         run(arguments)
     except Interrupted as error:

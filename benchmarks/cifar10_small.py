@@ -4,21 +4,20 @@ All methods on CIFAR-10, balanced and with its first five classes thinned 100:1 
 and TA-VAAL also as the released code trains them. Paired by trial.
 
     python benchmarks/cifar10_small.py run --data=cifar10.tar --trials=3
-    python benchmarks/cifar10_small.py report
+    python benchmarks/tables.py
 
 `run` first chooses epochs, learning rate and network (`tune`: random labels, a validation set), if
 studies/cifar10_small/tuning.csv is not there. Then it runs trial 0 of everything, then trial 1, and
 so on, a process per core, in runs/cifar10_small, and packs the results into
 studies/cifar10_small/ every few minutes. Stopped at any moment, or on another machine with these
 files alone, the same command goes on: whole trials are not run again, others from their last whole
-cycle. `report` writes the tables into the README there.
+cycle. `tables.py` writes the tables into the README there.
 """
 
 import argparse
 import csv
 import functools
 import pathlib
-import re
 import signal
 import sys
 import time
@@ -350,15 +349,6 @@ def p_of(values: dict[int, float], others: dict[int, float]) -> float | None:
     return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def holm(values: list[float]) -> list[float]:
-    """p-values adjusted for their number (Holm, 1979)."""
-    adjusted, highest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(np.argsort(values)):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = highest
-    return adjusted
-
-
 def claims() -> list[str]:
     """Lines: each finding of the paper, and whether it comes out here."""
     versions = ["", *(f"_{cell}" for cell in CELLS if cell)]
@@ -370,9 +360,7 @@ def claims() -> list[str]:
     cases = [case for case in cases if case[2]]
     if not cases:
         return ["No trial is finished."]
-    tested = [found for _, _, found in cases if "p" in found]
-    for found, adjusted in zip(tested, holm([found["p"] for found in tested]), strict=True):
-        found["holm"] = adjusted
+    statistics.correct((found for _, _, found in cases), "p")
     lines = [
         "| figure | the paper says | VAE and D trained | difference | n | p, Holm | here |",
         "|---|---|---|---:|---:|---:|---|",
@@ -407,24 +395,12 @@ TABLES: dict[str, Callable[..., list[str]]] = {
 }  # fmt: skip
 
 
-def render(path: pathlib.Path, tables: dict[str, Callable[..., list[str]]]) -> None:
-    """Writes the tables of a text, each from `<!-- table: NAME ARGUMENTS -->` to `<!-- end -->`."""
-
-    def one_table(found: re.Match[str]) -> str:
-        name, *words = found[1].split()
-        return "\n".join([f"<!-- table: {found[1]} -->", *tables[name](*words), "<!-- end -->"])
-
-    text = path.read_text(encoding="utf-8")
-    pattern = r"<!-- table: ([^\n]*?) -->\n.*?<!-- end -->"
-    path.write_text(re.sub(pattern, one_table, text, flags=re.DOTALL), encoding="utf-8")
-
-
 def main() -> int:
     """Command line; returns the exit code."""
     allocator.restart_with_huge_pages()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--data", type=pathlib.Path, help="tar of mosaics, see mosaics.py")
+    parser.add_argument("what", choices=("run",))
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="tar, see mosaics.py")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/cifar10_small"))
     parser.add_argument("--trials", type=int, default=3)
     names = lambda text: text.split(",")
@@ -433,11 +409,6 @@ def main() -> int:
     parser.add_argument("--methods", type=names, help="default: all")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
     arguments = parser.parse_args()
-    if arguments.what == "run" and arguments.data is None:
-        parser.error("run needs --data=cifar10.tar")
-    if arguments.what == "report":
-        render(STUDY / "README.md", TABLES)
-        return 0
     try:
         run(arguments)
     except Interrupted as error:

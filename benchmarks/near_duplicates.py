@@ -4,16 +4,18 @@
 
 A file has `features [N, F]`, `labels [N]` and `test [N]`, as for `methods_on_features.py`. Studies
 with and without `folder.near_duplicates` run in runs/near_duplicates/; run again it continues.
-The tables go to studies/near_duplicates/README.md.
+Writes studies/near_duplicates/*.csv, and the tables of the README there.
 """
 
 import argparse
+import csv
 import pathlib
 import sys
 
 import ablation
 import methods_on_features
 import numpy as np
+import tables
 
 import tavaal_jax
 from tavaal_jax.algorithm import near_duplicates
@@ -21,7 +23,7 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.engine import allocator
 from tavaal_jax.report import records, statistics
 
-README = pathlib.Path(__file__).parent / "studies" / "near_duplicates" / "README.md"
+STUDY = pathlib.Path(__file__).parent / "studies" / "near_duplicates"
 COSINES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.98)
 STUDIED = (0.8, 0.9)
 METHODS = ("random", "uherding")
@@ -75,10 +77,10 @@ def accuracies(
     return ["method", "cosine", "n", *means, "area, less that without"], rows
 
 
-def table(header: list[str], rows: list[list[object]]) -> list[str]:
-    """Lines of a table."""
-    line = lambda cells: f"| {' | '.join(map(str, cells))} |"
-    return ["", line(header), line(["---:"] * len(header)), *map(line, rows), ""]
+def write(name: str, header: list[str], rows: list[list[object]]) -> None:
+    """Writes a table of the README as a CSV file."""
+    with (STUDY / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def main() -> None:
@@ -92,26 +94,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5, help="0: no studies")
     parser.add_argument("--cycles", type=int, default=4)
     arguments = parser.parse_args()
-    names = " ".join(path.name for path in arguments.names)
-    text = [
-        "# Near-duplicates", "",
-        f"Written by `python benchmarks/near_duplicates.py {names} --trials={arguments.trials}"
-        f" --cycles={arguments.cycles}`, on features of",
-        "EfficientNet-Lite0. A fold is a connected component of images whose cosine is above the",
-        "threshold; training and test images together. Those in a fold with a test image are left",
-        "out of training.",
-    ]  # fmt: skip
     for path in arguments.names:
         dataset = methods_on_features.dataset_of(path)
-        train, test = len(dataset.train_images), len(dataset.test_images)
-        text += ["", f"## {path.stem}: {train} images in training, {test} in the test set"]
         header = ["cosine", "folds of 2 or more", "images in them", "largest", "of one class",
                   "test images with one in training", "left out of training"]  # fmt: skip
-        text += table(header, [folds_row(dataset, cosine) for cosine in COSINES])
+        write(f"{path.stem}_folds", header, [folds_row(dataset, cosine) for cosine in COSINES])
         if arguments.trials:
-            text += table(*accuracies(path, dataset, arguments))
-        README.parent.mkdir(exist_ok=True)
-        README.write_text("\n".join(text).strip() + "\n")
+            write(f"{path.stem}_accuracy", *accuracies(path, dataset, arguments))
+    tables.main([str(STUDY / "README.md")])
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import csv
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import ablation
+import camvid_small
+import cifar10_small
 import methods_on_features
 import numpy as np
 import overview
@@ -127,6 +129,8 @@ TABLES: dict[str, Callable[..., list[str]]] = {
     "features": methods_on_features.table,
     "when": which_method.when,
     "penalty": which_method.penalty,
+    **cifar10_small.TABLES,
+    **camvid_small.TABLES,
 }
 """`{name in a block: function of its arguments -> lines}`."""
 
@@ -166,12 +170,12 @@ def difference(old: str, new: str) -> str:
     return ""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="default: all")
     parser.add_argument("--check", action="store_true", help="write nothing, 1 where one differs")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     code = 0
     for path in given.files or texts():
         text = path.read_text(encoding="utf-8")

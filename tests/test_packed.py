@@ -101,10 +101,6 @@ def test_a_table_has_a_row_for_each_method(study):
     assert cifar10_small.table("thinned_10") == ["No trial is finished."]
 
 
-def test_holm_multiplies_by_the_number_of_hypotheses_left():
-    assert cifar10_small.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-
-
 def test_neighbouring_frames_are_a_block():
     frames = [f"train/a_{i:03d}.jpg" for i in range(25)] + ["train/b_000.jpg"]
     rows = [{"method": "random", "trial": 0, "id": frames[i]} for i in (0, 9, 10, 24, 25)]
