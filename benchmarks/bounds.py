@@ -7,7 +7,8 @@ the labels of the whole pool. "oracle" starts from the images that `random` star
 same trial, draws `candidates` random batches for each request, fits T with each, and keeps the one
 with the highest accuracy on the *test* set: it looks at the labels of the candidates and of the
 test images, so it is no method, and its accuracy is too high for the same reason. A better bound
-would search more batches. Run it after `run`; trials that are in <study>_bounds.csv are kept.
+would search more batches. It needs no other results; trials that are in <study>_bounds.csv are
+kept.
 """
 
 import argparse
@@ -19,13 +20,14 @@ import jax
 import methods_on_features as study
 import numpy as np
 
+import tavaal_jax
 from tavaal_jax.algorithm import logistic
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.problems import Classification
-from tavaal_jax.data import Dataset
+from tavaal_jax.algorithm.state import Stream, derive
+from tavaal_jax.data import Dataset, plans
 from tavaal_jax.data.pool import Normaliser
-from tavaal_jax.errors import UserError
-from tavaal_jax.report import files, records
+from tavaal_jax.report import files
 
 FIELDS = ("bound", "trial", "labelled", *study.METRICS)
 ALL, ORACLE = "all labels", "oracle (sees the test labels)"
@@ -75,6 +77,12 @@ def oracle(
     return curve
 
 
+def first_images(trial: int, size: int, count: int) -> np.ndarray:
+    """What a study's trial starts from, of all methods, where `first_by` is random."""
+    key = derive(jax.random.key(tavaal_jax.default_config().seed), trial, Stream.INITIAL)
+    return plans.initial(key, size, count)
+
+
 def bound(path: pathlib.Path, name: str, given: argparse.Namespace) -> None:
     """Adds what is missing to <study>_bounds.csv."""
     setting = study.SETTINGS[name]
@@ -84,7 +92,7 @@ def bound(path: pathlib.Path, name: str, given: argparse.Namespace) -> None:
     rows: list[dict[str, object]] = list(files.read_csv(to))
     there = {(row["bound"], int(str(row["trial"]))) for row in rows}
     head = Head(dataset)
-    _, budget, cycles = study.sizes(dataset.classes, setting)
+    initial, budget, cycles = study.sizes(dataset.classes, setting)
 
     def keep(bound: str, trial: int, curve: list[tuple[int, np.ndarray]]) -> None:
         for labelled, values in curve:
@@ -97,13 +105,9 @@ def bound(path: pathlib.Path, name: str, given: argparse.Namespace) -> None:
         every = np.arange(len(head.pool))
         keep(ALL, 0, [(len(every), head.metrics(every))])
     for trial in range(given.trials):
-        folder = files.trial_folder(given.workdir / stem, BASELINE, trial)
         if (ORACLE, trial) in there:
             continue
-        if not (folder / "picks.csv").exists():
-            raise UserError(f"{folder} has no picks.csv: give fewer --trials, or run it first")
-        picks = records.read_picks(folder)
-        start = picks["index"][picks["cycle"] == 0]
+        start = first_images(trial, len(head.pool), initial)
         curve = oracle(head, start, budget, cycles - 1, given.candidates, trial)
         keep(ORACLE, trial, curve)
 
@@ -114,12 +118,10 @@ def main() -> int:
     parser.add_argument("names", nargs="+", type=pathlib.Path, help="files of features")
     parser.add_argument("--candidates", type=int, default=20, help="batches the oracle tries")
     given = parser.parse_args()
-    try:
-        for path, name in itertools.product(given.names, given.settings):
-            bound(path, name, given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if given.first_by != BASELINE:
+        parser.error(f"--first_by is {given.first_by}: give {BASELINE}, the oracle starts so")
+    for path, name in itertools.product(given.names, given.settings):
+        bound(path, name, given)
     return 0
 
 

@@ -151,18 +151,11 @@ def test_only_whole_trials_are_reported(tmp_path, monkeypatch):
     assert rows == {"random": {0: 0.55, 1: 0.5}, "margin": {0: pytest.approx(0.6)}}
 
 
-def test_a_bound_before_its_study_says_so(tmp_path, monkeypatch, capsys):
-    write_features(tmp_path / "tiny.npz")
-    flags = [
-        str(tmp_path / "tiny.npz"),
-        "--settings=1_small",
-        f"--workdir={tmp_path}",
-        "--trials=1",
-    ]
-    monkeypatch.setattr(bounds.Head, "metrics", lambda self, rows: np.array([0.5, 0.5]))
-    monkeypatch.setattr(sys, "argv", ["bounds.py", *flags])
-    assert bounds.main() == 2
-    assert "has no picks.csv: give fewer --trials, or run it first" in capsys.readouterr().err
+def test_the_oracle_starts_at_random(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bounds.py", "tiny.npz", "--first_by=typiclust"])
+    with pytest.raises(SystemExit):
+        bounds.main()
+    assert "--first_by is typiclust: give random" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -192,7 +185,8 @@ def test_trials_and_methods_added_later_are_the_same_bytes(tmp_path, monkeypatch
     # The bounds' head is the study's: from the same start it is as accurate.
     folder = files.trial_folder(once / trial, "random", 0)
     dataset = study.dataset_of(tmp_path / "tiny.npz", study.SETTINGS["10_large"])
-    found = bounds.Head(dataset).metrics(records.read_picks(folder)["index"][:30])
+    head = bounds.Head(dataset)
+    found = head.metrics(bounds.first_images(0, len(head.pool), 30))
     rows = [row["value"] for row in records.read_results(folder) if row["cycle"] == 0]
     np.testing.assert_allclose(found, rows, atol=1e-6)
 
@@ -206,10 +200,6 @@ def one_process(config):
 def test_bounds_go_on_from_what_is_there(tmp_path, capsys):
     write_features(tmp_path / "tiny.npz")
     given = arguments(tmp_path, candidates=3, trials=1)
-    folder = files.trial_folder(tmp_path / "tiny_1_large_random", "random", 0)
-    folder.mkdir(parents=True)
-    picks = [{"cycle": 0, "rank": n, "index": n, "id": n, "score": 0} for n in range(3)]
-    (folder / "picks.csv").write_text(files.as_csv(tuple(picks[0]), picks), encoding="utf-8")
     bounds.bound(tmp_path / "tiny.npz", "1_large", given)
     path = tmp_path / "tiny_1_large_random_bounds.csv"
     before = path.read_bytes()
