@@ -98,7 +98,8 @@ def main() -> None:
         f"Written by `python benchmarks/near_duplicates.py {names} --trials={arguments.trials}"
         f" --cycles={arguments.cycles}`, on features of",
         "EfficientNet-Lite0. A fold is a connected component of images whose cosine is above the",
-        "threshold; training and test images together. Findings: ../../README.md.",
+        "threshold; training and test images together. Those in a fold with a test image are left",
+        "out of training.",
     ]  # fmt: skip
     for path in arguments.names:
         dataset = methods_on_features.dataset_of(path)

@@ -57,6 +57,7 @@ ALLOWED = {
         "report",
     ),
     "labelling": ROOMS,
+    "examples": ("__init__",),
     "run": ALL,
     "main": ALL,
     "label": (*ALL, "main"),
