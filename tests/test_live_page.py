@@ -8,11 +8,14 @@ import threading
 import time
 import urllib.parse
 
+import live_people
+import people
 import pytest
 import test_labelling_page as still
 from PIL import Image
 from test_labelling_page import selenium  # noqa: F401
 
+from tavaal_jax.labelling.labels import answers
 from tavaal_jax.labelling.page import assets
 
 POLICY = (
@@ -482,3 +485,38 @@ def test_two_people_at_once_see_their_own_answers(visit, server):
         bo.find(f"view-{name}").click()
         assert bo.ask(f"{root}.scrollWidth - {root}.clientWidth") == 0
         assert bo.find("pad").is_displayed()
+
+
+@pytest.mark.slow
+def test_with_the_real_server_the_next_request_comes_by_itself(selenium, tmp_path):  # noqa: F811
+    truth = people.folder(tmp_path / "images")
+    config = live_people.config_file(tmp_path)
+    with live_people.Command(tmp_path / "images", tmp_path / "work", config) as command:
+        browser = Browser(selenium, tmp_path)
+        try:
+            browser.driver.get(f"http://{command.host}:{command.port}/?token={command.token}")
+            browser.find("name").send_keys("Ann", browser.keys.ENTER)
+            browser.until(lambda b: b.ask("images.length") == 16, live_people.PATIENCE)
+            files = browser.ask("images.map(image => image.file)")
+            for name in ("cat", "dog"):
+                places = [place for place, file in enumerate(files) if truth[file] == name]
+                browser.driver.execute_script("grid.select(arguments[0]); grid.told()", places)
+                browser.type_class(name)
+            browser.saved()
+            given = browser.ask("Object.fromEntries(images.map(i => [i.file, answerTo(i)]))")
+            assert given == {file: truth[file] for file in files}
+            browser.until(lambda b: b.ask("request.name") == "cycle_001", live_people.PATIENCE)
+            assert browser.text("count") == "0 of 8"
+            assert browser.text("said") == "New images: cycle 1, 8 images."
+            assert len(browser.tiles()) == 8
+            for view in ("suggestions", "doubts", "map"):
+                browser.find(f"view-{view}").click()
+            browser.until(lambda b: b.ask("atlas.points.length") > 40, live_people.PATIENCE)
+            faults = [e for e in browser.driver.get_log("browser") if e["source"] != "network"]
+            assert faults == []
+        finally:
+            browser.driver.quit()
+    said = answers.read(tmp_path / "work" / "labels").answers
+    assert {(a.name, a.label, a.annotator) for a in said} == {
+        (file, truth[file], "Ann") for file in files
+    }
