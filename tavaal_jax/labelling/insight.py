@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -105,10 +105,15 @@ def order(now: Snapshot, names: Sequence[str]) -> tuple[str, ...]:
     return (*ordered, *(name for name in names if name not in set(there)))
 
 
-def suggestions(now: Snapshot, predicted: Predictions, seed: int) -> list[dict[str, Any]]:
-    """Groups of unlabelled images by predicted class, see `view.suggestions`."""
+def suggestions(
+    now: Snapshot, predicted: Predictions, seed: int, asked: Collection[str]
+) -> list[dict[str, Any]]:
+    """Groups of unlabelled images by predicted class, see `view.suggestions`.
+
+    Those `asked` for are none of them.
+    """
     free = {image.id for image in now.images if image.status == "ok"}
-    free -= now.verdicts.keys() | now.fixed_tests.keys()
+    free -= now.verdicts.keys() | now.fixed_tests.keys() | set(asked)
     rows = [row for row, name in enumerate(predicted.ids) if name in free]
     ids = [predicted.ids[row] for row in rows]
     is_test = np.array([name in now.reserved for name in ids], bool)

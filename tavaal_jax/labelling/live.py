@@ -125,7 +125,7 @@ class LivePage:
             for kind, said in (("unsure", now.words.unsure), ("bad", now.words.bad))
         }
         if self._said is None or self._said.trained != trained:
-            self._said = _Said.of(trained, now, workdir, config.seed)
+            self._said = _Said.of(trained, now, workdir, config.seed, request)
         said = self._said
         points = insight.curve(workdir, trained)
         board = Board(
@@ -179,10 +179,18 @@ class _Said(NamedTuple):
     guesses: Mapping[str, str]
 
     @classmethod
-    def of(cls, trained: int, now: Snapshot, workdir: LabellingWorkdir, seed: int) -> "_Said":
+    def of(
+        cls,
+        trained: int,
+        now: Snapshot,
+        workdir: LabellingWorkdir,
+        seed: int,
+        request: RequestView | None,
+    ) -> "_Said":
         """Reads predictions.csv, once for each model."""
         predicted = insight.Predictions.read(workdir)
-        groups = insight.suggestions(now, predicted, seed) if trained >= 0 else []
+        asked = request.ids if request else ()
+        groups = insight.suggestions(now, predicted, seed, asked) if trained >= 0 else []
         return cls(trained, {"cycle": trained, "groups": groups}, predicted.best)
 
 
