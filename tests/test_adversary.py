@@ -253,14 +253,15 @@ def test_a_score_is_the_logit_of_d():
     adversary, _, _, state, _ = stepped()
     images, predicted = IMAGES[:3], jnp.array([-1.0, 0.0, 1.0])
     variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
-    mean, _ = adversary.vae.apply(variables, images, train=False, method="encode")
+    encode = functools.partial(adversary.vae.apply, train=False, method="encode")
+    mean, _ = jax.jit(encode)(variables, images)
     rank = jax.nn.sigmoid(predicted)[:, None]
     d_params = {"params": state.discriminator_params}
     expected = adversary.discriminator.apply(d_params, mean, rank)
-    score = adversary.score(state, images, adversary.condition_of(said(predicted)))
-    np.testing.assert_allclose(score, expected, rtol=1e-5)
+    score = jax.jit(lambda x, p: adversary.score(state, x, adversary.condition_of(said(p))))
+    np.testing.assert_allclose(score(images, predicted), expected, rtol=1e-5)
     plain, _, _, state, _ = stepped(vaal)
-    assert plain.score(state, images).shape == (3,)
+    assert jax.eval_shape(plain.score, state, images).shape == (3,)
 
 
 @pytest.mark.parametrize("size", [8, 16])
@@ -276,7 +277,7 @@ def test_features_are_seen_as_they_are():
     adversary = tavaal(config, Classification(2), (3,))
     features = jax.random.normal(KEY, (8, 3))
     assert adversary.seen(features) is features
-    state = adversary.init(KEY, features[:1])
+    state = jax.jit(lambda key: adversary.init(key, features[:1]))(KEY)
     keys = [example_keys(jax.random.key(number), jnp.arange(4)) for number in range(2)]
     condition = [adversary.initial_condition(k) for k in keys]
     pair = tuple(map(PoolBatch, (features[:4], features[4:]), condition, keys))

@@ -54,13 +54,19 @@ def begun():
     return learner, init(KEY), images
 
 
+@functools.cache
 def start(learner):
-    return learner.init(KEY, IMAGES[:1])
+    return jax.jit(lambda key: learner.init(key, IMAGES[:1]))(KEY)
+
+
+@functools.cache
+def step_of(learner, **kwargs):
+    return jax.jit(functools.partial(learner.step, **kwargs))
 
 
 def one_step(learner, state, active=True, batch=BATCH, **kwargs):
     schedule = Schedule(jnp.int32(0), jnp.float32(0.1), jnp.array(active), jnp.array(False))
-    return jax.jit(functools.partial(learner.step, **kwargs))(state, batch, schedule)
+    return step_of(learner, **kwargs)(state, batch, schedule)
 
 
 def differs(a, b):
@@ -148,8 +154,10 @@ def test_a_learner_without_ranking_loss_has_no_ranker_and_the_same_weights():
 
 def test_every_cycle_has_its_own_first_weights():
     learner = built(ranked=True)
+    init = jax.jit(lambda cycle: learner.init(KEY, IMAGES[:1], cycle))
+    states = start(learner), init(0), init(1)
     for name in ("learner", "ranker"):
-        first, again, second = (learner.init(KEY, IMAGES[:1], n).params[name] for n in (0, 0, 1))
+        first, again, second = (state.params[name] for state in states)
         assert not differs(first, again)
         assert differs(first, second)
 
@@ -229,9 +237,10 @@ def test_class_weights_weigh_the_task_loss_alone():
     learner = built(ranked=True)
     state, weights = start(learner), jnp.array([0.5, 3.0])
     schedule = Schedule(np.int32(0), np.float32(0.1), np.array(True), np.array(False))
-    step = jax.jit(learner.step)
     plain, weighted = (
-        step(state, BATCH, jax.tree.map(jnp.asarray, schedule._replace(class_weights=w)))[1]
+        step_of(learner)(
+            state, BATCH, jax.tree.map(jnp.asarray, schedule._replace(class_weights=w))
+        )[1]
         for w in (None, weights)
     )
     each = losses.cross_entropy(learner.predict(state, BATCH.images).logits, BATCH.labels)

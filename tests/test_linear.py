@@ -146,7 +146,10 @@ def test_stopped_in_a_stage_it_goes_on_to_the_same_files(tmp_path, stage):
 
 
 def test_metrics_are_scikit_learns_and_the_first_is_in_front(tmp_path):
-    settings = config(methods="random", trials=1, metrics="macro_f1,accuracy,balanced_accuracy")
+    settings = config(
+        methods="random", trials=1, metrics="macro_f1,accuracy,balanced_accuracy",
+        diagnostics=False,
+    )  # fmt: skip
     result = tavaal_jax.run_study(settings, tmp_path)
     rows = [row for row in result.rows() if row["cycle"] == 1]
     model = tavaal_jax.load_model(tmp_path / "random" / "trial_0" / "model")

@@ -87,7 +87,7 @@ NEED_HEAD = ("drop_query", "alfa_mix")
 OTHERS = ",".join(name for name in METHODS if name not in NEED_HEAD)
 
 
-@pytest.mark.parametrize("methods", ["tavaal", pytest.param(OTHERS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("methods", ["learning_loss", pytest.param(OTHERS, marks=pytest.mark.slow)])
 def test_a_network_of_a_config_file_trains_with_every_method(
     methods, config_file, dataset, tmp_path, monkeypatch
 ):
@@ -96,7 +96,7 @@ def test_a_network_of_a_config_file_trains_with_every_method(
     names = checks.method_names(config)
     for name in names:
         assert picked(result, name) == 4
-    folder = result.model_folder("tavaal")
+    folder = result.model_folder("learning_loss")
     model = tavaal_jax.load_model(folder)
     images = dataset.test_images
     assert model.predict_proba(images).shape == (len(images), CLASSES)

@@ -82,18 +82,28 @@ def forget():
     chex.clear_trace_counter()
 
 
-ALL_AT_ONCE, ONE_BY_ONE = 10**9, 1  # bytes of images that are worked on together
+ALL_AT_ONCE, ONE_BY_ONE = 10**9, 1
 
 
+@pytest.fixture(scope="module")
+def most_bytes(request):
+    """Bytes of images that are worked on together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patches, "_CACHED_BYTES", request.param)
+        patch.setattr(winograd, "_MOST_BYTES", request.param)
+        forget()
+        yield
+    forget()
+
+
+@pytest.mark.usefixtures("most_bytes")
 @pytest.mark.parametrize(
     ("shape", "most_bytes"),
     [(shape, ALL_AT_ONCE) for shape in SHAPES]
     + [(shape, ONE_BY_ONE) for shape in (SHAPES[3], SHAPES[8], SHAPES[11], SHAPES[16])],
+    indirect=["most_bytes"],
 )
-def test_conv_equals_lax(shape, most_bytes, monkeypatch):
-    monkeypatch.setattr(patches, "_CACHED_BYTES", most_bytes)
-    monkeypatch.setattr(winograd, "_MOST_BYTES", most_bytes)
-    forget()
+def test_conv_equals_lax(shape):
     height, width, channels, features, window, stride, padding = shape
     images = normal(0, 6, height, width, channels)
     kernel = normal(1, window, window, channels, features)

@@ -35,14 +35,22 @@ def _compiled_once():
         yield
 
 
+def part(tmp_path_factory, trial):
+    folder = tmp_path_factory.mktemp(f"part_{trial}")
+    run_study(config(first_trial=trial, trials=trial + 1), folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def study(tmp_path_factory):
+    """A study of one trial."""
+    return part(tmp_path_factory, 0)
+
+
+@pytest.fixture(scope="module")
+def parts(study, tmp_path_factory):
     """Two trials of one study, each in a workdir of its own, as two machines would leave them."""
-    folders = []
-    for trial in range(2):
-        folders.append(tmp_path_factory.mktemp(f"part_{trial}"))
-        run_study(config(first_trial=trial, trials=trial + 1), folders[-1])
-    return folders
+    return study, part(tmp_path_factory, 1)
 
 
 def draw(*arguments):
@@ -84,14 +92,14 @@ def test_parts_put_together_are_a_finished_study(parts, tmp_path):
         ({"cycle": 9}, "--cycle is 9, but nothing was picked there: give 0 to 1"),
     ],
 )
-def test_a_choice_that_is_not_there(parts, choice, message):
+def test_a_choice_that_is_not_there(study, choice, message):
     with pytest.raises(UserError) as error:
-        plots.draw(parts[0], **choice)
+        plots.draw(study, **choice)
     assert str(error.value) == message
 
 
-def test_the_command_line_says_what_is_wrong_in_one_line(parts):
-    done = draw(parts[0], "--trial=7")
+def test_the_command_line_says_what_is_wrong_in_one_line(study):
+    done = draw(study, "--trial=7")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == ["error: --trial is 7: give one of 0"]
 
@@ -101,23 +109,23 @@ def test_a_folder_without_a_study(tmp_path):
         plots.draw(tmp_path)
 
 
-def test_a_torn_line_of_the_log_is_left_out(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_a_torn_line_of_the_log_is_left_out(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "learning_loss" / "trial_0" / "metrics.jsonl").open("a") as file:
         file.write('{"cycle": 1, "st')
     assert "ranking_loss.png" in plots.draw(tmp_path)
 
 
-def test_a_damaged_file_of_a_choice_is_named(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_a_damaged_file_of_a_choice_is_named(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "tavaal" / "trial_0" / "diagnostics" / "cycle_1.npz"
     path.write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"tavaal/trial_0/diagnostics/cycle_1\.npz cannot be read"):
         plots.draw(tmp_path)
 
 
-def test_figure_1_shows_a_cycle_that_there_is(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_figure_1_shows_a_cycle_that_there_is(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     for method in NAMES.split(","):
         (tmp_path / method / "trial_0" / "diagnostics" / "cycle_0.npz").unlink()
     there = tmp_path / "random" / "trial_0" / "diagnostics"
@@ -127,15 +135,15 @@ def test_figure_1_shows_a_cycle_that_there_is(parts, tmp_path):
     assert "plane.png" in plots.draw(tmp_path)
 
 
-def test_a_study_of_another_version_is_not_drawn(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_a_study_of_another_version_is_not_drawn(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text('{"config": {"a": 1}}')
     with pytest.raises(UserError, match="is of another version of tavaal_jax"):
         plots.draw(tmp_path)
 
 
-def test_the_figure_of_people_is_left_alone(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_the_figure_of_people_is_left_alone(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "config.json").read_text())
     record["config"]["dataset"] = "people"
     (tmp_path / "config.json").write_text(json.dumps(record))
@@ -180,8 +188,8 @@ def test_every_class_of_the_plane_has_its_points_and_its_boundary(tmp_path, monk
     assert len(scatters) == 2 * 8 + 1
 
 
-def test_a_trial_of_an_unknown_method_is_drawn_as_well(parts, tmp_path):
-    shutil.copytree(parts[0], tmp_path, dirs_exist_ok=True)
+def test_a_trial_of_an_unknown_method_is_drawn_as_well(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
     shutil.move(tmp_path / "tavaal", tmp_path / "mine")
     for file in (tmp_path / "results.csv", *tmp_path.glob("mine/trial_*/results.csv")):
         file.write_text(file.read_text().replace("tavaal", "mine"))

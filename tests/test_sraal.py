@@ -39,12 +39,20 @@ def halves(adversary):
     )
 
 
+def begun(adversary):
+    return jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)
+
+
+@functools.cache
+def step():
+    return jax.jit(built().step)
+
+
 @functools.cache
 def stepped():
     adversary = built()
-    state = jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)
-    both = halves(adversary)
-    return adversary, state, both, *jax.jit(adversary.step)(state, *both)
+    state, both = begun(adversary), halves(adversary)
+    return adversary, state, both, *step()(state, *both)
 
 
 def test_it_is_told_the_uncertainty_of_t_and_hides_it_from_the_networks():
@@ -60,10 +68,12 @@ def test_it_is_told_the_uncertainty_of_t_and_hides_it_from_the_networks():
 @pytest.mark.parametrize("latent", [5, *(pytest.param(z, marks=pytest.mark.slow) for z in (1, 4))])
 def test_one_half_of_the_latent_is_decoded_and_the_other_classified(latent):
     adversary = built(**{"vae.latent": latent})
-    state = adversary.init(KEY, IMAGES[:1])
+    state = begun(adversary)
     variables = {"params": state.vae_params, "batch_stats": state.vae_stats}
-    decode = lambda z: adversary.vae.apply(variables, z, None, train=False, method="decode")
-    classify = lambda z: adversary.vae.apply(variables, z, method="classify")
+    decode = jax.jit(
+        lambda z: adversary.vae.apply(variables, z, None, train=False, method="decode")
+    )
+    classify = jax.jit(lambda z: adversary.vae.apply(variables, z, method="classify"))
     z = jax.random.normal(KEY, (2, latent))
     first = z.at[:, : latent // 2].add(1.0)
     second = z.at[:, (latent + 1) // 2 :].add(1.0)
@@ -112,14 +122,14 @@ def test_images_without_a_labelled_pixel_weigh_nothing_whatever_the_devices(part
     config = smoke.get_config()
     config.vae.update(widths=(4,), latent=4)
     adversary = sraal(config, Segmentation(CLASSES), SHAPE, "batch")
-    state = adversary.init(KEY, IMAGES[:1])
+    state = begun(adversary)
     labelled, unlabelled = halves(built())
     pixels = jax.random.randint(KEY, (8, CLASSES), 0, 9).at[jnp.array([1, 2, 5])].set(0)
     both = labelled._replace(labels=pixels), unlabelled._replace(labels=jnp.zeros_like(pixels))
     both = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), both)
     mean = functools.partial(jax.lax.pmean, axis_name="batch")
-    step = jax.vmap(lambda *both: adversary.step(state, *both, mean), axis_name="batch")
-    metrics = jax.jit(step)(*both)[1]
+    mapped = jax.vmap(lambda *both: adversary.step(state, *both, mean), axis_name="batch")
+    metrics = jax.jit(mapped)(*both)[1]
 
     def latents(half):
         noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(half.keys)
@@ -132,25 +142,23 @@ def test_images_without_a_labelled_pixel_weigh_nothing_whatever_the_devices(part
         )
         return losses.share_cross_entropy(logits, half.labels.astype(jnp.float32))
 
-    each = jax.vmap(latents, axis_name="batch")(both[0]).ravel()
+    each = jax.jit(jax.vmap(latents, axis_name="batch"))(both[0]).ravel()
     known = each[np.array([0, 3, 4, 6, 7])]
     np.testing.assert_allclose(metrics["latent_task_loss"], known.mean(), rtol=1e-5)
 
 
 def test_weight_of_the_class():
     _, state, both, _, metrics = stepped()
-    loss = lambda eta: jax.jit(
-        lambda s: built(**{"sraal.eta": eta}).vae_loss(s.vae_params, s, *both)[0]
-    )(state)
-    difference = loss(3.0) - loss(1.0)
+    loss = lambda s, eta: built(**{"sraal.eta": eta}).vae_loss(s.vae_params, s, *both)[0]
+    difference = jax.jit(lambda s: loss(s, 3.0) - loss(s, 1.0))(state)
     np.testing.assert_allclose(difference, 2 * metrics["latent_task_loss"], rtol=1e-4)
 
 
 def test_labels_of_u_and_uncertainty_of_l_change_nothing():
-    adversary, state, (labelled, unlabelled), after, _ = stepped()
+    _, state, (labelled, unlabelled), after, _ = stepped()
     labelled = labelled._replace(condition=1 - labelled.condition)
     unlabelled = unlabelled._replace(labels=jnp.full(8, 7))
-    again, _ = jax.jit(adversary.step)(state, labelled, unlabelled)
+    again, _ = step()(state, labelled, unlabelled)
     jax.tree.map(np.testing.assert_array_equal, again, after)
 
 
@@ -167,9 +175,9 @@ def test_without_uncertainty_and_class_d_is_trained_as_vaals():
 @pytest.mark.slow
 def test_the_class_can_be_told_from_the_latent_after_some_steps():
     adversary = built(**{"vae.latent": 8, "sraal.hidden": (64,), "vae.learning_rate": 1e-2})
-    state = jax.jit(lambda key: adversary.init(key, IMAGES[:1]))(KEY)
-    both, step, seen = halves(adversary), jax.jit(adversary.step), []
+    state = begun(adversary)
+    both, train, seen = halves(adversary), jax.jit(adversary.step), []
     for _ in range(100):
-        state, metrics = step(state, *both)
+        state, metrics = train(state, *both)
         seen.append(float(metrics["latent_task_loss"]))
     assert np.mean(seen[-10:]) < 0.5 * np.mean(seen[:10])
