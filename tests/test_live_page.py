@@ -118,11 +118,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def json(self, value, status=200):
         self.reply(json.dumps(value).encode(), status=status)
 
-    def handle_one_request(self):
-        if self.server_of_page.down:  # A connection that was kept open ends with the server.
+    def parse_request(self):
+        # A connection that was kept open ends with the server, also where a request comes on it.
+        if self.server_of_page.down:
             self.close_connection = True
-        else:
-            super().handle_one_request()
+            return False
+        return super().parse_request()
 
     def do_GET(self):
         server, parts = self.server_of_page, urllib.parse.urlsplit(self.path)
@@ -267,8 +268,8 @@ def _is_expected(entry):
 
 
 class Browser(still.Browser):
-    def until(self, holds, seconds=20):
-        end = time.monotonic() + seconds
+    def until(self, holds):
+        end = time.monotonic() + live_people.PATIENCE
         while not holds(self):
             assert time.monotonic() < end, self.ask("document.body.innerText.slice(0, 600)")
             time.sleep(0.05)
@@ -496,7 +497,7 @@ def test_with_the_real_server_the_next_request_comes_by_itself(selenium, tmp_pat
         try:
             browser.driver.get(f"http://{command.host}:{command.port}/?token={command.token}")
             browser.find("name").send_keys("Ann", browser.keys.ENTER)
-            browser.until(lambda b: b.ask("images.length") == 16, live_people.PATIENCE)
+            browser.until(lambda b: b.ask("images.length") == 16)
             files = browser.ask("images.map(image => image.file)")
             for name in ("cat", "dog"):
                 places = [place for place, file in enumerate(files) if truth[file] == name]
@@ -505,13 +506,13 @@ def test_with_the_real_server_the_next_request_comes_by_itself(selenium, tmp_pat
             browser.saved()
             given = browser.ask("Object.fromEntries(images.map(i => [i.file, answerTo(i)]))")
             assert given == {file: truth[file] for file in files}
-            browser.until(lambda b: b.ask("request.name") == "cycle_001", live_people.PATIENCE)
+            browser.until(lambda b: b.ask("request.name") == "cycle_001")
             assert browser.text("count") == "0 of 8"
             assert browser.text("said") == "New images: cycle 1, 8 images."
             assert len(browser.tiles()) == 8
             for view in ("suggestions", "doubts", "map"):
                 browser.find(f"view-{view}").click()
-            browser.until(lambda b: b.ask("atlas.points.length") > 40, live_people.PATIENCE)
+            browser.until(lambda b: b.ask("atlas.points.length") > 40)
             faults = [e for e in browser.driver.get_log("browser") if e["source"] != "network"]
             assert faults == []
         finally:
