@@ -4,13 +4,9 @@
 """
 
 import os
-from importlib import metadata
 
 # What is tested does not need optimised code, and compiling is most of the time.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if metadata.version("jaxlib").startswith("0.10."):
-    # XLA's older emitters compile in 0.4 of the time; later versions no longer have them.
-    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 ON_CPU = os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=4 {QUICK_COMPILATION}"
 if not ON_CPU:
