@@ -18,7 +18,6 @@ import argparse
 import csv
 import functools
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -31,10 +30,11 @@ import scipy
 from packed import Packed, Place, Row
 
 import tavaal_jax
+from tavaal_jax import main as command
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.dataset import thinned
 from tavaal_jax.engine import allocator
-from tavaal_jax.errors import Interrupted, UserError
+from tavaal_jax.errors import UserError
 from tavaal_jax.main import Signals
 from tavaal_jax.report import files, records, statistics
 from tavaal_jax.study import training
@@ -409,15 +409,9 @@ def main() -> int:
     parser.add_argument("--methods", type=names, help="default: all")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
     arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except Interrupted as error:
-        print(f"stopped by {signal.Signals(error.number).name}; the same command continues")
-        return 128 + error.number
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not arguments.data.is_file():
+        parser.error(f"--data is {arguments.data}, where there is no file")
+    return command.exit_code(lambda: run(arguments))
 
 
 if __name__ == "__main__":
