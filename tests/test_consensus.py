@@ -1,5 +1,6 @@
 """What all answers together say: whose answer counts, which labels are classes."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -183,6 +184,17 @@ def test_a_class_that_is_said_once_and_looks_like_another(typo):
         counted((typo, 1), classes=("heron",))()
     with pytest.raises(UserError, match="is nearly"):
         counted((typo, 1), ("heron", 1))()
+
+
+def test_the_live_page_has_asked_before_a_class_that_looks_like_another():
+    images = [image(n, f"{n}.jpg") for n in range(4)]
+    known = [answer(f"{n}.jpg", "skirt", line=n + 2) for n in range(3)]
+    for source, is_doubted in (("labels/page_ann.csv", False), ("labels/ann.csv", True)):
+        said = [*known, answer("3.jpg", "shirt", source=source)]
+        options = {"classes": (), "fixed": False, "unsure": UNSURE, "bad": BAD}
+        context = pytest.raises(UserError, match="is nearly skirt")
+        with context if is_doubted else contextlib.nullcontext():
+            assert "shirt" in aggregate(images, said, **options).classes
 
 
 @pytest.mark.parametrize(

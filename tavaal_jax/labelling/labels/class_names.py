@@ -119,11 +119,16 @@ def _fault(name: str) -> str | None:
     return f"has the character {found[0]}" if found else None
 
 
-def check_labels(labels: Sequence[tuple[str, str]], classes: Sequence[str], fixed: bool) -> None:
+def check_labels(
+    labels: Sequence[tuple[str, str]],
+    classes: Sequence[str],
+    fixed: bool,
+    confirmed: Collection[str] = (),
+) -> None:
     """Raises UserError at the first label that cannot be a class, or seems to be a mistake.
 
     `labels` are those of all answers and where each stands, in order; with `fixed` there are no
-    other `classes` than those given.
+    other `classes` than those given. A `confirmed` one may be nearly another.
     """
     counts = collections.Counter(label for label, _ in labels)
     known = set(classes)
@@ -153,7 +158,7 @@ def check_labels(labels: Sequence[tuple[str, str]], classes: Sequence[str], fixe
             " one? If so, name the classes in folder.classes"
         )
     _check_spellings(new, known, counts)
-    for name, near in _near_pairs(once, names):
+    for name, near in _near_pairs([name for name in once if name not in confirmed], names):
         raise UserError(
             f"{new[name]}: {name}, which occurs only once, is nearly {near}: mend it, or name both"
             " in folder.classes if it is another class"

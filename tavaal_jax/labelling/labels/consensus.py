@@ -131,7 +131,9 @@ def aggregate(
         for vote in cast
         if vote.kind == "label"
     ]
-    class_names.check_labels(places, classes, fixed)
+    # The live page asks anew before it makes a class of what is nearly another one's name.
+    confirmed = {vote.label for vote in cast if is_live(vote.answer.source)}
+    class_names.check_labels(places, classes, fixed, confirmed)
     words = {"unsure": next(iter(unsure), "unsure"), "bad": next(iter(bad), "bad")}
     verdicts = {name: _verdict(votes[name], words) for name in sorted(votes, key=order.__getitem__)}
     added = {one.label for one in verdicts.values() if one.kind == "label"} - set(classes)
