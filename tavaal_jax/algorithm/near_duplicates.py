@@ -6,8 +6,6 @@ price is that a chain of pairs is one fold, whose ends may differ: with features
 network chains are short at 0.9 and above, and long below 0.85.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +47,7 @@ def one_of_each(folds: np.ndarray | None, candidates: np.ndarray, taken: np.ndar
     return chosen
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _near(rows: jax.Array, others: jax.Array, cosine: jax.Array) -> jax.Array:
     """Whether cosines `[B, F], [B, F] -> [B, B]` are above a threshold."""
     unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-30)

@@ -183,7 +183,8 @@ def _doubts(now: Snapshot, labels: Mapping[str, str], seed: int) -> dict[str, An
     given = np.array([labels[name] for name in there])
     if not there:
         return {"rows": []}
-    found = doubtful(features, given, jax.random.key(seed))
+    folds = np.array([now.folds.get(name, name) for name in there])
+    found = doubtful(features, given, jax.random.key(seed), folds)
     return {
         "rows": [
             {

@@ -215,8 +215,8 @@ def of_dataset(
     """The data set with the features of a `source` in place of its images; None: as it is.
 
     Those that are not cached are computed and cached in `data_dir`; `callback` hears how far it
-    is, and `check_stop` is called often and may raise. Near-duplicates are
-    found as the config says.
+    is, and `check_stop` is called often and may raise. Near-duplicates are found as the config
+    says.
     """
     if source is None:
         return near_duplicates.left_out(config, dataset)

@@ -37,7 +37,8 @@ def doubtful(
     """Judges labels `[L]` by a head solved on features `[L, F]` of the others, in ten parts.
 
     Give answers for training only: who mends test labels by what the model says makes the test set
-    agree with it. `folds [L]` of near-duplicates stay together: none confirms another.
+    agree with it. `folds [L]`, numbers or names, of near-duplicates stay together: none confirms
+    another.
     """
     names, numbers = np.unique(labels, return_inverse=True)
     count, classes = len(labels), len(names)
