@@ -34,6 +34,15 @@ def test_pca_is_scikit_learns_up_to_signs(rng):
     np.testing.assert_array_equal(mine, maps.pca(features.astype(np.float16)))
 
 
+def test_pca_of_fewer_images_than_pixels_is_that_of_any_number(rng):
+    few = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 60)) + rng.normal(size=(40, 60)) / 100
+    twice = np.concatenate([few, few])  # As many axes, of more rows than there are columns.
+    found = maps.components(few, 3)
+    np.testing.assert_allclose(found, maps.components(twice, 3)[:40], rtol=1e-4, atol=1e-4)
+    pixels = np.repeat(few, 3000, axis=1)  # Their products would be 240 GiB.
+    np.testing.assert_allclose(maps.components(pixels, 3), found * 3000**0.5, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (2, 4), (3, 1)])
 def test_maps_of_few_images(rng, shape):
     features = rng.normal(size=shape).astype(np.float32)
