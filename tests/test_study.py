@@ -291,7 +291,7 @@ def test_the_training_trains(run_main, tmp_path):
     # The VAE starts as the released code's; what it rebuilds beats the mean image after 100 to 160
     # steps, in the second or third cycle.
     flags = ("--config.methods=tavaal", "--config.trials=1", "--config.cycles=5")
-    done = run_main("digits", tmp_path, *flags)
+    done = run_main("digits", tmp_path, *flags, optimised=True)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "tavaal" / "trial_0" / "metrics.jsonl").read_text().splitlines()
     records = [r for r in map(json.loads, lines) if r["stage"] == "joint"]
@@ -313,7 +313,7 @@ def test_a_learner_with_all_digits_reaches_97_percent(run_main, tmp_path):
         "--config.initial=1297",
         "--config.epochs=8",
     )
-    done = run_main("digits", tmp_path, *flags)
+    done = run_main("digits", tmp_path, *flags, optimised=True)
     assert done.returncode == 0, done.stderr
     (row,) = read_csv(tmp_path / "results.csv")
     assert float(row["value"]) >= 0.97
