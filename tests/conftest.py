@@ -163,16 +163,21 @@ def _programs_have_room(request):
 
 @pytest.fixture(scope="session")
 def command(compiled):
-    """`(config, workdir, *flags, devices) -> argv, environment`; a config by name or path."""
+    """`(config, workdir, *flags, devices, optimised) -> argv, environment`.
 
-    def build(config, workdir, *flags, devices=1):
+    The config by name or path. What trains long is faster with optimised code, its compilation
+    included.
+    """
+
+    def build(config, workdir, *flags, devices=1, optimised=False):
         if devices > 1 and not ON_CPU:
             pytest.skip("several devices are the CPU's")
         file = config if isinstance(config, pathlib.Path) else f"configs/{config}.py"
         argv = [sys.executable, "-m", "tavaal_jax.main", f"--config={file}"]
+        xla_flags = os.environ["XLA_FLAGS"].replace("count=4", f"count={devices}")
         environment = {
             **os.environ,
-            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=4", f"count={devices}"),
+            "XLA_FLAGS": xla_flags.replace(QUICK_COMPILATION, "") if optimised else xla_flags,
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
         }
         return [*argv, f"--workdir={workdir}", *flags], environment
@@ -184,8 +189,8 @@ def command(compiled):
 def run_main(command):
     """Runs the command line in a process of its own to its end."""
 
-    def run(config, workdir, *flags, devices=1):
-        argv, environment = command(config, workdir, *flags, devices=devices)
+    def run(config, workdir, *flags, **how):
+        argv, environment = command(config, workdir, *flags, **how)
         return subprocess.run(
             argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )

@@ -15,14 +15,16 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from trials import compiled_once
 
 import tavaal_jax
 from configs import moons
 
 pytestmark = pytest.mark.slow
 
+# Networks that are quickly traced: test_resume.py kills studies with an adversary.
 FLAGS = (
-    "--config.methods=random,tavaal",
+    "--config.methods=random,margin",
     "--config.trials=1",
     "--config.cycles=3",
     "--config.epochs=40",
@@ -41,7 +43,7 @@ def whole(run_main, tmp_path_factory):
 
 def content(folder):
     names = ["results.csv"]
-    names += [f"{m}/trial_0/{n}.csv" for m in ("random", "tavaal") for n in ("results", "picks")]
+    names += [f"{m}/trial_0/{n}.csv" for m in ("random", "margin") for n in ("results", "picks")]
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -161,10 +163,10 @@ def test_checkpoints_that_were_cut(tmp_path, run_main, start, whole):
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_records_that_were_cut(share, tmp_path, run_main, start, whole):
     process = start(tmp_path)
-    wait_for(process, tmp_path / "tavaal" / "trial_0" / "metrics.jsonl")
+    wait_for(process, tmp_path / "margin" / "trial_0" / "metrics.jsonl")
     process.kill()
     process.communicate()
-    cut = [p for p in tmp_path.glob("tavaal/trial_0/*") if p.suffix in (".csv", ".jsonl")]
+    cut = [p for p in tmp_path.glob("margin/trial_0/*") if p.suffix in (".csv", ".jsonl")]
     assert len(cut) >= 3
     for path in cut:
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
@@ -242,19 +244,20 @@ def test_a_clock_that_jumps(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now() + jumps[next(calls) // 500 % len(jumps)])
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
     config = moons.get_config()
-    config.update(methods="random,tavaal", trials=1, cycles=3, epochs=40, steps_per_call=2,
+    config.update(methods="random,margin", trials=1, cycles=3, epochs=40, steps_per_call=2,
                   checkpoint_every_steps=5, batch_size=16)  # fmt: skip
     jumping, ended = None, []
-    while jumping is None and len(ended) < 20:
-        try:
-            jumping = tavaal_jax.run_study(config, tmp_path / "jumping")
-        except tavaal_jax.UserError as error:  # The jump came in the midst of a save.
-            ended.append(str(error))
-    assert all("the same command continues" in text for text in ended)
-    monkeypatch.undo()
-    steady = tavaal_jax.run_study(config, tmp_path / "steady")
+    with compiled_once():
+        while jumping is None and len(ended) < 20:
+            try:
+                jumping = tavaal_jax.run_study(config, tmp_path / "jumping")
+            except tavaal_jax.UserError as error:  # The jump came in the midst of a save.
+                ended.append(str(error))
+        assert all("the same command continues" in text for text in ended)
+        monkeypatch.undo()
+        steady = tavaal_jax.run_study(config, tmp_path / "steady")
     assert jumping.rows() == steady.rows()
-    mine, other = jumping.picks("tavaal").index, steady.picks("tavaal").index
+    mine, other = jumping.picks("margin").index, steady.picks("margin").index
     np.testing.assert_array_equal(mine, other)
 
 

@@ -15,6 +15,7 @@ import people
 import pytest
 from conftest import ROOT, read_csv
 from PIL import Image
+from trials import compiled_once
 
 import tavaal_jax
 from configs import smoke
@@ -24,6 +25,12 @@ from tavaal_jax.labelling import cycle, selection
 from tavaal_jax.labelling.frozen import RequestRow
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 from tavaal_jax.report import files
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture
@@ -825,18 +832,18 @@ def test_killed_anywhere_while_people_go_on_labelling(
     config_file, command, run_main, photos, tmp_path
 ):
     """As an uninterrupted run with the labels that there were when the cycle began."""
-    flags = ("--config.methods=tavaal", "--config.checkpoint_every_steps=5")
+    flags = ("--config.checkpoint_every_steps=5",)
     work, whole = tmp_path / "work", tmp_path / "whole"
     assert run_main(config_file, whole, *flags).returncode == 75
     people.answer(whole, 0, photos[1])
     shutil.copytree(whole, work)
     assert run_main(config_file, whole, *flags).returncode == 75
     argv, environment = command(config_file, work, *flags)
-    trial, cycle = work / "tavaal" / "trial_0", work / "cycles" / "cycle_000"
+    trial, cycle = work / "coreset" / "trial_0", work / "cycles" / "cycle_000"
     marks = [
-        "cycles/cycle_000/config.json", "tavaal/trial_0/checkpoints/*",
-        "tavaal/trial_0/results.csv", "tavaal/trial_0/picks.csv",
-        "tavaal/trial_0/model/model.json", "model/model.json", "predictions.csv",
+        "cycles/cycle_000/config.json", "coreset/trial_0/checkpoints/*",
+        "coreset/trial_0/results.csv", "coreset/trial_0/picks.csv",
+        "coreset/trial_0/model/model.json", "model/model.json", "predictions.csv",
         "cycles/cycle_000/trained.json", "cycles/cycle_001/asked.csv",
     ]  # fmt: skip
     kills = []
@@ -861,7 +868,7 @@ def test_killed_anywhere_while_people_go_on_labelling(
     assert (trial / "picks.csv").exists()
     (work / "labels" / "late.csv").unlink()
     assert run_main(config_file, work, *flags).returncode == 75
-    for name in ("results.csv", "tavaal/trial_0/picks.csv", "predictions.csv"):
+    for name in ("results.csv", "coreset/trial_0/picks.csv", "predictions.csv"):
         assert (work / name).read_bytes() == (whole / name).read_bytes(), name
     assert people.requested(work, 1) == people.requested(whole, 1)
 

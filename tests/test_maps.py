@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import read_csv
 from flax import linen as nn
+from trials import compiled_once
 
 import tavaal_jax
 from configs import scenes
@@ -40,6 +41,12 @@ class Pixels(nn.Module):
         x = nn.relu(self.second(hidden))
         logits = self.head(x, dropout_keys, images.shape[1:3])
         return TaskOutput(logits, (hidden, x), x.mean((1, 2)), x)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture

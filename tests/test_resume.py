@@ -11,8 +11,7 @@ from conftest import ROOT, read_csv
 
 from tavaal_jax.algorithm.methods import METHODS
 
-QUICK = (
-    "--config.methods=tavaal",
+SHORT = (
     "--config.trials=1",
     "--config.cycles=3",
     "--config.epochs=20",
@@ -20,9 +19,12 @@ QUICK = (
     "--config.score_batch_size=4",
     "--config.checkpoint_every_steps=5",
 )
+QUICK = ("--config.methods=tavaal", *SHORT)
 LONG = (
     "--config.methods=tavaal",
+    "--config.trials=1",
     "--config.cycles=4",  # Every kill must find something left to do.
+    "--config.checkpoint_every_steps=10",
     "--config.vae.epochs=6",
     "--config.vae.updates=2",
     "--config.steps_per_call=3",
@@ -66,11 +68,11 @@ def interrupt(command, folder, config, flags, goal, delay, number, method="tavaa
     return process, stderr
 
 
-def whole(run_main, folder, config, flags):
+def whole(run_main, folder, config, flags, method="tavaal"):
     """An uninterrupted study."""
     done = run_main(config, folder, *flags)
     assert done.returncode == 0, done.stderr
-    return content(folder)
+    return content(folder, method)
 
 
 def kill(command, folder, config, flags, goal, delay=0.0, method="tavaal"):
@@ -105,26 +107,26 @@ def test_killed_and_stopped_it_goes_on_to_the_same_files(command, run_main, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["joint", "two_phase"])
-def test_kill_at_random_moments_of_every_stage(schedule, command, run_main, tmp_path):
+@pytest.mark.parametrize(("config", "schedule"), [("smoke", "joint"), ("moons", "two_phase")])
+def test_kill_at_random_moments_of_every_stage(config, schedule, command, run_main, tmp_path):
     flags = (*LONG, f"--config.schedule={schedule}")
-    expected = whole(run_main, tmp_path / "whole", "smoke", flags)
+    expected = whole(run_main, tmp_path / "whole", config, flags)
     chance = random.Random(0)
     train = ["joint"] if schedule == "joint" else ["task", "adversary"]
     killed = tmp_path / "killed"
     # "evaluate" is logged when it ends: scoring and picking follow within milliseconds.
     for goal in (*train, "checkpoint", "evaluate", "label"):
-        kill(command, killed, "smoke", flags, goal, chance.uniform(0, 0.05))
+        kill(command, killed, config, flags, goal, chance.uniform(0, 0.05))
     number, goal = (signal.SIGTERM, "joint") if schedule == "joint" else (signal.SIGINT, "task")
-    stop(command, killed, "smoke", flags, goal, number)
-    assert go_on(run_main, killed, "smoke", flags) == expected
+    stop(command, killed, config, flags, goal, number)
+    assert go_on(run_main, killed, config, flags) == expected
 
 
 @pytest.mark.slow
 def test_methods_of_every_kind_survive_being_killed(command, run_main, tmp_path):
     """T alone, with dropout, with a Ranker, with an adversary, with both."""
     methods = ("badge", "mc_dropout", "learning_loss_v2", "sraal", "tavaal")
-    flags = (f"--config.methods={','.join(methods)}", *QUICK[1:])
+    flags = (f"--config.methods={','.join(methods)}", *SHORT)
     folder, killed = tmp_path / "whole", tmp_path / "killed"
     done = run_main("moons", folder, *flags)
     assert done.returncode == 0, done.stderr
@@ -143,14 +145,15 @@ def test_methods_of_every_kind_survive_being_killed(command, run_main, tmp_path)
 @pytest.mark.slow
 def test_killed_while_finishing_it_loses_nothing(command, run_main, tmp_path):
     """The last moments: results complete, model being written, checkpoints being removed."""
-    expected = whole(run_main, tmp_path / "whole", "moons", QUICK)
+    flags = ("--config.methods=random", *SHORT)  # Any method ends so, and this one starts quickly.
+    expected = whole(run_main, tmp_path / "whole", "moons", flags, "random")
     for number in range(4):
         killed = tmp_path / f"killed_{number}"
-        argv, environment = command("moons", killed, *QUICK)
+        argv, environment = command("moons", killed, *flags)
         process = subprocess.Popen(
             argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        results = pathlib.Path(killed, "tavaal", "trial_0", "results.csv")
+        results = pathlib.Path(killed, "random", "trial_0", "results.csv")
         while process.poll() is None and not (
             results.exists() and "40," in results.read_text(encoding="utf-8")
         ):
@@ -158,8 +161,8 @@ def test_killed_while_finishing_it_loses_nothing(command, run_main, tmp_path):
         time.sleep(0.02 * number)
         process.kill()
         process.wait()
-        done = run_main("moons", killed, *QUICK)
+        done = run_main("moons", killed, *flags)
         assert done.returncode == 0, done.stderr
-        assert content(killed) == expected
-        assert (killed / "tavaal" / "trial_0" / "model" / "model.json").exists()
-        assert not (killed / "tavaal" / "trial_0" / "checkpoints").exists()
+        assert content(killed, "random") == expected
+        assert (killed / "random" / "trial_0" / "model" / "model.json").exists()
+        assert not (killed / "random" / "trial_0" / "checkpoints").exists()

@@ -32,7 +32,7 @@ from tavaal_jax.study.parallel.worker import Ended, HasResults, Ready, StopOrder
 from tavaal_jax.study.study import Throttle
 from tavaal_jax.study.trial import TrialHooks
 
-METHODS = ("random", "coreset", "tavaal")
+METHODS = ("random", "coreset", "margin")
 SHORT = ("--config.cycles=3", "--config.epochs=5", "--config.trials=3",
          f"--config.methods={','.join(METHODS)}")  # fmt: skip
 APART = ("--config.parallel=trials", "--config.workers=2")
@@ -206,7 +206,7 @@ def test_trials_of_other_processes_are_waited_for_or_left_to_them(pool, monkeypa
     tries = []
 
     def behave(order):
-        if order == ("tavaal", 1):
+        if order == ("margin", 1):
             tries.append(order)
             if len(tries) < 3:
                 return [Ended(WorkdirLocked("another process is running it"))]
@@ -216,7 +216,7 @@ def test_trials_of_other_processes_are_waited_for_or_left_to_them(pool, monkeypa
     assert list(outcomes) == [None] * (6 if to_the_end else 5)
     assert len(tries) == (3 if to_the_end else 1)
     waits = [line for line in lines if "waits for" in line]
-    assert waits == ["waits for tavaal trial 1: another process is running it"] * to_the_end
+    assert waits == ["waits for margin trial 1: another process is running it"] * to_the_end
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_a_signal_stops_all_workers_and_the_same_command_writes_what_one_process
     done = run_main("moons", tmp_path, *SHORT, *APART)
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path, whole)
-    assert "tavaal trial 2 cycle 2: 40 labelled, accuracy" in done.stdout
+    assert "margin trial 2 cycle 2: 40 labelled, accuracy" in done.stdout
     assert (tmp_path / "accuracy.png").exists()
 
 
