@@ -21,9 +21,10 @@ from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
 from tavaal_jax.labelling.labels.consensus import Verdict
 from tavaal_jax.labelling.live import Page
+from tavaal_jax.labelling.reading import Images, open_images, take_snapshot
 from tavaal_jax.labelling.requester import Requester
 from tavaal_jax.labelling.selection import RequestProgress
-from tavaal_jax.labelling.snapshot import Images, Snapshot, open_images, take_snapshot
+from tavaal_jax.labelling.snapshot import Snapshot
 from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
 from tavaal_jax.report import checkpoints, files, progress
 from tavaal_jax.study import features
