@@ -32,7 +32,7 @@ from packed import Packed, Place, Row
 import tavaal_jax
 from tavaal_jax import main as command
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.dataset import thinned
+from tavaal_jax.data.loading import thinned
 from tavaal_jax.engine import allocator
 from tavaal_jax.errors import UserError
 from tavaal_jax.main import Signals

@@ -43,7 +43,7 @@ import numpy as np
 import tavaal_jax
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.dataset import thinned
+from tavaal_jax.data.loading import thinned
 from tavaal_jax.engine import allocator
 from tavaal_jax.report import files, records, statistics
 from tavaal_jax.report.plots import style

@@ -46,7 +46,7 @@ from packed import Packed, Place
 import tavaal_jax
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
-from tavaal_jax.data.dataset import thinned
+from tavaal_jax.data.loading import thinned
 from tavaal_jax.engine import allocator, compilation
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.report import files, records

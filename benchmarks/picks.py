@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from tavaal_jax.algorithm import clusters, herding, typicality
+from tavaal_jax.algorithm import clusters
+from tavaal_jax.algorithm.feature_picks import herding, typicality
 from tavaal_jax.algorithm.picks import Labelled
 from tavaal_jax.engine import sharded_picks
 

@@ -33,7 +33,7 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import SimulatedOracle
 from tavaal_jax.engine import processes, sharded_picks
-from tavaal_jax.study import cycle, setup, stages
+from tavaal_jax.study import cycle, setup
 from tavaal_jax.study.context import Cycle
 
 SHAPE = (32, 32, 3)
@@ -188,7 +188,7 @@ def select(prepared, key, some=None):
     first = Cycle(prepared, key, state, lambda stage: 1)
     if some is not None:
         vars(first)["subset"] = some
-    steps = stages.run(first, "select", state)
+    steps = cycle.run_stage(first, "select", state)
     while True:
         try:
             next(steps)
@@ -229,7 +229,7 @@ def train(slow):
     prepared = prepared._replace(train=prepared.train.replace(images=slowed))
     state = cycle.start(prepared, key)
     waited, begin = [], None
-    for _, report in stages.run(Cycle(prepared, key, state, lambda stage: 1), "task", state):
+    for _, report in cycle.run_stage(Cycle(prepared, key, state, lambda stage: 1), "task", state):
         if begin is None:
             begin = time.perf_counter()  # The first step has compiled.
         else:

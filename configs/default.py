@@ -1,6 +1,6 @@
 """Every key there is, with CIFAR-10's values (Table 1 of the paper); not an experiment by itself.
 
-`tavaal_jax/config.py` documents each key with its limits.
+`tavaal_jax/config_keys.py` documents each key with its limits.
 """
 
 from tavaal_jax import config

@@ -111,5 +111,5 @@ def _fault(error: Exception, argv: list[str]) -> str:
     for argument in argv:  # Of a key that none is like only the name is said.
         key = argument.lstrip("-").partition("=")[0]
         if key.startswith("config.") and name in key.split("."):
-            text = f"{key}: the config has no {name}; tavaal_jax/config.py lists all keys"
+            text = f"{key}: the config has no {name}; tavaal_jax/config_keys.py lists all keys"
     return " ".join(text.split())

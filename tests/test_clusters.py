@@ -7,9 +7,10 @@ from conftest import several_devices
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 
-from tavaal_jax.algorithm import blocks, clusters, mixing
+from tavaal_jax.algorithm import blocks, clusters
+from tavaal_jax.algorithm.feature_picks import mixing
+from tavaal_jax.algorithm.feature_picks.typicality import typiclust
 from tavaal_jax.algorithm.picks import Labelled
-from tavaal_jax.algorithm.typicality import typiclust
 from tavaal_jax.engine import sharded_picks
 
 KEY = jax.random.key(0)
@@ -95,7 +96,7 @@ def test_typiclust_equals_its_definition(known):
 
 def test_a_budget_larger_than_the_clusters_goes_round(monkeypatch):
     points, labels = far_blobs(210)
-    monkeypatch.setattr("tavaal_jax.algorithm.typicality._CLUSTERS", 7)
+    monkeypatch.setattr("tavaal_jax.algorithm.feature_picks.typicality._CLUSTERS", 7)
     positions, _ = typiclust(points, len(points), KEY)
     assert sorted(positions) == list(range(len(points)))
     sizes = np.bincount(labels)

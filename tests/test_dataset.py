@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from configs import digits
 from tavaal_jax import config as configs
 from tavaal_jax.data import Dataset, is_at_hand, load, pool
-from tavaal_jax.data.dataset import normaliser, thinned
+from tavaal_jax.data.dataset import normaliser
+from tavaal_jax.data.loading import thinned
 from tavaal_jax.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)

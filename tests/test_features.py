@@ -27,7 +27,7 @@ from tavaal_jax.data.features import ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
 from tavaal_jax.engine import processes
 from tavaal_jax.errors import UserError, WaitingForLabels
-from tavaal_jax.labelling import snapshot
+from tavaal_jax.labelling import reading
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 from tavaal_jax.models import weights as loading
 from tavaal_jax.models.backbones import load_backbone
@@ -245,8 +245,8 @@ def test_an_image_that_has_features_keeps_them_when_another_is_named_alike(tmp_p
     workdir, said = LabellingWorkdir(tmp_path / "work"), []
 
     def status():
-        images = snapshot.open_images(config, workdir)
-        now = snapshot.take_snapshot(config, workdir, images, said.append, lambda: None)
+        images = reading.open_images(config, workdir)
+        now = reading.take_snapshot(config, workdir, images, said.append, lambda: None)
         there, found = now.features_of([image.id for image in now.images])
         assert len(there) == len(found)
         return {image.file: image.status for image in now.images}, found[:, 0].tolist()

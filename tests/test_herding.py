@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import several_devices
 
-from tavaal_jax.algorithm import blocks, calibration, herding
+from tavaal_jax.algorithm import blocks
+from tavaal_jax.algorithm.feature_picks import calibration, herding
 from tavaal_jax.algorithm.picks import Labelled
 from tavaal_jax.engine import sharded_picks
 

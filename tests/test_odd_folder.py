@@ -17,7 +17,7 @@ from conftest import QUICK_COMPILATION, ROOT, read_csv
 from odd_folder import OddFolder
 from PIL import Image
 
-from tavaal_jax.labelling import snapshot
+from tavaal_jax.labelling import reading
 from tavaal_jax.labelling.images import files, inventory
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
@@ -54,8 +54,8 @@ def starts(odd, tmp_path_factory):
         patch.setattr(inventory.time, "time_ns", lambda: now() + 10**10)  # The files are not new.
         for said in lines:
             read.clear()
-            images = snapshot.open_images(config, workdir)
-            found.append(snapshot.take_snapshot(config, workdir, images, said.append, lambda: None))
+            images = reading.open_images(config, workdir)
+            found.append(reading.take_snapshot(config, workdir, images, said.append, lambda: None))
     return found, lines, list(read)
 
 

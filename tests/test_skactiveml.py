@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import normalize
 
-from tavaal_jax.algorithm import herding, mixing
-from tavaal_jax.algorithm.typicality import typiclust
+from tavaal_jax.algorithm.feature_picks import herding, mixing
+from tavaal_jax.algorithm.feature_picks.typicality import typiclust
 
 pool = pytest.importorskip("skactiveml.pool")
 

@@ -13,8 +13,9 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
 from tavaal_jax.engine import components, programs
-from tavaal_jax.study import stages, training
+from tavaal_jax.study import training
 from tavaal_jax.study.context import StageReport, ValueFault
+from tavaal_jax.study.cycle import run_stage
 
 
 def test_steps_of_each_stage():
@@ -47,7 +48,7 @@ def calls(made, stage, steps_per_call, state=None):
     """Counts and places of the training calls of a stage."""
     cycle, state = begun(made, state)
     cycle.steps_per_call = lambda stage: steps_per_call
-    return [(r.count, r.step) for _, r in stages.run(cycle, stage, state) if r.count]
+    return [(r.count, r.step) for _, r in run_stage(cycle, stage, state) if r.count]
 
 
 def test_calls_end_where_something_is_logged_or_saved():
@@ -120,7 +121,7 @@ def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     cycle, state = begun(made)
     learner = components.build(made.config, made.method, (2,), made.problem).learner
     said = learner.infer(state.learner, made.train.plain(np.arange(made.size)))
-    for _, report in stages.run(cycle, "adversary", state):
+    for _, report in run_stage(cycle, "adversary", state):
         if report.count:
             break
     found = jax.tree.map(np.asarray, cycle.inferred)
@@ -147,7 +148,7 @@ def test_each_image_is_inspected_once_per_cycle(monkeypatch):
     counting = made._replace(programs=made.programs._replace(infer=infer))
     cycle, state = begun(counting)
     for stage in ("adversary", "select", "label", "diagnose"):
-        state = finish(stages.run(cycle, stage, state))[0].replace(step=0)
+        state = finish(run_stage(cycle, stage, state))[0].replace(step=0)
     assert len(np.concatenate(asked)) == len(set(np.concatenate(asked))) == made.size
 
 
@@ -172,7 +173,7 @@ def chosen(method):
     if method.value is not made.method.value:
         made = setup_of(made.config, method)
     cycle, state = begun(made._replace(method=method))
-    return finish(stages.run(cycle, "select", state))
+    return finish(run_stage(cycle, "select", state))
 
 
 def test_picks_are_a_request_and_bring_no_label():
@@ -330,8 +331,8 @@ def test_losses_of_a_diagnosis_are_those_of_the_true_labels():
     made = prepared("learning_loss_v2")
     cycle, state = begun(made)
     for stage in ("select", "label"):
-        state = finish(stages.run(cycle, stage, state))[0]
-    _, _, arrays = finish(stages.run(cycle, "diagnose", state))
+        state = finish(run_stage(cycle, stage, state))[0]
+    _, _, arrays = finish(run_stage(cycle, "diagnose", state))
     learner = components.build(made.config, made.method, (2,), made.problem).learner
     said = learner.infer(state.learner, made.train.plain(cycle.subset))
     truth = made.oracle.reveal(cycle.subset)

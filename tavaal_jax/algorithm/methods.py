@@ -9,12 +9,12 @@ from typing import NamedTuple
 from tavaal_jax.algorithm import losses, picks, values
 from tavaal_jax.algorithm.adversary import tavaal, vaal
 from tavaal_jax.algorithm.adversary_like import AdversaryFactory
-from tavaal_jax.algorithm.herding import max_herding, uherding
+from tavaal_jax.algorithm.feature_picks.herding import max_herding, uherding
+from tavaal_jax.algorithm.feature_picks.mixing import alfa_mix, drop_query
+from tavaal_jax.algorithm.feature_picks.typicality import typiclust
 from tavaal_jax.algorithm.losses import RankingLoss
-from tavaal_jax.algorithm.mixing import alfa_mix, drop_query
 from tavaal_jax.algorithm.picks import Pick
 from tavaal_jax.algorithm.sraal import sraal
-from tavaal_jax.algorithm.typicality import typiclust
 from tavaal_jax.algorithm.values import Value
 
 

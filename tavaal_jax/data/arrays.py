@@ -1,8 +1,11 @@
 """Arrays as users give them: what `np.asarray` would change without a word is refused."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
+from tavaal_jax.data.pool import parts
 from tavaal_jax.errors import UserError
 
 
@@ -86,3 +89,69 @@ def check_layout(shape: tuple[int, ...], name: str) -> None:
             f"{name} have shape {shape}, which would be {shape[3]} channels of {shape[1]} x"
             f" {shape[2]} pixels: give [N, H, W, C], {name}.transpose(0, 2, 3, 1)"
         )
+
+
+def images(given: npt.ArrayLike, name: str) -> np.ndarray:
+    """Images uint8 `[N, H, W, C]` or features float32 `[N, F]`; UserError for anything else."""
+    array = plain(given, name)
+    if 0 in array.shape[1:]:
+        raise UserError(f"{name} have shape {array.shape}: give images, or features, of some size")
+    if array.dtype != np.uint8:
+        if array.dtype.kind not in "fiub" or array.ndim != 2:
+            raise UserError(
+                f"{name} are {array.dtype} {array.shape}: give uint8 [N, H, W, C], or numbers"
+                " [N, F]"
+            )
+        found = features(array, name)
+        check_precision(array, name)
+        array = found
+    check_layout(array.shape, name)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim not in (2, 4) or not len(array):
+        raise UserError(f"{name} have shape {array.shape}: give [N, H, W, C] or [N, F], N > 0")
+    return array.astype(np.float32) if array.ndim == 2 else array
+
+
+def labels(given: npt.ArrayLike, images: np.ndarray, name: str, least: int) -> np.ndarray:
+    """Labels of `images`, int32 `[N]` of `least` or more, or maps uint8 `[N, H, W]`."""
+    if np.ma.is_masked(given):
+        raise UserError(f"{name} are masked: give -1 to those that are unknown")
+    array, count = plain(given, name), len(images)
+    if array.ndim == 3 and images.ndim == 4:
+        if array.shape != images.shape[:3] or array.dtype != np.uint8:
+            raise UserError(
+                f"{name} are {array.dtype} {array.shape}: give maps of the images' size, uint8"
+                f" {list(images.shape[:3])}"
+            )
+        return array
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise UserError(f"{name} are {array.dtype} {array.shape}: give whole numbers [{count}]")
+    if array.size and array.min() < least:
+        raise UserError(f"{name} hold {array.min()}: give {least} or more")
+    if array.size and array.max() >= 2**31:
+        raise UserError(f"{name} hold {array.max()}: give less than {2**31}")
+    return array.astype(np.int32)
+
+
+def highest(labels: np.ndarray) -> int:
+    """The highest class, -1 where there is none."""
+    if labels.ndim != 3:
+        return int(np.max(labels, initial=-1))
+    # uint8 + 1 wraps IGNORED to 0.
+    values = (int((part + np.uint8(1)).max()) for part in parts(labels))
+    return max(values, default=0) - 1
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Raises UserError for an id or class name that no text file can hold.
+
+    Names of files that are not UTF-8 come as surrogates.
+    """
+    for text in texts:
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{str(text)!r} is an id or class name that no file can hold: rename it"
+            ) from error

@@ -1,4 +1,4 @@
-"""Dataset, the form in which every data set reaches a study; normalisation and imbalance."""
+"""Dataset, the form in which every data set reaches a study, and its normalisation."""
 
 import dataclasses
 import functools
@@ -131,26 +131,26 @@ class Dataset:
         """
         if name == configs.PEOPLE:
             raise UserError(f"name is {name!r}, which is people's own images: give another")
-        train = _images(images, "images")
-        labels = _labels(labels, train, "labels", least=-1)
+        train = arrays.images(images, "images")
+        labels = arrays.labels(labels, train, "labels", least=-1)
         if (test_images is None) != (test_labels is None):
             raise UserError("test_images and test_labels go together: give both or neither")
         if test_images is None or test_labels is None:
             test, answers = train[:0], labels[:0]
         else:
-            test = _images(test_images, "test_images")
+            test = arrays.images(test_images, "test_images")
             if test.shape[1:] != train.shape[1:] or test.dtype != train.dtype:
                 raise UserError(
                     f"test_images are {test.dtype} {test.shape[1:]} and images {train.dtype}"
                     f" {train.shape[1:]}: give both alike"
                 )
-            answers = _labels(test_labels, test, "test_labels", least=0)
+            answers = arrays.labels(test_labels, test, "test_labels", least=0)
             if answers.ndim != labels.ndim:
                 raise UserError(
                     f"test_labels are {answers.shape} and labels {labels.shape}: give maps for both"
                     " or for none"
                 )
-        highest = max(_highest(labels), _highest(answers))
+        highest = max(arrays.highest(labels), arrays.highest(answers))
         names = tuple(map(str, class_names if class_names is not None else range(highest + 1)))
         if len(names) < 2 or highest >= len(names):
             raise UserError(
@@ -161,11 +161,7 @@ class Dataset:
         texts = np.array(list(map(str, ids if ids is not None else numbers)))
         if len(texts) != len(train) or len(np.unique(texts)) < len(texts):
             raise UserError(f"ids are {len(texts)}: give {len(train)} different ones")
-        for text in (*texts, *names):
-            if not _is_writable(text):
-                raise UserError(
-                    f"{str(text)!r} is an id or class name that no file can hold: rename it"
-                )
+        arrays.check_texts((*texts, *names))
         return cls(name, train, labels, texts, test, answers, names)
 
     def only(self, available: np.ndarray) -> "Dataset":
@@ -277,82 +273,3 @@ def normaliser(
             f" {images.shape[1:]} cannot use: give one per channel of uint8 images, or none"
         )
     return Normaliser.constant(settings.mean, settings.deviation)
-
-
-def _is_writable(text: str) -> bool:
-    """Whether a text file can hold it: names of files that are not UTF-8 come as surrogates."""
-    try:
-        str(text).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _images(given: npt.ArrayLike, name: str) -> np.ndarray:
-    images = arrays.plain(given, name)
-    if 0 in images.shape[1:]:
-        raise UserError(f"{name} have shape {images.shape}: give images, or features, of some size")
-    if images.dtype != np.uint8:
-        if images.dtype.kind not in "fiub" or images.ndim != 2:
-            raise UserError(
-                f"{name} are {images.dtype} {images.shape}: give uint8 [N, H, W, C], or numbers"
-                " [N, F]"
-            )
-        features = arrays.features(images, name)
-        arrays.check_precision(images, name)
-        images = features
-    arrays.check_layout(images.shape, name)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim not in (2, 4) or not len(images):
-        raise UserError(f"{name} have shape {images.shape}: give [N, H, W, C] or [N, F], N > 0")
-    return images.astype(np.float32) if images.ndim == 2 else images
-
-
-def _labels(given: npt.ArrayLike, images: np.ndarray, name: str, least: int) -> np.ndarray:
-    if np.ma.is_masked(given):
-        raise UserError(f"{name} are masked: give -1 to those that are unknown")
-    labels, count = arrays.plain(given, name), len(images)
-    if labels.ndim == 3 and images.ndim == 4:
-        if labels.shape != images.shape[:3] or labels.dtype != np.uint8:
-            raise UserError(
-                f"{name} are {labels.dtype} {labels.shape}: give maps of the images' size, uint8"
-                f" {list(images.shape[:3])}"
-            )
-        return labels
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise UserError(f"{name} are {labels.dtype} {labels.shape}: give whole numbers [{count}]")
-    if labels.size and labels.min() < least:
-        raise UserError(f"{name} hold {labels.min()}: give {least} or more")
-    if labels.size and labels.max() >= 2**31:
-        raise UserError(f"{name} hold {labels.max()}: give less than {2**31}")
-    return labels.astype(np.int32)
-
-
-def _highest(labels: np.ndarray) -> int:
-    """The highest class, -1 where there is none."""
-    if labels.ndim != 3:
-        return int(np.max(labels, initial=-1))
-    # uint8 + 1 wraps IGNORED to 0.
-    highest = (int((part + np.uint8(1)).max()) for part in parts(labels))
-    return max(highest, default=0) - 1
-
-
-def thinned(dataset: Dataset, ratio: int, classes: tuple[int, ...]) -> Dataset:
-    """Keeps the first 1/ratio of the training images of `classes`, in the data set's order.
-
-    No key: the pool is the same for every seed, trial and machine.
-    """
-    labels = dataset.train_labels
-    keep = np.ones(len(labels), bool)
-    for label in classes:
-        members = np.flatnonzero(labels == label)
-        keep[members[max(1, len(members) // ratio) :]] = False
-    files = dataset.train_files
-    return dataclasses.replace(
-        dataset,
-        train_images=dataset.train_images[keep],
-        train_labels=labels[keep],
-        train_ids=dataset.train_ids[keep],
-        train_files=None if files is None else files.only(np.flatnonzero(keep)),
-    )

@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax.data import image_statistics
-from tavaal_jax.data.dataset import Dataset, thinned
+from tavaal_jax.data.dataset import Dataset
 from tavaal_jax.data.sets.catalogue import SETS
 from tavaal_jax.data.sets.source import DataFacts
 from tavaal_jax.errors import UserError
@@ -61,3 +62,23 @@ def _loaded(config: ConfigDict) -> Dataset:
             " tavaal_jax.Dataset, such as Dataset.from_arrays makes"
         )
     return dataclasses.replace(dataset, name=config.dataset)
+
+
+def thinned(dataset: Dataset, ratio: int, classes: tuple[int, ...]) -> Dataset:
+    """Keeps the first 1/ratio of the training images of `classes`, in the data set's order.
+
+    No key: the pool is the same for every seed, trial and machine.
+    """
+    labels = dataset.train_labels
+    keep = np.ones(len(labels), bool)
+    for label in classes:
+        members = np.flatnonzero(labels == label)
+        keep[members[max(1, len(members) // ratio) :]] = False
+    files = dataset.train_files
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[keep],
+        train_labels=labels[keep],
+        train_ids=dataset.train_ids[keep],
+        train_files=None if files is None else files.only(np.flatnonzero(keep)),
+    )

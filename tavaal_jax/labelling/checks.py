@@ -1,5 +1,6 @@
-"""What can be wrong with a config for people's images, found before any is read."""
+"""What can be wrong with a config or workdir for people's images, found before any is read."""
 
+import pathlib
 import sys
 
 from ml_collections import ConfigDict
@@ -7,8 +8,18 @@ from ml_collections import ConfigDict
 from tavaal_jax import config as configs
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.workdir import changed_among
+from tavaal_jax.report import files
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.checks.config import DatasetFacts
+
+_FIXED = (
+    "dataset", "seed", "metrics", "folder.image_size", "folder.channels", "folder.resize",
+    "folder.low_high",
+)  # fmt: skip
+"""Keys that stay what they were in the first cycle."""
+_TOLD = ("methods", "backbone.name", "backbone.weights", "backbone.features", "task.network")
+"""Keys whose change between two cycles is told, as accuracies are then of another kind of model."""
 
 
 def check(config: ConfigDict, devices: int) -> None:
@@ -54,3 +65,28 @@ def _facts(config: ConfigDict) -> DatasetFacts:
         )
     shape = (options.image_size, options.image_size, options.channels)
     return DatasetFacts(configs.PEOPLE, sys.maxsize, max(2, len(options.classes)), shape)
+
+
+def check_workdir(folder: pathlib.Path, images: pathlib.Path) -> None:
+    """Raises UserError for a workdir that lies in the folder of `images`."""
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise UserError(
+            f"workdir {folder} lies in folder.images, to which nothing may be written: give"
+            " another --workdir"
+        )
+
+
+def changed_since_begun(config: ConfigDict, folder: pathlib.Path) -> list[str]:
+    """Keys that changed, to be told; UserError where data set or decoding are other ones."""
+    before = files.read_config(folder)
+    if before is None:
+        return []
+    changed = changed_among(before, config, _FIXED)
+    if before.get("format") != files.FORMAT:
+        changed = [f"its format ({before.get('format')} -> {files.FORMAT})", *changed]
+    if changed:
+        raise UserError(
+            f"{folder} was begun with another config: {', '.join(changed)};"
+            " give the old values or another --workdir"
+        )
+    return changed_among(before, config, _TOLD)

@@ -25,9 +25,9 @@ from tavaal_jax.data.pictures.cache import Decoded
 from tavaal_jax.engine import memory
 from tavaal_jax.errors import Diverged, TrialCannotContinue, UserError
 from tavaal_jax.labelling import frozen as frozen_labels
-from tavaal_jax.labelling import predictions, selection, snapshot
+from tavaal_jax.labelling import predictions, reading, selection
 from tavaal_jax.labelling.frozen import Frozen, LabelRow
-from tavaal_jax.labelling.snapshot import Images
+from tavaal_jax.labelling.reading import Images
 from tavaal_jax.labelling.workdir import (
     FrozenCycle,
     LabellingWorkdir,
@@ -138,7 +138,7 @@ def _dataset(context: LabellingContext, number: int, frozen: Frozen, images: Ima
     used = {row.id for row in frozen.rows if row.split in ("train", "test")}
     lost = [n for n in dict.fromkeys(wanted) if n not in absent and pixels.rows([n])[0] < 0]
     if lost:
-        paths = snapshot.image_paths(context.config, context.workdir, context.log)
+        paths = reading.image_paths(context.config, context.workdir, context.log)
         pixels.add([(name, paths[name]) for name in lost if name in paths])
         gone = [name for name in lost if pixels.rows([name])[0] < 0]
         needed = [name for name in gone if name in used]

@@ -10,10 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tavaal_jax.labelling import selection
-from tavaal_jax.labelling.cells import unescape_formula
+from tavaal_jax.labelling.labels.cells import unescape_formula
 from tavaal_jax.labelling.labels.consensus import Verdict
 from tavaal_jax.labelling.page.board import Known
-from tavaal_jax.labelling.snapshot import Snapshot, open_images
+from tavaal_jax.labelling.reading import open_images
+from tavaal_jax.labelling.snapshot import Snapshot
 from tavaal_jax.labelling.view import agreement as view_agreement
 from tavaal_jax.labelling.view import maps
 from tavaal_jax.labelling.view import suggestions as view_suggestions

@@ -21,22 +21,16 @@ from tavaal_jax.labelling.frozen import Frozen
 from tavaal_jax.labelling.labels import consensus
 from tavaal_jax.labelling.labels.consensus import Verdict
 from tavaal_jax.labelling.live import Page
+from tavaal_jax.labelling.reading import Images, open_images, take_snapshot
 from tavaal_jax.labelling.requester import Requester
 from tavaal_jax.labelling.selection import RequestProgress
-from tavaal_jax.labelling.snapshot import Images, Snapshot, open_images, take_snapshot
-from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir, changed_among
+from tavaal_jax.labelling.snapshot import Snapshot
+from tavaal_jax.labelling.workdir import FrozenCycle, LabellingWorkdir
 from tavaal_jax.report import checkpoints, files, progress
 from tavaal_jax.study import features
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.trial import Stop
 
-_FIXED = (
-    "dataset", "seed", "metrics", "folder.image_size", "folder.channels", "folder.resize",
-    "folder.low_high",
-)  # fmt: skip
-"""Keys that stay what they were in the first cycle."""
-_TOLD = ("methods", "backbone.name", "backbone.weights", "backbone.features", "task.network")
-"""Keys whose change between two cycles is told, as accuracies are then of another kind of model."""
 _USED = ("train", "test")
 _SHOWN = 5  # changed labels
 
@@ -58,13 +52,9 @@ def run(
     images = user_path(config.folder.images, "folder.images")
     if config.folder.label_studio_images == "local":
         requests.local_files_prefix(images, config.folder.label_studio_root)
-    if folder.resolve().is_relative_to(images.resolve()):
-        raise UserError(
-            f"workdir {folder} lies in folder.images, to which nothing may be written: give"
-            " another --workdir"
-        )
+    people_checks.check_workdir(folder, images)
     with files.claim(folder):
-        others = _changed_since_begun(config, folder)
+        others = people_checks.changed_since_begun(config, folder)
         workdir = LabellingWorkdir(folder)
         mended = workdir.begin()
         method = METHODS[checks.method_names(config)[0]]
@@ -74,22 +64,6 @@ def run(
         for line in mended:
             context.log(line)
         _Loop(context, page).run()
-
-
-def _changed_since_begun(config: ConfigDict, folder: pathlib.Path) -> list[str]:
-    """Keys that changed, to be told; UserError where data set or decoding are other ones."""
-    before = files.read_config(folder)
-    if before is None:
-        return []
-    changed = changed_among(before, config, _FIXED)
-    if before.get("format") != files.FORMAT:
-        changed = [f"its format ({before.get('format')} -> {files.FORMAT})", *changed]
-    if changed:
-        raise UserError(
-            f"{folder} was begun with another config: {', '.join(changed)};"
-            " give the old values or another --workdir"
-        )
-    return changed_among(before, config, _TOLD)
 
 
 class _Loop:

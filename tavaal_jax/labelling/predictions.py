@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tavaal_jax.labelling.cells import escape_formula
+from tavaal_jax.labelling.labels.cells import escape_formula
 from tavaal_jax.report import files
 
 

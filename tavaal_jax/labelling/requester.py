@@ -1,6 +1,7 @@
 """Chooses the images of the next request from a snapshot, and writes the request."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -8,10 +9,11 @@ import numpy as np
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import plans
-from tavaal_jax.labelling import insight, requests, selection, snapshot
-from tavaal_jax.labelling.cells import unescape_formula
+from tavaal_jax.data.pictures import decode
+from tavaal_jax.labelling import insight, requests, selection
 from tavaal_jax.labelling.cycle import TRIAL, LabellingContext
 from tavaal_jax.labelling.frozen import RequestRow
+from tavaal_jax.labelling.labels.cells import unescape_formula
 from tavaal_jax.labelling.page import wishes
 from tavaal_jax.labelling.snapshot import Snapshot
 from tavaal_jax.report import files, records
@@ -110,13 +112,21 @@ class Requester:
         requests.write(
             self._workdir.folder, number, [now.request_item(row.id, guesses) for row in request],
             classes=now.consensus.classes, unsure=now.words.unsure, bad=now.words.bad,
-            preview=functools.partial(snapshot.preview, config=self._config),
+            preview=self._preview,
             part_count=options.request_parts,
             label_studio_images=options.label_studio_images,
             label_studio_root=options.label_studio_root,
             images_folder=now.folder, fixed=bool(options.classes),
             order=[rank[name] for name in insight.order(now, list(rank))],
         )  # fmt: skip
+
+    def _preview(self, path: pathlib.Path, pixels: int) -> bytes:
+        """A JPEG of an image, its longer side at most `pixels`; OSError where there is none."""
+        options = self._config.folder
+        try:
+            return decode.preview(path, pixels, tuple(options.low_high), options.max_pixels)
+        except decode.Corrupt as error:
+            raise OSError(f"{path}: {error}") from error
 
     def conflicts(self, now: Snapshot) -> list[RequestRow]:
         """Images with conflicting answers that are to be asked for again."""

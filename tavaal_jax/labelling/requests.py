@@ -15,7 +15,7 @@ from xml.sax import saxutils
 
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.cells import escape_formula
+from tavaal_jax.labelling.labels.cells import escape_formula
 from tavaal_jax.labelling.page import static
 from tavaal_jax.labelling.page.static import RequestItem
 from tavaal_jax.report import files

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.cells import escape_formula, unescape_formula
 from tavaal_jax.labelling.frozen import Frozen, LabelRow, RequestRow
 from tavaal_jax.labelling.images.inventory import Image
+from tavaal_jax.labelling.labels.cells import escape_formula, unescape_formula
 from tavaal_jax.labelling.page import answer_files
 from tavaal_jax.labelling.passed_over import PassedOver, collected
 from tavaal_jax.report import files

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from ml_collections import ConfigDict
 
 from tavaal_jax.models import layers
 
@@ -62,3 +63,13 @@ class LatentClassifier(nn.Module):
         for width in self.hidden:
             x = nn.relu(nn.Dense(width, kernel_init=layers.he_normal, dtype=self.dtype)(x))
         return nn.Dense(self.classes, kernel_init=layers.he_normal)(x.astype(jnp.float32))
+
+
+def build_ranker(config: ConfigDict) -> Ranker:
+    """R for any learner's taps."""
+    return Ranker(config.ranker.features, jnp.dtype(config.dtype))
+
+
+def build_discriminator(config: ConfigDict) -> Discriminator:
+    """D for any latent and rank."""
+    return Discriminator(tuple(config.discriminator.hidden), jnp.dtype(config.dtype))

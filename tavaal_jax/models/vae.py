@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from ml_collections import ConfigDict
 
 from tavaal_jax.models import layers
+from tavaal_jax.models.heads import LatentClassifier
 
 Reconstruction = tuple[jax.Array, jax.Array, jax.Array]
 """Decoded images `[B, ...]`, mean and log variance of their latents, each `[B, Z]`."""
@@ -190,3 +192,26 @@ def reconstruct(
 def draw(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -> jax.Array:
     """The latent `[B, Z]` from the encoder's output and standard normal `noise [B, Z]`."""
     return mean + jnp.exp(0.5 * log_variance) * noise
+
+
+def build_vae(
+    config: ConfigDict, shape: tuple[int, ...], axis_name: str | None = None
+) -> nn.Module:
+    """The VAE for images `[H, W, C]` or features `[F]` of `shape`.
+
+    `axis_name` names the devices that share a batch, for BatchNorm; None: one device, no mapping.
+    """
+    settings, dtype = config.vae, jnp.dtype(config.dtype)
+    widths = tuple(settings.widths)
+    if settings.network == "mlp":
+        return MLPVAE(settings.latent, widths, shape[-1], dtype)
+    size = settings.image_size or image_size(*shape[:2])
+    return ConvVAE(settings.latent, widths, size, shape[-1], axis_name, dtype)
+
+
+def build_unified_vae(
+    config: ConfigDict, classes: int, shape: tuple[int, ...], axis_name: str | None = None
+) -> UnifiedVAE:
+    """SRAAL's VAE, which gives half of its latent to the class."""
+    head = LatentClassifier(classes, tuple(config.sraal.hidden), jnp.dtype(config.dtype))
+    return UnifiedVAE(build_vae(config, shape, axis_name), head)

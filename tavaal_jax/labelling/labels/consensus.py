@@ -11,8 +11,9 @@ from tavaal_jax.labelling import passed_over
 from tavaal_jax.labelling.images.inventory import Image
 from tavaal_jax.labelling.labels import class_names
 from tavaal_jax.labelling.labels.matching import Index
-from tavaal_jax.labelling.labels.rows import REQUESTS, Answer, is_live, moment, place
-from tavaal_jax.labelling.passed_over import PassedOver, natural, shown
+from tavaal_jax.labelling.labels.rows import Answer, is_live, place
+from tavaal_jax.labelling.labels.votes import Vote, contradiction, final_votes, precedence
+from tavaal_jax.labelling.passed_over import PassedOver, shown
 
 
 class Verdict(NamedTuple):
@@ -55,17 +56,6 @@ _MEANS = {"unsure": "nobody can say", "bad": "not for training"}
 _KEYS = {"unsure": "unsure", "bad": "exclude_answers"}
 
 
-class _Vote(NamedTuple):
-    """An answer with its meaning."""
-
-    answer: Answer
-    kind: str
-    """label, unsure or bad."""
-    label: str
-    copy: int | str
-    """Which of several files of the same content the answer names."""
-
-
 def aggregate(
     images: Sequence[Image],
     answers: Iterable[Answer],
@@ -86,7 +76,7 @@ def aggregate(
     """
     classes = tuple(map(_nfc, classes))
     class_names.check_names(classes)
-    answers = sorted(answers, key=_precedence)
+    answers = sorted(answers, key=precedence)
     names = set(classes)
     if not fixed:
         names |= {_nfc(name) for name in named}
@@ -95,7 +85,7 @@ def aggregate(
     index = Index(images)
     unmatched, disagreeing = [], []
     passed: list[tuple[str, str]] = []
-    answered: dict[str, dict[str, list[_Vote]]] = {}  # by image and annotator
+    answered: dict[str, dict[str, list[Vote]]] = {}  # by image and annotator
     for answer in answers:
         here, label = place(answer.source, answer.line), _nfc(answer.label)
         if class_names.is_missing(label) and label not in names and not answer.skipped:
@@ -109,7 +99,7 @@ def aggregate(
         elif name := images[row].id:  # An image that cannot be read needs no verdict.
             kind = "unsure" if answer.skipped else kinds.get(class_names.caseless(label), "label")
             copy = row if answer.line else f"{answer.source} {answer.name}"
-            vote = _Vote(answer, kind, label if kind == "label" else "", copy)
+            vote = Vote(answer, kind, label if kind == "label" else "", copy)
             person = class_names.folded(answer.annotator)
             answered.setdefault(name, {}).setdefault(person, []).append(vote)
             if index.names_another(answer):
@@ -118,11 +108,11 @@ def aggregate(
     files = {name: images[order[name]].file for name in answered}
     _check_rows(answered, files)
     votes = {
-        name: [vote for by_one in annotators.values() for vote in _final_votes(by_one)]
+        name: [vote for by_one in annotators.values() for vote in final_votes(by_one)]
         for name, annotators in answered.items()
     }
     cast = [vote for on_one in votes.values() for vote in on_one]
-    cast.sort(key=lambda vote: _precedence(vote.answer))
+    cast.sort(key=lambda vote: precedence(vote.answer))
     new = sorted({vote.label for vote in cast if vote.kind == "label"} - names)
     notes = _check_words(cast, len(votes), ask, [*classes, *new])
     _check_doubtful([v for v in cast if v.kind == "label" and v.label not in names], fixed)
@@ -150,100 +140,22 @@ def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-# What has to be asked
-
-
-def _check_rows(
-    answered: Mapping[str, Mapping[str, list[_Vote]]], files: Mapping[str, str]
-) -> None:
-    """Raises UserError where one person's rows of one file contradict each other.
-
-    `files` are the images' files by id.
-    """
-    found = {
-        name: pair
-        for name, annotators in answered.items()
-        for votes in annotators.values()
-        if (pair := _contradiction(votes)) is not None
-    }
-    if not found:
-        return
-    source = min(pair[0].answer.source for pair in found.values())
-    here = {n: pair for n, pair in found.items() if pair[0].answer.source == source}
-    name, pair = min(here.items(), key=lambda item: item[1][0].answer.line)
-    said = [
-        f"{shown(vote.answer.label) or 'skipped'} in"
-        f" {place(source, vote.answer.line).removeprefix(source).strip()}"
-        for vote in pair
-    ]
-    count = f"{len(here):,} image{'s' * (len(here) != 1)}"
-    raise UserError(
-        f"{source} says different things of {count}: {shown(files[name])} is {said[0]} and"
-        f" {said[1]}: leave one row of each, or say who in a column annotator"
+def _verdict(votes: Sequence[Vote], words: Mapping[str, str]) -> Verdict:
+    """The majority of votes, a conflict in a tie; `words` are shown for unsure and bad."""
+    counts = collections.Counter((vote.kind, vote.label) for vote in votes)
+    most = max(counts.values())
+    first = [meaning for meaning, count in counts.items() if count == most]
+    kind, label = first[0] if len(first) == 1 else ("conflict", "")
+    winners = [v for v in votes if kind == "conflict" or (v.kind, v.label) == (kind, label)]
+    named = [(label or words[kind], count) for (kind, label), count in counts.items()]
+    return Verdict(
+        kind,
+        label,
+        "+".join(sorted({vote.answer.annotator for vote in winners} - {""})),
+        "+".join(sorted({vote.answer.source for vote in winners})),
+        tuple(sorted(named, key=lambda pair: (-pair[1], pair[0]))),
+        max((v.answer.updated for v in votes if is_live(v.answer.source)), default=""),
     )
-
-
-def _contradiction(votes: Sequence[_Vote]) -> tuple[_Vote, _Vote] | None:
-    """Two votes on one file in rows of which neither is the later one; None where there are none.
-
-    `votes` are those of one person on one image. An older label file cannot contradict itself.
-    """
-    if len(votes) == 1:
-        return None
-    last = _last(votes)
-    for vote in votes:
-        is_same = (vote.answer.source, vote.copy) == (last.answer.source, last.copy)
-        differs = (vote.kind, vote.label) != (last.kind, last.label)
-        times = [one.answer.updated and moment(one.answer.updated) for one in (vote, last)]
-        if last.answer.line and is_same and differs and times[0] == times[1]:
-            return vote, last
-    return None
-
-
-def _check_words(
-    votes: Sequence[_Vote], images: int, ask: Collection[str], classes: Sequence[str]
-) -> list[str]:
-    """A line for each word for an answer that is no class; UserError where many may mean a class.
-
-    On a page or task of ours it was a button beside the classes, and means what that says.
-    """
-    notes = []
-    said: dict[tuple[str, str], list[_Vote]] = {}
-    for vote in votes:
-        answer = vote.answer
-        if vote.kind in ask and answer.label and not answer.is_offered:
-            said.setdefault((vote.kind, class_names.caseless(answer.label)), []).append(vote)
-    for (kind, word), all_of_it in said.items():
-        count, first = len(all_of_it), all_of_it[0].answer
-        said_of = f"said of {count:,} image{'s' * (count != 1)}"
-        notes.append(f'"{word}" is {said_of}, and means "{_MEANS[kind]}" here, not a class')
-        if count >= max(_LEAST, _SHARE * images):
-            other = next(one for one in class_names.INSTEAD[kind] if one != word)
-            names = ",".join(f"'{name}'" for name in classes) or "..."
-            raise UserError(
-                f"{place(first.source, first.line)}: {word} is said of {count:,} of {images:,}"
-                f' images, and means "{_MEANS[kind]}" here: if it is a class, give'
-                f" --config.folder.{_KEYS[kind]}=\"('{other}',)\"; if not, name the classes,"
-                f' --config.folder.classes="({shown(names, 100)},)"'
-            )
-    return notes
-
-
-def _check_doubtful(votes: Sequence[_Vote], fixed: bool) -> None:
-    """Raises UserError for new labels that may stand for empty cells, or for other names."""
-    for vote in votes:
-        label = vote.label
-        is_date = class_names.may_be_date(label)
-        if fixed or vote.answer.is_offered or not (is_date or class_names.may_be_missing(label)):
-            continue
-        count = sum(other.label == label for other in votes)
-        why = ", and may be what a spreadsheet made of a name such as 1-2" if is_date else ""
-        mend = "write that name" if is_date else "empty these cells"
-        raise UserError(
-            f"{place(vote.answer.source, vote.answer.line)}: {label} is said of {count:,}"
-            f" image{'s' * (count != 1)}{why}: name it in folder.classes if it is a class, or"
-            f" {mend}"
-        )
 
 
 def verdict_digest(verdict: Verdict) -> str:
@@ -272,72 +184,78 @@ def _text(verdict: Verdict) -> str:
     return verdict.label or verdict.kind
 
 
-# Which answers count
+# What has to be asked
 
 
-def _precedence(answer: Answer) -> tuple[object, ...]:
-    """Sort key of answers: later ones override earlier ones; by age, then file and line."""
-    # Folders of the images are older than requests, and files in labels/ correct both.
-    if not answer.line and "/" not in answer.source:
-        age = 0
-    else:
-        age = 1 if answer.source.startswith(REQUESTS) else 2
-    # Of two files the one that sorts last counts, and (10) behind (2).
-    return (
-        age,
-        natural(answer.source),
-        answer.source,
-        answer.line,
-        answer,
-    )  # One line may have several answers.
+def _check_rows(answered: Mapping[str, Mapping[str, list[Vote]]], files: Mapping[str, str]) -> None:
+    """Raises UserError where one person's rows of one file contradict each other.
 
-
-def _final_votes(votes: Sequence[_Vote]) -> list[_Vote]:
-    """The votes of one annotator on one image that count, of votes in order: the last.
-
-    Where several files of the same content have different labels in one label file, none of them
-    is the last: the last vote on each counts.
+    `files` are the images' files by id.
     """
-    if len(votes) == 1:
-        return list(votes)
-    group = _group(_last(votes).answer)
-    copies: dict[int | str, list[_Vote]] = {}
+    found = {
+        name: pair
+        for name, annotators in answered.items()
+        for votes in annotators.values()
+        if (pair := contradiction(votes)) is not None
+    }
+    if not found:
+        return
+    source = min(pair[0].answer.source for pair in found.values())
+    here = {n: pair for n, pair in found.items() if pair[0].answer.source == source}
+    name, pair = min(here.items(), key=lambda item: item[1][0].answer.line)
+    said = [
+        f"{shown(vote.answer.label) or 'skipped'} in"
+        f" {place(source, vote.answer.line).removeprefix(source).strip()}"
+        for vote in pair
+    ]
+    count = f"{len(here):,} image{'s' * (len(here) != 1)}"
+    raise UserError(
+        f"{source} says different things of {count}: {shown(files[name])} is {said[0]} and"
+        f" {said[1]}: leave one row of each, or say who in a column annotator"
+    )
+
+
+def _check_words(
+    votes: Sequence[Vote], images: int, ask: Collection[str], classes: Sequence[str]
+) -> list[str]:
+    """A line for each word for an answer that is no class; UserError where many may mean a class.
+
+    On a page or task of ours it was a button beside the classes, and means what that says.
+    """
+    notes = []
+    said: dict[tuple[str, str], list[Vote]] = {}
     for vote in votes:
-        if _group(vote.answer) == group:
-            copies.setdefault(vote.copy, []).append(vote)
-    different: dict[tuple[str, str], _Vote] = {}
-    for vote in map(_last, copies.values()):
-        different.setdefault((vote.kind, vote.label), vote)
-    return list(different.values())
+        answer = vote.answer
+        if vote.kind in ask and answer.label and not answer.is_offered:
+            said.setdefault((vote.kind, class_names.caseless(answer.label)), []).append(vote)
+    for (kind, word), all_of_it in said.items():
+        count, first = len(all_of_it), all_of_it[0].answer
+        said_of = f"said of {count:,} image{'s' * (count != 1)}"
+        notes.append(f'"{word}" is {said_of}, and means "{_MEANS[kind]}" here, not a class')
+        if count >= max(_LEAST, _SHARE * images):
+            other = next(one for one in class_names.INSTEAD[kind] if one != word)
+            names = ",".join(f"'{name}'" for name in classes) or "..."
+            raise UserError(
+                f"{place(first.source, first.line)}: {word} is said of {count:,} of {images:,}"
+                f' images, and means "{_MEANS[kind]}" here: if it is a class, give'
+                f" --config.folder.{_KEYS[kind]}=\"('{other}',)\"; if not, name the classes,"
+                f' --config.folder.classes="({shown(names, 100)},)"'
+            )
+    return notes
 
 
-def _last(votes: Sequence[_Vote]) -> _Vote:
-    """The vote with the newest time, or the last one behind it that has no time."""
-    timed = [at for at, vote in enumerate(votes) if vote.answer.updated]
-    newest = max(timed, key=lambda at: (moment(votes[at].answer.updated), at), default=-1)
-    return next(
-        vote for at, vote in reversed(list(enumerate(votes))) if at == newest or at not in timed
-    )
-
-
-def _group(answer: Answer) -> str:
-    """The label file of an answer, or the folder that holds the class folders."""
-    return answer.source if answer.line else answer.source.partition("/")[0]
-
-
-def _verdict(votes: Sequence[_Vote], words: Mapping[str, str]) -> Verdict:
-    """The majority of votes, a conflict in a tie; `words` are shown for unsure and bad."""
-    counts = collections.Counter((vote.kind, vote.label) for vote in votes)
-    most = max(counts.values())
-    first = [meaning for meaning, count in counts.items() if count == most]
-    kind, label = first[0] if len(first) == 1 else ("conflict", "")
-    winners = [v for v in votes if kind == "conflict" or (v.kind, v.label) == (kind, label)]
-    named = [(label or words[kind], count) for (kind, label), count in counts.items()]
-    return Verdict(
-        kind,
-        label,
-        "+".join(sorted({vote.answer.annotator for vote in winners} - {""})),
-        "+".join(sorted({vote.answer.source for vote in winners})),
-        tuple(sorted(named, key=lambda pair: (-pair[1], pair[0]))),
-        max((v.answer.updated for v in votes if is_live(v.answer.source)), default=""),
-    )
+def _check_doubtful(votes: Sequence[Vote], fixed: bool) -> None:
+    """Raises UserError for new labels that may stand for empty cells, or for other names."""
+    for vote in votes:
+        label = vote.label
+        is_date = class_names.may_be_date(label)
+        if fixed or vote.answer.is_offered or not (is_date or class_names.may_be_missing(label)):
+            continue
+        count = sum(other.label == label for other in votes)
+        why = ", and may be what a spreadsheet made of a name such as 1-2" if is_date else ""
+        mend = "write that name" if is_date else "empty these cells"
+        raise UserError(
+            f"{place(vote.answer.source, vote.answer.line)}: {label} is said of {count:,}"
+            f" image{'s' * (count != 1)}{why}: name it in folder.classes if it is a class, or"
+            f" {mend}"
+        )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tavaal_jax.errors import UserError
-from tavaal_jax.labelling.cells import escape_formula, unescape_formula
+from tavaal_jax.labelling.labels.cells import escape_formula, unescape_formula
 from tavaal_jax.labelling.labels.class_names import folded
 from tavaal_jax.labelling.labels.rows import moment
 from tavaal_jax.labelling.passed_over import printable

@@ -18,8 +18,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
 from tavaal_jax import config as configs
-from tavaal_jax.algorithm import mixing
 from tavaal_jax.algorithm import picks as picking
+from tavaal_jax.algorithm.feature_picks import mixing
 from tavaal_jax.algorithm.methods import BASELINE
 from tavaal_jax.algorithm.state import Stream, derive
 from tavaal_jax.data import Dataset, plans

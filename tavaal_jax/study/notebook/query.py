@@ -15,7 +15,7 @@ from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import HumanOracle
 from tavaal_jax.engine import devices, memory
 from tavaal_jax.errors import UserError
-from tavaal_jax.study import cycle, features, setup, stages
+from tavaal_jax.study import cycle, features, setup
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.context import Calls, Cycle, Result, ValueFault
 
@@ -116,7 +116,7 @@ def train(config: ConfigDict, dataset: Dataset, method: str, number: int = 0) ->
         now = Cycle(made, key, state, lambda stage: config.steps_per_call)
         for name in stages_before[: stages_before.index("select")]:
             if name != "evaluate":
-                state = _end(stages.run(now, name, state)).state.replace(step=0)
+                state = _end(cycle.run_stage(now, name, state)).state.replace(step=0)
     return FittedMethod(made, key, state)
 
 
@@ -124,7 +124,7 @@ def pick(trained: FittedMethod, count: int, subset: int | None = None) -> Query:
     """Picks `count` images, of `subset` random unlabelled ones (0: of all; None: as the config)."""
     state = trained.state
     with _scoring(trained):
-        state = _end(stages.run(_choosing(trained, count, subset), "select", state)).state
+        state = _end(cycle.run_stage(_choosing(trained, count, subset), "select", state)).state
     picks = np.flatnonzero(state.picked_in == state.cycle)
     picks = picks[np.argsort(state.pick_rank[picks])]
     return Query(picks, state.pick_score[picks])

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tavaal_jax.algorithm import blocks, calibration, clusters
+from tavaal_jax.algorithm import blocks, clusters
 from tavaal_jax.algorithm.blocks import MapBlocks
+from tavaal_jax.algorithm.feature_picks import calibration
 from tavaal_jax.algorithm.picks import Labelled, Picks
 
 _PAIRED = 1000  # points whose median distance gives the radius
@@ -50,7 +51,7 @@ def uherding(
 
     "Uncertainty herding: one active learning method for all label budgets": the mean of MaxHerding
     is weighted by `u_n = 1 - margin_n`, the margin being that of T's probabilities of the classes
-    in L at a calibrated temperature, see :func:`tavaal_jax.algorithm.calibration.scale`; `u_n = 1`
+    in L at a calibrated temperature, see `calibration.scale`; `u_n = 1`
     where L is empty. `h` is the smallest distance, above 0, of two of L: it shrinks as L grows,
     from coverage of the pool to uncertainty alone, but not below 2 % of that of `max_herding`,
     which it is with less than two of L. `values` are
