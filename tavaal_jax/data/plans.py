@@ -92,7 +92,7 @@ def _permutations(key: jax.Array, count: int, first: int, size: int) -> jax.Arra
     return jax.vmap(lambda key: jax.random.permutation(key, size))(keys)
 
 
-_DRAWN = 2**16  # indices drawn in one call: small pools get the orders of many passes at once
+_DRAWN = 2**14  # indices drawn in one call: small pools get the orders of many passes at once
 
 
 class IndexStream:
