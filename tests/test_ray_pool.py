@@ -4,6 +4,7 @@ What needs Ray runs on two nodes of this machine, and is slow; the rest is teste
 """
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import pickle
@@ -12,18 +13,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import METHOD, ROOT, features
+from conftest import METHOD, ROOT, features, read_csv
 
 import tavaal_jax
 from configs import moons
-from tavaal_jax.errors import Diverged, UserError
+from tavaal_jax.errors import Diverged, Interrupted, UserError
 from tavaal_jax.study.parallel import pools, ray_pool, ray_share, ray_trial, trial_files, worker
 from tavaal_jax.study.parallel.mailbox import Mailbox
 from tavaal_jax.study.parallel.ray_trial import Attempt, Files
 from tavaal_jax.study.parallel.worker import Ended, Failed, Ready, TrackerCall
+from tavaal_jax.study.trial import TrialHooks
 
 METHODS = ("random", "coreset")
 SHORT = ("--config.cycles=2", "--config.epochs=5", "--config.trials=2",
@@ -118,12 +121,11 @@ def test_a_batch_is_divided_among_the_devices_of_a_share():
     assert pools.devices_of_trial(config_of(parallel="trials")) == 1
 
 
-def test_other_images_under_the_same_name_are_refused(tmp_path):
-    config = config_of()
-    dataset = tavaal_jax.data.load(config)
-    job = pools.job(config, tmp_path, ["random"], dataset, False, None)
-    with pytest.raises(UserError, match="moons has other images or labels here"):
-        worker.open_runner(job._replace(fingerprint="of others"), None)
+def test_other_images_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.data, "load", lambda config: features())
+    job = worker.Job(config_of(), tmp_path, None, {}, {}, {}, fingerprint="of others")
+    with pytest.raises(UserError, match="has other images or labels here: put the same"):
+        worker.open_runner(job, None)
 
 
 # What travels
@@ -185,8 +187,8 @@ def test_who_delivers_waits_until_the_message_was_handled():
 class FakeMailbox:
     """A mailbox whose calls happen at once, in this process."""
 
-    def __init__(self, stop=None):
-        self.messages, self._number = [], stop
+    def __init__(self):
+        self.messages, self.number = [], None
 
     def __getattr__(self, name):
         return Call(self, name)
@@ -205,10 +207,10 @@ class Call:
         return self
 
     def done(self):
-        return self._name != "stop_signal" or self._box._number is not None
+        return self._name != "stop_signal" or self._box.number is not None
 
     def result(self):
-        return self._box._number
+        return self._box.number
 
 
 @pytest.fixture
@@ -226,41 +228,39 @@ def node(tmp_path, monkeypatch):
     return run
 
 
-def arrived(mailbox):
-    """Files that a node has sent, the last ones of each name."""
-    content = {}
-    for _, message in mailbox.messages:
-        content |= message.content if isinstance(message, Files) else {}
-    return content
+def arrived(mailbox, number):
+    """Files that an attempt has sent, the last ones of each name, and its lines."""
+    content, lines = {}, []
+    for attempt, message in mailbox.messages:
+        if attempt == ("random", 0, number):
+            content |= message.content if isinstance(message, Files) else {}
+            lines += [message.arguments[0]] if isinstance(message, TrackerCall) else []
+    return content, [line.partition(":")[0] for line in lines if line]
 
 
-def test_a_node_sends_what_a_trial_writes_and_keeps_nothing(node, tmp_path, monkeypatch):
+def test_a_node_sends_what_it_writes_and_a_stopped_trial_goes_on_from_that(
+    node, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     mailbox = FakeMailbox()
     assert node(mailbox) == Ended()
-    assert {attempt for attempt, _ in mailbox.messages} == {Attempt("random", 0, 1)}
     assert mailbox.messages.count((Attempt("random", 0, 1), Ready())) == 1
-    lines = [m.arguments[0] for _, m in mailbox.messages if isinstance(m, TrackerCall)]
-    assert any(line and line.startswith("random trial 0 cycle 1: ") for line in lines)
-    names = set(arrived(mailbox))
-    assert {"results.csv", "picks.csv", "metrics.jsonl", "model/model.json"} <= names
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_node_that_is_stopped_sends_a_checkpoint_from_which_another_goes_on(node):
-    stopped = FakeMailbox(stop=signal.SIGTERM)
-    assert node(stopped) == worker.Stopped()
-    saved = arrived(stopped)
+    content, lines = arrived(mailbox, 1)
+    assert lines == ["random trial 0 cycle 0", "random trial 0 cycle 1"]
+    assert {"results.csv", "picks.csv", "metrics.jsonl", "model/model.json"} <= set(content)
+    mailbox.number = signal.SIGTERM
+    assert node(mailbox, ("random", 0, 2)) == worker.Stopped()
+    saved, _ = arrived(mailbox, 2)
     assert any(name.startswith("checkpoints/") for name in saved)
-    other = FakeMailbox()
-    assert node(other, ("random", 0, 2), saved) == Ended()
-    lines = [m.arguments[0] for _, m in other.messages if isinstance(m, TrackerCall)]
-    assert any(line and line.startswith("random trial 0 continues in cycle 0") for line in lines)
-    plain = FakeMailbox()
-    node(plain)
+    mailbox.number = None
+    assert node(mailbox, ("random", 0, 3), saved) == Ended()
+    again, lines = arrived(mailbox, 3)
+    assert lines[0].startswith("random trial 0 continues in cycle 0")
     for name in ("picks.csv", "results.csv"):
-        assert arrived(other)[name] == arrived(plain)[name]
+        assert again[name] == content[name]
+    assert not any(name.startswith("checkpoints/") and name in saved for name in again)
+    assert list(tmp_path.iterdir()) == []  # Nothing stays on the node.
 
 
 def test_an_error_of_a_trial_names_the_studys_folder(node, tmp_path, monkeypatch):
@@ -271,6 +271,197 @@ def test_an_error_of_a_trial_names_the_studys_folder(node, tmp_path, monkeypatch
     message = node(FakeMailbox())
     assert isinstance(message.error, Diverged)
     assert str(message.error) == f"nan in {tmp_path}/random: lower it"
+
+
+# The study's side, with a cluster that is none
+
+
+class Lost(Exception):
+    """What Ray raises where a task's process or machine is gone."""
+
+
+class FakeRay:
+    """Ray of this process: `behave(attempt) -> messages`, the last of which the task returns."""
+
+    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=type("RayTaskError", (Lost,), {}))
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
+    )
+
+    def __init__(self, behave, cores=2.0):
+        self._behave, self._cores = behave, cores
+        self.tasks, self.posted, self.cancelled, self.orders = {}, [], [], []
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": self._cores}}]
+
+    def remote(self, **_):
+        box = {"take": lambda seconds: self._take(), "stop": self._stop}
+        remotes = {name: SimpleNamespace(remote=call) for name, call in box.items()}
+        task = SimpleNamespace(remote=self._start)
+        return lambda what: SimpleNamespace(
+            remote=lambda: SimpleNamespace(**remotes), options=lambda **_: task
+        )
+
+    def put(self, value):
+        return value
+
+    def _start(self, study, versions, job, attempt, saved, mailbox):
+        *messages, last = self._behave(Attempt(*attempt), saved)
+        self.posted += [pickle.dumps((Attempt(*attempt), message)) for message in messages]
+        self.tasks[len(self.tasks)] = last
+        return len(self.tasks) - 1
+
+    def _take(self):
+        taken, self.posted = self.posted, []
+        return taken
+
+    def _stop(self, number):
+        self.orders.append(number)
+        waiting = {task for task, last in self.tasks.items() if last is None}
+        self.tasks.update(dict.fromkeys(waiting, worker.Stopped()))
+
+    def wait(self, tasks, **_):
+        return [task for task in tasks if self.tasks[task] is not None], []
+
+    def get(self, value):
+        if not isinstance(value, int):
+            return value
+        last = self.tasks[value]
+        if isinstance(last, Exception):
+            raise last
+        return last if isinstance(last, str) else pickle.dumps(last)
+
+    def cancel(self, task, force):
+        self.cancelled.append(task)
+        self.tasks[task] = Lost("cancelled")
+
+    def kill(self, mailbox):
+        pass
+
+
+@pytest.fixture
+def pool(monkeypatch, tmp_path):
+    """`(behave, todo, stop, **changes) -> outcomes, ray, calls of track` of a study."""
+
+    def run(behave, todo, stop=lambda: None, **changes):
+        ray, calls = FakeRay(behave), []
+        monkeypatch.setattr(ray_pool, "_connected", lambda config: contextlib.nullcontext(ray))
+        monkeypatch.setattr(ray_pool.worker_pool, "pickled_job", lambda job: b"job")
+        job = worker.Job(config_of(**changes), tmp_path, None, {}, {}, {})
+        track = lambda *text, **place: calls.append((text, place))
+        hooks = TrialHooks(track, lambda: calls.append("results"), stop)
+        return ray_pool.run(job, todo, hooks), ray, calls
+
+    return run
+
+
+TODO = [("random", 0), ("coreset", 0), ("random", 1)]
+
+
+def finish(attempt, saved):
+    line = TrackerCall((f"{attempt.method} {attempt.trial}",), {"units": 3})
+    return [Ready(), line, Files({"results.csv": b"a"}), Ended()]
+
+
+def test_every_trial_is_run_and_its_files_are_written(pool, tmp_path):
+    outcomes, _, calls = pool(finish, TODO)
+    assert list(outcomes) == [None] * 3
+    assert calls.count("results") == 3
+    lines = [call[0] for call in calls if call != "results"]
+    assert lines == [(f"{method} {trial}",) for method, trial in TODO]
+    assert (tmp_path / "coreset" / "trial_0" / "results.csv").read_bytes() == b"a"
+
+
+def test_a_lost_trial_goes_on_from_what_has_come_and_its_work_is_not_counted_twice(pool):
+    seen = {}
+
+    def behave(attempt, saved):
+        seen[attempt] = saved
+        messages = finish(attempt, saved)
+        is_lost = attempt == ("coreset", 0, 1)
+        return [*messages[:-1], Lost("its node")] if is_lost else messages
+
+    outcomes, _, calls = pool(behave, TODO)
+    assert list(outcomes) == [None] * 3
+    assert seen["coreset", 0, 1] == {}
+    assert seen["coreset", 0, 2] == {"results.csv": b"a"}
+    ((text, place),) = [call for call in calls if "lost" in str(call)]
+    assert text == ("coreset trial 0 was lost with its process or machine (Lost): it runs again",)
+    assert place == {"method": "coreset", "trial": 0, "units": -3, "skipped": 0}
+
+
+def test_what_comes_of_an_attempt_thought_lost_is_ignored(pool, tmp_path):
+    def behave(attempt, saved):
+        if attempt.number == 1:
+            return [Ready(), Lost("its node")]
+        late = pickle.dumps((attempt._replace(number=1), Files({"results.csv": b"late"})))
+        ray.posted.append(late)
+        return finish(attempt, saved)
+
+    outcomes, ray, _ = pool(behave, TODO[:1])
+    assert list(outcomes) == [None]
+    assert (tmp_path / "random" / "trial_0" / "results.csv").read_bytes() == b"a"
+
+
+def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool):
+    behave = lambda attempt, saved: (
+        [Lost("oom")] if attempt.method == "coreset" else finish(attempt, saved)
+    )
+    faults = [outcome for outcome in pool(behave, TODO)[0] if outcome is not None]
+    assert len(faults) == 1
+    assert str(faults[0]).startswith("coreset trial 0 was lost 5 times with its process or mach")
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "text"),
+    [
+        ("on host1 there is no tavaal_jax of", UserError, "on host1 there is no tavaal_jax"),
+        (Failed(UserError("on host1: no files")), UserError, "on host1: no files"),
+        (worker.Bug("Traceback: ours"), RuntimeError, "in a worker process:\nTraceback: ours"),
+        (FakeRay.exceptions.RayTaskError("x"), RuntimeError, "in a task of Ray:\nx"),
+    ],
+)
+def test_what_no_trial_can_do_ends_the_study_and_the_others_save(pool, last, kind, text):
+    behave = lambda attempt, saved: [last] if attempt.trial else [Ready(), None]
+    outcomes, ray, _ = pool(behave, TODO)
+    with pytest.raises(kind, match=text):
+        list(outcomes)
+    assert ray.orders == [signal.SIGTERM]
+
+
+def test_a_signal_stops_what_has_begun_and_cancels_the_rest(pool):
+    begun = []
+
+    def behave(attempt, saved):
+        begun.append(attempt)
+        return [Ready(), None] if attempt.trial == 0 else [None]
+
+    asked = iter([None, signal.SIGINT])
+    outcomes, ray, _ = pool(behave, TODO, lambda: next(asked))
+    with pytest.raises(Interrupted) as error:
+        list(outcomes)
+    assert error.value.number == signal.SIGINT
+    assert ray.cancelled == [2]
+    assert begun == [(*place, 1) for place in TODO]
+
+
+def test_no_more_trials_at_the_same_time_than_workers(pool):
+    asked = iter([None, signal.SIGINT])
+    outcomes, ray, _ = pool(lambda *_: [Ready(), None], TODO, lambda: next(asked), workers=2)
+    with pytest.raises(Interrupted):
+        list(outcomes)
+    assert len(ray.tasks) == 2
+
+
+def test_a_share_that_no_machine_has_is_waited_for(pool):
+    outcomes, _, calls = pool(finish, TODO, **{"ray.share": "CPU=8,fast=1"})
+    list(outcomes)
+    text = "waits for a machine with CPU 8, fast 1: none in the cluster has that now"
+    assert ((text,), {}) in calls
 
 
 # Studies on two nodes
@@ -348,8 +539,9 @@ def start(command, folder, *given):
 
 
 def wait_for_results(folder, run):
+    """Waits until a trial has measured its first cycle."""
     until = time.monotonic() + 300
-    while not list(folder.glob("*/trial_*/results.csv")):
+    while not any(read_csv(path) for path in folder.glob("*/trial_*/results.csv")):
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)

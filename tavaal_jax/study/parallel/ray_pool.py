@@ -11,6 +11,8 @@ import logging
 import os
 import pickle
 import signal
+import socket
+import textwrap
 import threading
 import time
 import uuid
@@ -35,6 +37,7 @@ LEAST = (2, 50)
 _POLL = 0.2  # seconds between checks for a signal
 _TRIES = 5  # times that a trial is begun, where its process or machine is lost
 _PATIENCE = 600.0  # seconds that trials have to finish a call, to save and to send
+_PATIENCE_TO_JOIN = 10.0  # seconds until a cluster's machine answers
 _MOST = 100_000  # calls of a mailbox that wait at the same time, one of each trial
 
 
@@ -83,6 +86,7 @@ def _connected(config: ConfigDict) -> Iterator[ModuleType]:
             f"the address of Ray is {address}: give host:port, and start this on a machine of the"
             " cluster"
         )
+    _check_answers(address)
     is_main = threading.current_thread() is threading.main_thread()
     usual = signal.getsignal(signal.SIGTERM)
     try:
@@ -94,13 +98,9 @@ def _connected(config: ConfigDict) -> Iterator[ModuleType]:
         )
     except SystemExit as error:  # That is how Ray takes it.
         raise Interrupted(signal.SIGTERM) from error
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         ray.shutdown()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"no Ray cluster at {address or 'this machine'} ({reason}): start one with ray start"
-            " --head, or give its host:port as ray.address"
-        ) from error
+        raise _no_cluster(address, error) from error
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, usual)
@@ -127,18 +127,33 @@ def _task() -> Callable[..., bytes | str]:
     return run_trial
 
 
+def _check_answers(address: str) -> None:
+    """Raises UserError where nobody answers at host:port, of which Ray is sure after minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_TO_JOIN).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    reason = textwrap.shorten(str(error), 300) or type(error).__name__
+    return UserError(
+        f"no Ray cluster at {address or 'this machine'} ({reason}): start one with ray start --head"
+        " --port=6379, and give its host:port as ray.address"
+    )
+
+
 class RayPool:
     """Tasks of a study on a cluster."""
 
     def __init__(self, ray: ModuleType, job: Job, hooks: TrialHooks):
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         self._ray, self._job, self._hooks = ray, job, hooks
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Mailbox)
-        self._mailbox = actor.options(
-            num_cpus=0, max_concurrency=_MOST, scheduling_strategy=here
-        ).remote()
+        on_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = on_node(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_concurrency=_MOST, scheduling_strategy=here)
+        self._mailbox = actor(Mailbox).remote()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share = ray_share.share_of(job.config, nodes)
         if not any(all(node.get(n, 0) >= share[n] for n in share) for node in nodes):
@@ -146,7 +161,8 @@ class RayPool:
             hooks.track(f"waits for a machine with {wanted}: none in the cluster has that now")
         names = {"CPU": "num_cpus", "GPU": "num_gpus"}
         try:
-            self._task = ray.remote(_task()).options(
+            once_or_more = ray.remote(max_calls=0 if set(share) == {"CPU"} else 1)
+            self._task = once_or_more(_task()).options(
                 max_retries=0,  # It begins with files that are newer then.
                 runtime_env={"env_vars": ray_share.environment_of(share, nodes)},
                 resources={name: share[name] for name in share if name not in names},

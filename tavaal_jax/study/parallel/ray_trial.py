@@ -1,6 +1,7 @@
 """Trials on a node of a Ray cluster; the study's side is `ray_pool`.
 
-A process of Ray runs one trial after another, so that a method is compiled once in it.
+A process of Ray runs one trial after another, so that a method is compiled once in it. With an
+accelerator it runs one: the next one may be given another device, and this one's memory is free.
 """
 
 import importlib.metadata
