@@ -29,7 +29,7 @@ from tavaal_jax.study.parallel.worker import Ended, Failed, Ready, TrackerCall
 from tavaal_jax.study.trial import TrialHooks
 
 METHODS = ("random", "coreset")
-SHORT = ("--config.cycles=2", "--config.epochs=5", "--config.trials=2",
+SHORT = ("--config.cycles=2", "--config.epochs=100", "--config.trials=2",
          f"--config.methods={','.join(METHODS)}")  # fmt: skip
 
 
@@ -76,6 +76,15 @@ def test_other_versions_on_a_node_are_named():
     message = pickle.loads(ray_trial.run("study", study, np.zeros(0), ("random", 0, 1), {}, None))
     assert isinstance(message, Failed)
     assert f" jax {here['jax']} is installed" in str(message.error)
+
+
+def test_a_module_that_a_node_lacks_is_named():
+    pickled = np.frombuffer(b"cno_such_module\nvalue\n.", np.uint8)
+    message = pickle.loads(ray_trial.run("study", {}, pickled, ("random", 0, 1), {}, None))
+    assert isinstance(message, Failed)
+    assert "No module named 'no_such_module', from which the study has a method" in str(
+        message.error
+    )
 
 
 def test_a_node_without_the_package_is_named(monkeypatch):
@@ -532,7 +541,8 @@ def assert_same(folder, whole):
 
 
 def start(command, folder, *given):
-    argv, environment = command("moons", folder, *SHORT, *given)
+    # Many calls: it is still at its first trials when something happens.
+    argv, environment = command("moons", folder, *SHORT, *given, "--config.steps_per_call=1")
     return subprocess.Popen(
         argv, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -562,7 +572,7 @@ def test_two_nodes_write_what_one_process_writes(cluster, run_main, whole, tmp_p
 
 @pytest.mark.slow
 def test_a_lost_nodes_trials_run_again(cluster, command, whole, tmp_path):
-    run = start(command, tmp_path, *cluster.flags, "--config.seconds_per_call=0.01")
+    run = start(command, tmp_path, *cluster.flags)
     wait_for_results(tmp_path, run)
     cluster.lose_a_node()
     out, errors = run.communicate(timeout=300)

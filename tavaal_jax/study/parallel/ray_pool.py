@@ -87,7 +87,6 @@ def _connected(config: ConfigDict) -> Iterator[ModuleType]:
             " cluster"
         )
     _check_answers(address)
-    is_main = threading.current_thread() is threading.main_thread()
     usual = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -96,13 +95,14 @@ def _connected(config: ConfigDict) -> Iterator[ModuleType]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except SystemExit as error:  # That is how Ray takes it.
+    except SystemExit as error:  # Ray's own way to take that signal.
+        ray.shutdown()
         raise Interrupted(signal.SIGTERM) from error
     except (RuntimeError, ValueError, OSError) as error:
         ray.shutdown()
         raise _no_cluster(address, error) from error
     finally:
-        if is_main:
+        if usual is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, usual)
     try:
         yield ray

@@ -138,8 +138,15 @@ def _run(
         check_versions(versions, installed())
         logging.set_verbosity(logging.ERROR)
         compilation.keep_in_cache()
+        try:
+            job = pickle.loads(pickled.data)
+        except ImportError as error:
+            raise UserError(
+                f"{error}, from which the study has a method, network or data set: install it on"
+                " all machines, or define them in the config file"
+            ) from error
         _NODES.clear()
-        _NODES[study] = Node(pickle.loads(pickled.data), mailbox, attempt)
+        _NODES[study] = Node(job, mailbox, attempt)
     node = _NODES[study]
     with warnings.catch_warnings():
         warnings.showwarning = node.warn  # type: ignore[assignment]
