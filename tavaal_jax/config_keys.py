@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tavaal_jax.limits import (
     Limit,
+    amounts,
     at_least,
     byte,
     classes,
@@ -282,11 +283,20 @@ KEYS: dict[str, Key] = {
         one_of("auto", "resident", "streamed"), True,
     ),
     "parallel": Key(
-        "devices", 'a trial runs on all devices; "trials": on one, in a process of its own',
-        one_of("devices", "trials"), True,
+        "devices", 'a trial runs on all devices; "trials": on one, in a process of its own; "ray":'
+        " the same on all machines of a Ray cluster", one_of("devices", "trials", "ray"), True,
     ),
     "workers": Key(
-        0, "trials only: processes; 0: one for each device, or core of the CPU", at_least(0), True
+        0, "not for devices: most trials at the same time; 0: one for each device, or core of the"
+        " CPU", at_least(0), True
+    ),
+    "ray.address": Key(
+        "", "host:port of a Ray cluster; empty: RAY_ADDRESS, or one that runs here, or a new one",
+        neutral=True,
+    ),
+    "ray.share": Key(
+        "", 'of a trial, such as "GPU=0.5" or "CPU=4"; empty: a GPU or TPU if there are some, else'
+        " a core", amounts, True,
     ),
     "steps_per_call": Key(50, "most training steps in one call to the devices", at_least(1), True),
     "seconds_per_call": Key(
@@ -294,7 +304,7 @@ KEYS: dict[str, Key] = {
     ),
     "log_every_steps": Key(50, "a line of metrics.jsonl", at_least(1), True),
     "checkpoint_every_steps": Key(
-        1000, "and when a training stage or cycle ends; in parallel trials only after 5 s",
+        1000, "and when a training stage or cycle ends; of parallel trials only after 5 s",
         at_least(1), True,
     ),
 }  # fmt: skip

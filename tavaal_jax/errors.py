@@ -31,10 +31,6 @@ class OutOfMemory(TrialCannotContinue):
     """The memory of a device is full."""
 
 
-class WorkdirLocked(TrialError):
-    """Another process is using the workdir or trial folder."""
-
-
 class WaitingForLabels(Exception):
     """The labels of a request are missing; the same command continues when people gave them."""
 

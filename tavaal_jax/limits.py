@@ -27,6 +27,16 @@ def at_least(least: float) -> Limit:
     return lambda value: None if value >= least else f"at least {least}"
 
 
+def amounts(value: Any) -> str | None:
+    """Empty, or positive amounts by name, as in "GPU=1,CPU=4"."""
+    parts = [part.partition("=") for part in value.split(",")] if value else []
+    try:
+        fits = all(name.strip() and float(amount) > 0 for name, _, amount in parts)
+    except ValueError:
+        fits = False
+    return None if fits else 'nothing, or amounts such as "GPU=1" or "CPU=4"'
+
+
 def positive(value: Any) -> str | None:
     """More than 0."""
     return None if value > 0 else "more than 0"

@@ -34,8 +34,7 @@ def run_study(
     raised when the other trials are finished.
 
     Of several processes, all of which must call it alike, only the first reads and writes `workdir`
-    and reports progress. With `parallel="trials"` any number of processes may call it on one
-    `workdir`, at any time: those that are not the first help, and each trial is run once.
+    and reports progress.
     """
     jax_settings.check()
     folder = user_path(workdir, "workdir")

@@ -246,7 +246,7 @@ def test_a_key_that_an_older_version_did_not_have_had_its_default():
 def test_neutral_keys_are_the_ones_that_say_how_and_how_much_is_run():
     assert {name for name, key in KEYS.items() if key.neutral} == {
         "data_dir", "backbone.weights", "backbone.features", "methods", "trials",
-        "first_trial", "data_placement", "parallel", "workers",
+        "first_trial", "data_placement", "parallel", "workers", "ray.address", "ray.share",
         "steps_per_call", "seconds_per_call", "log_every_steps", "checkpoint_every_steps",
         "cityscapes.folder", "cityscapes.cache", "labelled_folder.path", "maps_folder.images",
         "maps_folder.maps", "maps_folder.train", "maps_folder.test", "maps_folder.cache",

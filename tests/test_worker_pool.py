@@ -24,7 +24,7 @@ from configs import moons
 from tavaal_jax.algorithm import methods
 from tavaal_jax.data import SETS
 from tavaal_jax.engine.device_shares import Share
-from tavaal_jax.errors import Diverged, Interrupted, TrialError, UserError, WorkdirLocked
+from tavaal_jax.errors import Diverged, Interrupted, TrialError, UserError
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files
 from tavaal_jax.study.parallel import worker, worker_pool
@@ -88,9 +88,9 @@ def finish(order):
 
 @pytest.fixture
 def pool(monkeypatch):
-    """`(behave, todo, ...) -> outcomes, orders, lines, results` of two fake workers."""
+    """`(behave, todo, stop) -> outcomes, orders, lines, results` of two fake workers."""
 
-    def run(behave, todo, stop=lambda: None, to_the_end=True):
+    def run(behave, todo, stop=lambda: None):
         orders, lines, results = [], [], []
 
         def launch(share):
@@ -101,7 +101,7 @@ def pool(monkeypatch):
         hooks = TrialHooks(
             lambda text, **place: lines.append(text), lambda: results.append(1), stop
         )
-        outcomes = worker_pool.run(JOB, SHARES, todo, hooks, to_the_end)
+        outcomes = worker_pool.run(JOB, SHARES, todo, hooks)
         return outcomes, orders, lines, results
 
     return run
@@ -200,25 +200,6 @@ def test_what_no_worker_can_do_ends_the_study(pool):
         list(pool(failed, TODO)[0])
 
 
-@pytest.mark.parametrize("to_the_end", [True, False])
-def test_trials_of_other_processes_are_waited_for_or_left_to_them(pool, monkeypatch, to_the_end):
-    monkeypatch.setattr(worker_pool, "_RETRY", 0.01)
-    tries = []
-
-    def behave(order):
-        if order == ("margin", 1):
-            tries.append(order)
-            if len(tries) < 3:
-                return [Ended(WorkdirLocked("another process is running it"))]
-        return finish(order)
-
-    outcomes, _, lines, _ = pool(behave, TODO, to_the_end=to_the_end)
-    assert list(outcomes) == [None] * (6 if to_the_end else 5)
-    assert len(tries) == (3 if to_the_end else 1)
-    waits = [line for line in lines if "waits for" in line]
-    assert waits == ["waits for margin trial 1: another process is running it"] * to_the_end
-
-
 @pytest.mark.parametrize(
     ("methods", "workers", "first"),
     [("abcd", 2, "ab"), ("ab", 2, "ab"), ("a", 3, "aaa"), ("ab", 4, "abab"), ("abc", 2, "ab")],
@@ -258,7 +239,7 @@ def test_methods_of_a_config_file_travel_with_their_code(tmp_path, monkeypatch):
     monkeypatch.setattr(tavaal_jax, "METHODS", methods.METHODS, raising=False)
     spec.loader.exec_module(module)
     mine = methods.METHODS["mine"]
-    pickled = worker_pool._pickled(JOB._replace(methods={"mine": mine}))
+    pickled = worker_pool.pickled_job(JOB._replace(methods={"mine": mine}))
     del sys.modules[path.stem]
     again = pickle.loads(pickled).methods["mine"]
     assert again.value is not mine.value
@@ -268,7 +249,7 @@ def test_methods_of_a_config_file_travel_with_their_code(tmp_path, monkeypatch):
 def test_what_cannot_be_sent_is_named():
     row = methods.METHODS["random"]._replace(value=threading.Lock())
     with pytest.raises(UserError, match="the study cannot be given to other processes"):
-        worker_pool._pickled(JOB._replace(methods={"mine": row}))
+        worker_pool.pickled_job(JOB._replace(methods={"mine": row}))
 
 
 # The worker
@@ -333,9 +314,6 @@ def test_a_worker_runs_what_it_is_given_and_reports_it(serve, tmp_path, is_given
 def test_a_worker_reports_the_errors_of_its_trials(serve, tmp_path):
     pipe = serve(job_of(tmp_path))
     until(pipe, Ready)
-    with files.claim_trial(tmp_path, "random", 0):
-        pipe.send(worker.TrialOrder("random", 0))
-        assert isinstance(until(pipe, Ended)[-1].error, WorkdirLocked)
     folder = tmp_path / "random" / "trial_0"
     folder.mkdir(parents=True)
     (folder / "checkpoints").write_text("in the way")
@@ -472,27 +450,6 @@ def test_a_signal_stops_all_workers_and_the_same_command_writes_what_one_process
     assert (tmp_path / "accuracy.png").exists()
 
 
-@pytest.mark.slow
-def test_a_second_command_helps_and_each_trial_is_run_once(command, whole, tmp_path):
-    run = start(command, tmp_path, "--config.workers=1")
-    wait_for(lambda: list(tmp_path.glob("*/trial_*/results.csv")), run)
-    (slow,) = workers_of(run)
-    os.kill(slow, signal.SIGSTOP)  # At a trial that nobody takes from it.
-    helper = start(command, tmp_path)
-    of_helper, _ = helper.communicate(timeout=300)
-    os.kill(slow, signal.SIGCONT)
-    of_run, _ = run.communicate(timeout=300)
-    assert (run.returncode, helper.returncode) == (0, 0)
-    assert_same(tmp_path, whole)
-    assert "All trials that are left are run by another process." in of_helper
-    ends = [
-        [line.split(" cycle")[0] for line in text.splitlines() if "cycle 2: 40" in line]
-        for text in (of_run, of_helper)
-    ]
-    assert len(ends[1]) >= 5
-    assert len(ends[0] + ends[1]) == len(set(ends[0] + ends[1])) == 9
-
-
 ALONE = """
 import sys
 import jax
@@ -517,32 +474,13 @@ def test_the_process_that_has_workers_leaves_the_devices_to_them(command, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_a_trial_that_another_process_runs_is_left_alone(call_study, tmp_path):
-    with files.claim_trial(tmp_path, "random", 0):
-        with pytest.raises(UserError, match="another process is running random trial 0 in"):
-            call_study(tmp_path)
-        assert not (tmp_path / "random").exists()
-    call_study(tmp_path)
-
-
-def test_one_process_after_another_takes_no_help(call_study, tmp_path):
+@pytest.mark.parametrize("parallel", ["devices", "trials"])
+def test_a_second_process_in_a_folder_is_refused(parallel, tmp_path):
+    config = moons.get_config()
+    config.update(parallel=parallel, batch_size=16)
     with files.claim(tmp_path), pytest.raises(UserError, match="another process is running in"):
-        call_study(tmp_path)
-    call_study(tmp_path)
-    with files.claim(tmp_path):
-        files.tell_helpers(tmp_path, "devices")
-        with pytest.raises(UserError, match="another process is running in"):
-            call_study(tmp_path, parallel="trials")
-
-
-@pytest.fixture
-def call_study():
-    def call(folder, **changes):
-        config = moons.get_config()
-        config.update(methods="random", trials=1, cycles=2, epochs=2, batch_size=16, **changes)
-        return tavaal_jax.run_study(config, folder)
-
-    return call
+        tavaal_jax.run_study(config, tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_workers_and_hosts_do_not_go_together(monkeypatch, tmp_path):
@@ -550,6 +488,6 @@ def test_workers_and_hosts_do_not_go_together(monkeypatch, tmp_path):
     config.parallel = "trials"
     monkeypatch.setattr(tavaal_jax.study.study.processes, "several", lambda: True)
     monkeypatch.setattr(tavaal_jax.study.study.processes, "check_alike", lambda *_: None)
-    with pytest.raises(UserError, match="parallel is 'trials' with --distributed: leave that"):
+    with pytest.raises(UserError, match="parallel is 'trials' with --distributed: leave"):
         tavaal_jax.run_study(config, tmp_path / "w")
     assert not (tmp_path / "w").exists()

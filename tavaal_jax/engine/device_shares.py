@@ -37,11 +37,8 @@ def divide_machine(count: int = 0) -> list[Share]:
     A process of its own finds the devices, so that this one takes no memory of theirs. Raises
     UserError for more shares than there are accelerators.
     """
-    environment = {**os.environ, **jax_settings.environment()}
+    environment = {**os.environ, **settings()}
     environment.pop("JAX_NUM_CPU_DEVICES", None)
-    usual = environment.get("XLA_FLAGS", "").split()
-    count_of_cpu = "--xla_force_host_platform_device_count"
-    environment["XLA_FLAGS"] = " ".join(f for f in usual if not f.startswith(count_of_cpu))
     platform, found, chips = _probe(environment)
     if platform == "cpu":
         cores = _cores(count)
@@ -62,6 +59,14 @@ def divide_machine(count: int = 0) -> list[Share]:
         Share({**environment, **alone, name: number}, frozenset())
         for number in visible[: count or found]
     ]
+
+
+def settings() -> dict[str, str]:
+    """Environment variables by which a process with one device gets this one's settings of JAX."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    count_of_cpu = "--xla_force_host_platform_device_count"
+    kept = " ".join(flag for flag in flags if not flag.startswith(count_of_cpu))
+    return {**jax_settings.environment(), "XLA_FLAGS": kept}
 
 
 def _probe(environment: dict[str, str]) -> tuple[str, int, int]:

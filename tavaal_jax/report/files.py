@@ -22,7 +22,7 @@ from tavaal_jax import config as configs
 from tavaal_jax import jax_settings
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.environment import user_path
-from tavaal_jax.errors import UserError, WorkdirLocked
+from tavaal_jax.errors import UserError
 from tavaal_jax.renamed_keys import present_record
 from tavaal_jax.report import locks
 
@@ -30,7 +30,8 @@ ConfigRecord = dict[str, Any]
 """Content of config.json, see `running`."""
 FORMAT = 2
 """Format of a workdir; one of another format cannot be continued."""
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+"""Packages whose versions may change results."""
 FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 
 
@@ -40,39 +41,9 @@ FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 def claim(workdir: pathlib.Path) -> AbstractContextManager[object]:
     """Makes the folder and locks it against a second process until the context ends.
 
-    Raises WorkdirLocked where another process has locked it.
+    Raises UserError where another process has locked it.
     """
     return locks.lock(workdir, ".lock", f"another process is running in {workdir}")
-
-
-def claim_trial(workdir: pathlib.Path, method: str, trial: int) -> AbstractContextManager[object]:
-    """Locks one trial of the folder, as `claim` does the whole."""
-    fault = f"another process is running {method} trial {trial} in {workdir}"
-    return locks.lock(workdir / ".locks", f"{method}_{trial}", fault)
-
-
-def is_free(workdir: pathlib.Path) -> bool:
-    """Whether no process has locked the folder now."""
-    try:
-        with claim(workdir):
-            return True
-    except WorkdirLocked:
-        return False
-
-
-def tell_helpers(workdir: pathlib.Path, parallel: str | None) -> None:
-    """Writes `parallel` of the study that runs in the folder, for helpers; None: removes it."""
-    path = workdir / ".parallel"
-    if parallel is None:
-        path.unlink(missing_ok=True)
-    else:
-        write(path, parallel)
-
-
-def how_it_runs(workdir: pathlib.Path) -> str | None:
-    """`parallel` of the study that runs in the folder; None where none has begun."""
-    path = workdir / ".parallel"
-    return path.read_text("utf-8") if path.exists() else None
 
 
 def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:
@@ -205,7 +176,7 @@ def running(
 
     `features` is the digest of what makes features of images; None: images are trained on.
     """
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "format": FORMAT,
         "config": configs.plain(config),

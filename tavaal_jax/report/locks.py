@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import filelock
 
-from tavaal_jax.errors import UserError, WorkdirLocked
+from tavaal_jax.errors import UserError
 
 
 def lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[object]:
@@ -28,7 +28,7 @@ def lock(folder: pathlib.Path, name: str, fault: str) -> AbstractContextManager[
         mend = "wait for it, or give another --workdir"
         if warned:  # Without locks of the disk, the file itself is one, and outlives its process.
             mend += f"; if it, or its machine, is gone, delete {path}"
-        raise WorkdirLocked(f"{fault}: {mend}") from error
+        raise UserError(f"{fault}: {mend}") from error
     except OSError as error:
         raise UserError(
             f"cannot write to workdir {folder} ({error.strerror or error}): give another --workdir"

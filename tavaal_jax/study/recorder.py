@@ -55,7 +55,7 @@ class Recorder:
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
         # Of many short trials, losing one costs less than saving them all.
-        self._saves_rarely = setup.config.parallel == "trials"
+        self._saves_rarely = setup.config.parallel in ("trials", "ray")
         self._unlogged = self._waited = 0.0  # seconds since the last record
 
     # Before the first step

@@ -3,25 +3,23 @@
 import contextlib
 import functools
 import pathlib
-import time
-from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
 from tavaal_jax import config as configs
 from tavaal_jax import data
 from tavaal_jax.algorithm.methods import METHODS
-from tavaal_jax.data import SETS, Dataset
-from tavaal_jax.engine import compilation, device_shares, devices, processes
-from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
-from tavaal_jax.models.networks import NETWORKS
+from tavaal_jax.data import Dataset
+from tavaal_jax.engine import compilation, devices, processes
+from tavaal_jax.errors import Interrupted, TrialError, UserError
 from tavaal_jax.report import files, page, plots, progress, records, summary
 from tavaal_jax.report.progress import Event
 from tavaal_jax.report.records import Result
 from tavaal_jax.study import cycle, features, training
 from tavaal_jax.study.checks import config as checks
-from tavaal_jax.study.parallel import runner, worker, worker_pool
+from tavaal_jax.study.parallel import pools, runner
 from tavaal_jax.study.parallel.runner import Outcomes
+from tavaal_jax.study.throttle import Throttle
 from tavaal_jax.study.trial import Stop, TrialHooks
 
 
@@ -47,14 +45,15 @@ def run(
         own["config"].pop("data_dir")  # Each may have a disk of its own.
         for what, value in own.items():
             processes.check_alike(value, what)
-    apart = config.parallel == "trials"
+    apart = config.parallel in pools.POOLS
     if apart and processes.several():
         raise UserError(
-            "parallel is 'trials' with --distributed: leave that out, and start the same command"
-            " on each host with a --workdir that all of them see"
+            f"parallel is {config.parallel!r} with --distributed: leave that out; 'ray' runs trials"
+            " on many hosts"
         )
+    pools.check(config)
     # To count devices takes their memory, which the workers need.
-    count_devices = lambda: 1 if apart else devices.device_count()
+    count_devices = lambda: pools.devices_of_trial(config) if apart else devices.device_count()
     if source is not None or not features.is_on(config):
         processes.by_first(lambda: checks.check(config, count_devices(), dataset))
     callback = progress if processes.is_first() else lambda event: None
@@ -62,14 +61,15 @@ def run(
         line = f"On features instead of images: {', '.join(replaced)}."
         callback(Event(line))
     with compilation.Count() as count:
-        is_done = False
-        while not is_done:
-            with _claimed(folder, config, stop) as is_first:
-                processes.by_first(lambda: files.check_config(folder, config, fingerprint, made_by))
-                study = _Study(config, folder, callback, dataset, source, is_first)
-                study.run(stop)
-            # The process that was helped may have gone before its end.
-            is_done = is_first or not files.is_free(folder)
+        with contextlib.ExitStack() as held:
+
+            def claim() -> None:
+                held.enter_context(files.claim(folder))
+
+            processes.by_first(claim)
+            processes.by_first(lambda: files.check_config(folder, config, fingerprint, made_by))
+            study = _Study(config, folder, callback, dataset, source)
+            study.run(stop)
         if count.programs:
             study.say(f"{count}.")
     processes.by_first(study.raise_faults)
@@ -104,32 +104,6 @@ def _digest_if_finished(config: ConfigDict, folder: pathlib.Path) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def _claimed(folder: pathlib.Path, config: ConfigDict, stop: Stop) -> Iterator[bool]:
-    """Context that locks the folder; yields False where this process helps the one that has it.
-
-    Raises WorkdirLocked where another process has it and takes no help.
-    """
-    with contextlib.ExitStack() as held:
-
-        def claim() -> bool:
-            while True:
-                try:
-                    held.enter_context(files.claim(folder))
-                    files.tell_helpers(folder, None)
-                    return True
-                except WorkdirLocked:
-                    how = files.how_it_runs(folder)
-                    if config.parallel != "trials" or how not in ("trials", None):
-                        raise
-                    if how is not None:
-                        return False
-                _stop_if_asked(stop)
-                time.sleep(0.5)  # The other one has just begun.
-
-        yield processes.by_first(claim)
-
-
 def _load(config: ConfigDict) -> Dataset:
     """Loads the data set on every process; the first prepares it for all on the same disk."""
     loaded: list[Dataset] = []
@@ -157,21 +131,6 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-class Throttle:
-    """Wrapper that skips calls of `act` so that it takes at most a twentieth of the time."""
-
-    def __init__(self, act: Callable[[], object]):
-        self._act, self._next = act, 0.0
-
-    def __call__(self) -> None:
-        """Calls `act`, or skips it."""
-        begin = time.monotonic()
-        if begin >= self._next:
-            self._act()
-            now = time.monotonic()
-            self._next = now + 19 * (now - begin)
-
-
 class _Study:
     """The trials of a workdir, and their errors."""
 
@@ -182,16 +141,12 @@ class _Study:
         callback: progress.Callback,
         given: Dataset | None,
         source: features.Source | None,
-        is_first: bool,
     ):
-        """`given` is the data set where the config does not name it.
-
-        Without `is_first` this process helps another: it writes only its trials' files.
-        """
+        """`given` is the data set where the config does not name it."""
         self.config, self.folder, self._callback = config, folder, callback
         self.names = checks.method_names(config)
         self.faults: list[UserError] = []
-        self._given, self._source, self._is_first = given, source, is_first
+        self._given, self._source = given, source
 
     def run(self, stop: Stop) -> None:
         """Runs what is left, and writes the study's files."""
@@ -203,20 +158,16 @@ class _Study:
             processes.by_first(lambda: checks.check_size(config, dataset.name, size))
             outcomes = self._prepare(todo, self._with_features(dataset, stop), stop)
             _stop_if_asked(stop)
-            if self._is_first:
-                processes.by_first(self._begin)
+            processes.by_first(self._begin)
             self._run_all(outcomes)
             _stop_if_asked(stop)
         else:
             self.say(f"All trials in {self.folder} are finished; nothing to do.")
-        if self._is_first:
-            processes.by_first(lambda: self._finish(dataset))
-        else:
-            self.say("All trials that are left are run by another process.")
+        processes.by_first(lambda: self._finish(dataset))
 
     def _with_features(self, dataset: Dataset, stop: Stop) -> Dataset:
         """The data set that trials are run on; with parallel trials workers make its features."""
-        if self.config.parallel == "trials":
+        if self.config.parallel in pools.POOLS:
             return dataset
         # Each process has a cache of its own, or waits for the others at one.
         check_stop = lambda: _interrupt(stop())
@@ -235,7 +186,7 @@ class _Study:
         self._callback(progress.Event(text))
 
     def _begin(self) -> None:
-        """Writes config.json, and tells other processes whether they may help."""
+        """Writes config.json."""
         # Picks may have been copied here without their config.json.
         brought = any(self.folder.glob("*/trial_*/picks.csv"))
         if brought and files.read_config(self.folder) is None:
@@ -246,7 +197,6 @@ class _Study:
         given = self._given
         fingerprint = data.fingerprint(self.config) if given is None else given.fingerprint()
         files.write_config(self.folder, self.config, fingerprint, features.digest(self._source))
-        files.tell_helpers(self.folder, self.config.parallel)
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Unfinished trials, `(method, trial)`, ordered by trial."""
@@ -274,18 +224,11 @@ class _Study:
         hooks = TrialHooks(
             progress.Tracker(self._callback, total), Throttle(self.write_results), stop
         )
-        if self.config.parallel == "trials":
-            methods = {name: METHODS[name] for name in self.names}
-            used = {self.config.task.network, self.config.backbone.name} - {""}
-            sets = {} if self._given is not None else {dataset.name: SETS[dataset.name]}
-            networks = {name: NETWORKS[name] for name in used}
-            made_by = features.digest(self._source)
-            job = worker.Job(
-                self.config, self.folder, self._given, methods, networks, sets, made_by
-            )
-            return worker_pool.run(
-                job, device_shares.divide_machine(self.config.workers), todo, hooks, self._is_first
-            )
+        run_apart = pools.POOLS.get(self.config.parallel)
+        if run_apart is not None:
+            is_given, made_by = self._given is not None, features.digest(self._source)
+            job = pools.job(self.config, self.folder, self.names, dataset, is_given, made_by)
+            return run_apart(job, todo, hooks)
         return runner.Runner(self.config, self.folder, dataset, oracle, hooks).run_all(todo)
 
     def _run_all(self, outcomes: Outcomes) -> None:
@@ -326,8 +269,6 @@ class _Study:
 
     def write_results(self) -> list[Result]:
         """Writes the study's results.csv from those of its trials; whenever one has new results."""
-        if not self._is_first:
-            return []
         rows, faults = records.all_results(self.folder)
         self._faults(faults)
         records.write_results(self.folder, rows)
@@ -341,8 +282,6 @@ class _Study:
     def write(self) -> list[Result]:
         """Writes the study's files; whenever a trial ends."""
         rows = self.write_results()
-        if not self._is_first:
-            return []
         self._faults(records.all_diagnostics(self.folder)[1])
         if rows:
             summary.write(self.folder, rows, self.config.dataset)

@@ -1,1 +1,1 @@
-"""Trials in worker processes."""
+"""Trials in this process, in worker processes, or on a Ray cluster."""

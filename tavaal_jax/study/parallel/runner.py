@@ -1,6 +1,5 @@
 """Runs trials in this process; each method is compiled once for all of them."""
 
-import contextlib
 import pathlib
 from collections.abc import Generator, Sequence
 
@@ -10,7 +9,7 @@ from tavaal_jax.algorithm.losses import IGNORED
 from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.data import Dataset
 from tavaal_jax.data.oracle import SimulatedOracle
-from tavaal_jax.engine import compilation, memory, processes
+from tavaal_jax.engine import compilation, memory
 from tavaal_jax.errors import UserError
 from tavaal_jax.report import checkpoints, files, records
 from tavaal_jax.study import near_duplicates, setup
@@ -54,10 +53,7 @@ class Runner:
                 yield None
 
     def run(self, name: str, trial: int) -> None:
-        """Runs one trial of the method `name` from where it stands; see `Trial.run`.
-
-        Raises WorkdirLocked where another process is running it.
-        """
+        """Runs one trial of the method `name` from where it stands; see `Trial.run`."""
         compilation.make_room()
         prepared = self._setup(name)
         folder = files.trial_folder(self._folder, name, trial)
@@ -68,19 +64,9 @@ class Runner:
                 prepared, trial, folder, self._info, hooks.track, hooks.on_results, observe
             )
 
-        with contextlib.ExitStack() as held:
-
-            def claim() -> bool:
-                """Claims the trial; whether there is something left to do."""
-                held.enter_context(files.claim_trial(self._folder, name, trial))
-                with contextlib.suppress(UserError):  # The trial itself reports damaged files.
-                    return not is_finished(folder, self._config.cycles)
-                return True
-
-            if processes.by_first(claim):
-                mend = memory.advice(self._config, " in a new --workdir")
-                with memory.explain_full(f"{name} trial {trial}", mend):
-                    Trial(prepared, trial, open_recorder, hooks.stop).run()
+        mend = memory.advice(self._config, " in a new --workdir")
+        with memory.explain_full(f"{name} trial {trial}", mend):
+            Trial(prepared, trial, open_recorder, hooks.stop).run()
 
     def _setup(self, name: str) -> setup.Setup:
         if name not in self._setups:

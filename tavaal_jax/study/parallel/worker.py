@@ -40,6 +40,8 @@ class Job(NamedTuple):
     """Rows of SETS; empty where `dataset` is given."""
     made_by: str | None = None
     """Digest of what makes features."""
+    fingerprint: str | None = None
+    """Of the config's data set, to be compared on other machines."""
 
 
 class TrialOrder(NamedTuple):
@@ -127,25 +129,8 @@ class Worker:
         if cores:
             os.sched_setaffinity(0, cores)
         job: Job = pickle.loads(self._pipe.recv_bytes())
-        METHODS.update(job.methods)
-        NETWORKS.update(job.networks)
-        SETS.update(job.sets)
-        dataset = data.load(job.config) if job.dataset is None else job.dataset
-        source = features.source(job.config)
-        if features.digest(source) != job.made_by:
-            raise UserError(
-                "the weights of backbone.name, or the file of backbone.features, have changed since"
-                " the study began: put back those, or give another --workdir"
-            )
-        tell = lambda event: self._track(event.text, stage=event.stage, step=event.step)
-        dataset = features.of_dataset(job.config, dataset, source, tell, self._check_stop)
-        runner = Runner(
-            job.config,
-            job.folder,
-            dataset,
-            oracle(dataset),
-            TrialHooks(self._track, lambda: self._send(HasResults()), self._stop),
-        )
+        hooks = TrialHooks(self._track, lambda: self._send(HasResults()), self._stop)
+        runner = open_runner(job, hooks)
         self._send(Ready())
         while True:
             order = self._pipe.recv() if self._stop_signal is None else StopOrder(self._stop_signal)
@@ -155,7 +140,7 @@ class Worker:
                 runner.run(*order)
                 self._send(Ended())
             except UserError as error:
-                self._send(Ended(error, _picklable(error.__cause__)))
+                self._send(ended_by(error))
 
     def _send(self, message: Message) -> None:
         self._pipe.send(message)
@@ -163,21 +148,43 @@ class Worker:
     def _track(self, *arguments: object, **place: object) -> None:
         self._send(TrackerCall(arguments, place))
 
-    def _check_stop(self) -> None:
-        """Raises Interrupted where it was ordered to stop."""
-        number = self._stop()
-        if number is not None:
-            raise Interrupted(number)
-
     def _stop(self) -> int | None:
         if self._stop_signal is None and self._pipe.poll():
             self._stop_signal = self._pipe.recv().number
         return self._stop_signal
 
 
-def _picklable(error: BaseException | None) -> BaseException | None:
-    """The cause of an error, where a study looks at it: that of a full disk."""
-    return error if isinstance(error, OSError) else None
+def open_runner(job: Job, hooks: TrialHooks) -> Runner:
+    """Loads what a job names into this process, and returns the runner of its trials.
+
+    Raises Interrupted where it is asked to stop meanwhile.
+    """
+    METHODS.update(job.methods)
+    NETWORKS.update(job.networks)
+    SETS.update(job.sets)
+    dataset = data.load(job.config) if job.dataset is None else job.dataset
+    if job.fingerprint is not None and dataset.fingerprint() != job.fingerprint:
+        raise UserError(f"{dataset.name} has other images or labels here: put the same files there")
+    source = features.source(job.config)
+    if features.digest(source) != job.made_by:
+        raise UserError(
+            "the weights of backbone.name, or the file of backbone.features, have changed since"
+            " the study began: put back those, or give another --workdir"
+        )
+
+    def check_stop() -> None:
+        number = hooks.stop()
+        if number is not None:
+            raise Interrupted(number)
+
+    tell = lambda event: hooks.track(event.text, stage=event.stage, step=event.step)
+    dataset = features.of_dataset(job.config, dataset, source, tell, check_stop)
+    return Runner(job.config, job.folder, dataset, oracle(dataset), hooks)
+
+
+def ended_by(error: UserError) -> Ended:
+    """End of a trial by an error; its cause where a study looks at it: that of a full disk."""
+    return Ended(error, error.__cause__ if isinstance(error.__cause__, OSError) else None)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Protocol, Self, cast
 import cloudpickle
 
 from tavaal_jax.engine.device_shares import Share
-from tavaal_jax.errors import Interrupted, TrialError, UserError, WorkdirLocked
+from tavaal_jax.errors import Interrupted, TrialError, UserError
 from tavaal_jax.study.parallel import worker
 from tavaal_jax.study.parallel.runner import Outcomes
 from tavaal_jax.study.parallel.worker import Job, Message, TrialOrder
@@ -30,34 +30,24 @@ from tavaal_jax.study.trial import TrialHooks
 _LAST = worker.Stopped | worker.Failed | worker.Bug
 _MAIN = f"from {worker.__name__} import main; main()"
 _POLL = 0.2  # seconds between checks for a signal
-_RETRY = 2.0  # seconds between checks whether another process has ended a trial
 _PATIENCE = 600.0  # seconds that workers have to finish a call and to save
 
 
 def run(
-    job: Job,
-    shares: Sequence[Share],
-    todo: Sequence[tuple[str, int]],
-    hooks: TrialHooks,
-    to_the_end: bool = True,
+    job: Job, shares: Sequence[Share], todo: Sequence[tuple[str, int]], hooks: TrialHooks
 ) -> Outcomes:
     """Runs `todo`, pairs of method and trial, in one worker per share of the machine.
 
-    The workers are ended, whatever happens. Trials that other processes are running are waited for,
-    or, unless `to_the_end`, left to them.
+    The workers are ended, whatever happens.
     """
-    pickled = _pickled(job)
-    left, deferred = [TrialOrder(*place) for place in todo], _Deferred()
+    pickled = pickled_job(job)
+    left = [TrialOrder(*place) for place in todo]
     with WorkerPool(list(job.methods)) as pool:
         pool.start(pickled, shares[: len(todo)])
-        while left or deferred or pool.is_busy():
+        while left or pool.is_busy():
             stop_signal = hooks.stop()
             if stop_signal is not None:
-                faults = pool.end(stop_signal)
-                if faults:
-                    raise faults[0] if len(faults) == 1 else UserError("; ".join(map(str, faults)))
-                raise Interrupted(stop_signal)
-            left += deferred.due()
+                raise end_of_all(stop_signal, pool.end(stop_signal))
             pool.give(left)
             for handle, message in pool.messages():
                 if isinstance(message, worker.TrackerCall):
@@ -67,40 +57,16 @@ def run(
                 elif isinstance(message, worker.Ready):
                     handle.is_ready = True
                 else:
-                    order, fault = handle.order, _fault(handle, message)
+                    fault = _fault(handle, message)
                     handle.order = None
-                    if not isinstance(fault, WorkdirLocked):
-                        yield fault
-                    elif to_the_end and order is not None:
-                        if order not in deferred.known:
-                            hooks.track(f"waits for {order.method} trial {order.trial}: {fault}")
-                        deferred.add(order)
+                    yield fault
 
 
-class _Deferred:
-    """Trials that other processes were running when they were last tried."""
-
-    def __init__(self) -> None:
-        self._orders: list[TrialOrder] = []
-        self._next_try = 0.0
-        self.known: set[TrialOrder] = set()
-        """All that were ever deferred."""
-
-    def __bool__(self) -> bool:
-        return bool(self._orders)
-
-    def add(self, order: TrialOrder) -> None:
-        """Defers a trial."""
-        self._orders.append(order)
-        self.known.add(order)
-        self._next_try = time.monotonic() + _RETRY
-
-    def due(self) -> list[TrialOrder]:
-        """Takes out the trials to be tried now."""
-        if time.monotonic() < self._next_try:
-            return []
-        due, self._orders = self._orders, []
-        return due
+def end_of_all(number: int, faults: list[UserError]) -> Exception:
+    """What a study that was stopped by a signal raises; `faults` are of trials not saved."""
+    if len(faults) > 1:
+        return UserError("; ".join(map(str, faults)))
+    return faults[0] if faults else Interrupted(number)
 
 
 class WorkerPool:
@@ -165,7 +131,7 @@ class WorkerPool:
             for handle, message in self.messages():
                 if not isinstance(message, worker.TrackerCall | worker.HasResults | worker.Stopped):
                     fault = _fault(handle, message)
-                    faults += [] if fault is None or isinstance(fault, WorkdirLocked) else [fault]
+                    faults += [] if fault is None else [fault]
         for handle in self._workers:
             if handle.is_alive:
                 faults.append(TrialError(f"{handle.place()} did not save within {_PATIENCE:.0f} s"))
@@ -253,7 +219,7 @@ class _WorkerHandle:
         self.pipe.close()
 
 
-def _pickled(job: Job) -> bytes:
+def pickled_job(job: Job) -> bytes:
     """A pickle with the code of rows that a config file or a notebook has defined."""
     rows = (*job.methods.values(), *job.networks.values(), *job.sets.values())
     parts = [getattr(part, "func", part) for row in rows for part in row]
@@ -272,8 +238,8 @@ def _pickled(job: Job) -> bytes:
         pickled: bytes = cloudpickle.dumps(job)
     except (pickle.PicklingError, TypeError) as error:
         raise UserError(
-            f"parallel is 'trials', and the study cannot be given to other processes ({error}):"
-            " give 'devices', or define its methods, network and data set in a module"
+            f"parallel is {job.config.parallel!r}, and the study cannot be given to other processes"
+            f" ({error}): give 'devices', or define its methods, network and data set in a module"
         ) from error
     finally:
         for module in theirs:
@@ -283,6 +249,18 @@ def _pickled(job: Job) -> bytes:
 
 def _fault(handle: _WorkerHandle, message: Message | None) -> UserError | None:
     """The error that a trial has ended with; raises what concerns all of them."""
+    if message is not None:
+        return outcome(message)
+    code = handle.process.wait()
+    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    return TrialError(
+        f"a worker process ended in {handle.place()} with {how}: the same command continues, with"
+        " fewer --config.workers if memory was short"
+    )
+
+
+def outcome(message: Message) -> UserError | None:
+    """The error of a worker's last message about a trial; raises what concerns all of them."""
     if isinstance(message, worker.Bug):
         raise RuntimeError(f"in a worker process:\n{message.text}")
     if isinstance(message, worker.Failed):
@@ -291,11 +269,4 @@ def _fault(handle: _WorkerHandle, message: Message | None) -> UserError | None:
         if message.error is not None:
             message.error.__cause__ = message.cause
         return message.error
-    if message is not None:
-        return None
-    code = handle.process.wait()
-    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    return TrialError(
-        f"a worker process ended in {handle.place()} with {how}: the same command continues, with"
-        " fewer --config.workers if memory was short"
-    )
+    return None

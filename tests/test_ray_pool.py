@@ -1,0 +1,628 @@
+"""Trials on a Ray cluster: the files of `parallel=devices`, whatever is lost meanwhile.
+
+What needs Ray runs on two nodes of this machine, and is slow; the rest is tested without it.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import METHOD, ROOT, features, read_csv
+
+import tavaal_jax
+from configs import moons
+from tavaal_jax.errors import Diverged, Interrupted, UserError
+from tavaal_jax.study.parallel import pools, ray_pool, ray_share, ray_trial, trial_files, worker
+from tavaal_jax.study.parallel.mailbox import Mailbox
+from tavaal_jax.study.parallel.ray_trial import Attempt, Files
+from tavaal_jax.study.parallel.worker import Ended, Failed, Ready, TrackerCall
+from tavaal_jax.study.trial import TrialHooks
+
+METHODS = ("random", "coreset")
+SHORT = ("--config.cycles=2", "--config.epochs=100", "--config.trials=2",
+         f"--config.methods={','.join(METHODS)}")  # fmt: skip
+
+
+def config_of(**changes):
+    config = moons.get_config()
+    config.update(methods="random", trials=1, cycles=2, epochs=2, batch_size=16, parallel="ray")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        (None, "parallel is 'ray', and Ray is not installed: pip install 'tavaal_jax.cluster.'"),
+        ("2.49.1", "parallel is 'ray', and Ray is 2.49.1, older than 2.50: pip install"),
+    ],
+)
+def test_without_ray_or_with_an_old_one_nothing_begins(monkeypatch, tmp_path, version, text):
+    usual = importlib.metadata.version
+
+    def found(name):
+        if name == "ray" and version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version if name == "ray" else usual(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", found)
+    with pytest.raises(UserError, match=text) as error:
+        tavaal_jax.run_study(config_of(), tmp_path / "study")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "study").exists()
+
+
+def test_other_versions_on_a_node_are_named():
+    here = ray_trial.installed()
+    assert {"tavaal_jax", "jax", "jaxlib", "numpy"} <= set(here)
+    ray_trial.check_versions(here, here)
+    study = {**here, "jax": "0.0.1"}
+    text = f"jax {here['jax']} is installed, and the study began with 0.0.1: install the same"
+    with pytest.raises(UserError, match=text):
+        ray_trial.check_versions(study, here)
+    message = pickle.loads(ray_trial.run("study", study, np.zeros(0), ("random", 0, 1), {}, None))
+    assert isinstance(message, Failed)
+    assert f" jax {here['jax']} is installed" in str(message.error)
+
+
+def test_a_module_that_a_node_lacks_is_named():
+    pickled = np.frombuffer(b"cno_such_module\nvalue\n.", np.uint8)
+    message = pickle.loads(ray_trial.run("study", {}, pickled, ("random", 0, 1), {}, None))
+    assert isinstance(message, Failed)
+    assert "No module named 'no_such_module', from which the study has a method" in str(
+        message.error
+    )
+
+
+def test_a_node_without_the_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, ray_trial.__name__, None)
+    monkeypatch.delattr(sys.modules["tavaal_jax.study.parallel"], "ray_trial")
+    assert " there is no tavaal_jax of this version (" in ray_pool._task()()
+
+
+@pytest.mark.parametrize(
+    ("share", "nodes", "expected"),
+    [
+        ("", [{"CPU": 2.0}], {"CPU": 1.0}),
+        ("", [{"CPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], {"CPU": 1.0}),  # JAX_PLATFORMS is cpu.
+        ("GPU=0.5, CPU=2", [{"CPU": 2.0}], {"GPU": 0.5, "CPU": 2.0}),
+    ],
+)
+def test_a_trial_has_its_share(share, nodes, expected):
+    config = config_of(**{"ray.share": share})
+    assert ray_share.share_of(config, nodes) == expected
+
+
+def test_a_trials_environment_follows_from_its_share(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_dump_to=x")
+    on_cpu = ray_share.environment_of({"CPU": 2.0}, [{"CPU": 8.0}, {"CPU": 2.0}])
+    assert (on_cpu["NPROC"], on_cpu["TAVAAL_JAX_SHARED_BY"]) == ("2", "4")
+    assert on_cpu["XLA_FLAGS"] == "--xla_dump_to=x"
+    on_gpu = ray_share.environment_of({"GPU": 0.5}, [{"CPU": 8.0, "GPU": 1.0}])
+    assert on_gpu["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45"
+    assert "NPROC" not in on_gpu
+
+
+@pytest.mark.parametrize("share", ["GPU", "GPU=many", "CPU=0", "=1"])
+def test_a_share_that_is_none_is_refused(share, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_pool, "check", lambda: None)
+    with pytest.raises(UserError, match=r"ray.share is .*: give nothing, or amounts such as"):
+        tavaal_jax.run_study(config_of(**{"ray.share": share}), tmp_path / "study")
+
+
+def test_a_batch_is_divided_among_the_devices_of_a_share():
+    assert pools.devices_of_trial(config_of()) == 1
+    assert pools.devices_of_trial(config_of(**{"ray.share": "TPU=4"})) == 4
+    assert pools.devices_of_trial(config_of(**{"ray.share": "GPU=0.5"})) == 1
+    assert pools.devices_of_trial(config_of(parallel="trials")) == 1
+
+
+def test_other_images_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.data, "load", lambda config: features())
+    job = worker.Job(config_of(), tmp_path, None, {}, {}, {}, fingerprint="of others")
+    with pytest.raises(UserError, match="has other images or labels here: put the same"):
+        worker.open_runner(job, None)
+
+
+# What travels
+
+
+def written(folder, content):
+    for name, text in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def test_only_what_has_changed_is_sent_and_arrives_whole(tmp_path):
+    here, there, marks = tmp_path / "here", tmp_path / "there", {}
+    assert trial_files.changed(here, marks) == {}
+    written(here, {
+        "picks.csv": "a", "diagnostics/cycle_0.npz": "b", ".results.csv.tmp": "cut sho",
+        "checkpoints/3/arrays/d": "3", "checkpoints/4/arrays/d": "4", "checkpoints/5/x": "5",
+        "checkpoints/6.orbax-checkpoint-tmp/x": "cut sho", "unreadable_checkpoints/2_1/x": "2",
+    })  # fmt: skip
+    first = trial_files.changed(here, marks, checkpoints=2)
+    assert sorted(first) == [
+        "checkpoints/4/arrays/d", "checkpoints/5/x", "diagnostics/cycle_0.npz", "picks.csv",
+    ]  # fmt: skip
+    trial_files.write(there, first)
+    written(here, {"picks.csv": "more", "checkpoints/7/arrays/d": "7"})
+    assert sorted(trial_files.changed(here, dict(marks), checkpoints=0)) == ["picks.csv"]
+    trial_files.write(there, trial_files.changed(here, marks))
+    assert trial_files.changed(here, marks) == {}
+    found = {p.relative_to(there).as_posix(): p.read_text() for p in there.glob("**/*.*")}
+    assert found == {"picks.csv": "more", "diagnostics/cycle_0.npz": "b"}
+    kept = {p.name: p.is_dir() for p in (there / "checkpoints").iterdir()}
+    assert kept == {"5": True, "7": True}
+    trial_files.write(there, {"checkpoints/7/arrays/e": b"again"})
+    assert [p.name for p in (there / "checkpoints/7/arrays").iterdir()] == ["e"]
+
+
+def test_who_delivers_waits_until_the_message_was_handled():
+    async def talk():
+        box = Mailbox()
+        await box.post(b"first")
+        delivered = asyncio.create_task(box.deliver(b"second"))
+        await asyncio.sleep(0)
+        assert await box.take(1) == [b"first", b"second"]
+        assert not delivered.done()
+        assert await box.take(0.01) == []
+        await asyncio.wait_for(delivered, 1)
+        asked = asyncio.create_task(box.stop_signal())
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await box.stop(15)
+        assert await asyncio.wait_for(asked, 1) == 15
+
+    asyncio.run(talk())
+
+
+# A node, without Ray
+
+
+class FakeMailbox:
+    """A mailbox whose calls happen at once, in this process."""
+
+    def __init__(self):
+        self.messages, self.number = [], None
+
+    def __getattr__(self, name):
+        return Call(self, name)
+
+
+class Call:
+    def __init__(self, box, name):
+        self._box, self._name = box, name
+
+    def remote(self, message=None):
+        if message is not None:
+            self._box.messages.append(pickle.loads(message))
+        return self
+
+    def future(self):
+        return self
+
+    def done(self):
+        return self._name != "stop_signal" or self._box.number is not None
+
+    def result(self):
+        return self._box.number
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """`(mailbox, attempt, saved) -> last message` of a node's process."""
+    monkeypatch.setattr(ray_trial, "_NODES", {})
+    job = pools.job(config_of(), tmp_path, ["random"], features(), True, None)
+    content = np.frombuffer(pickle.dumps(job), np.uint8)
+
+    def run(mailbox, attempt=("random", 0, 1), saved=None):
+        study = str(id(mailbox))
+        text = ray_trial.run(study, {}, content, attempt, saved or {}, mailbox)
+        return pickle.loads(text)
+
+    return run
+
+
+def arrived(mailbox, number):
+    """Files that an attempt has sent, the last ones of each name, and its lines."""
+    content, lines = {}, []
+    for attempt, message in mailbox.messages:
+        if attempt == ("random", 0, number):
+            content |= message.content if isinstance(message, Files) else {}
+            lines += [message.arguments[0]] if isinstance(message, TrackerCall) else []
+    return content, [line.partition(":")[0] for line in lines if line]
+
+
+def test_a_node_sends_what_it_writes_and_a_stopped_trial_goes_on_from_that(
+    node, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    mailbox = FakeMailbox()
+    assert node(mailbox) == Ended()
+    assert mailbox.messages.count((Attempt("random", 0, 1), Ready())) == 1
+    content, lines = arrived(mailbox, 1)
+    assert lines == ["random trial 0 cycle 0", "random trial 0 cycle 1"]
+    assert {"results.csv", "picks.csv", "metrics.jsonl", "model/model.json"} <= set(content)
+    mailbox.number = signal.SIGTERM
+    assert node(mailbox, ("random", 0, 2)) == worker.Stopped()
+    saved, _ = arrived(mailbox, 2)
+    assert any(name.startswith("checkpoints/") for name in saved)
+    mailbox.number = None
+    assert node(mailbox, ("random", 0, 3), saved) == Ended()
+    again, lines = arrived(mailbox, 3)
+    assert lines[0].startswith("random trial 0 continues in cycle 0")
+    for name in ("picks.csv", "results.csv"):
+        assert again[name] == content[name]
+    assert not any(name.startswith("checkpoints/") and name in saved for name in again)
+    assert list(tmp_path.iterdir()) == []  # Nothing stays on the node.
+
+
+def test_an_error_of_a_trial_names_the_studys_folder(node, tmp_path, monkeypatch):
+    def run(self, method, trial):
+        raise Diverged(f"nan in {self._folder}/random", "lower it")
+
+    monkeypatch.setattr("tavaal_jax.study.parallel.runner.Runner.run", run)
+    message = node(FakeMailbox())
+    assert isinstance(message.error, Diverged)
+    assert str(message.error) == f"nan in {tmp_path}/random: lower it"
+
+
+# The study's side, with a cluster that is none
+
+
+class Lost(Exception):
+    """What Ray raises where a task's process or machine is gone."""
+
+
+class FakeRay:
+    """Ray of this process: `behave(attempt) -> messages`, the last of which the task returns."""
+
+    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=type("RayTaskError", (Lost,), {}))
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
+    )
+
+    def __init__(self, behave, cores=2.0):
+        self._behave, self._cores = behave, cores
+        self.tasks, self.posted, self.cancelled, self.orders = {}, [], [], []
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": self._cores}}]
+
+    def remote(self, **_):
+        box = {"take": lambda seconds: self._take(), "stop": self._stop}
+        remotes = {name: SimpleNamespace(remote=call) for name, call in box.items()}
+        task = SimpleNamespace(remote=self._start)
+        return lambda what: SimpleNamespace(
+            remote=lambda: SimpleNamespace(**remotes), options=lambda **_: task
+        )
+
+    def put(self, value):
+        return value
+
+    def _start(self, study, versions, job, attempt, saved, mailbox):
+        *messages, last = self._behave(Attempt(*attempt), saved)
+        self.posted += [pickle.dumps((Attempt(*attempt), message)) for message in messages]
+        self.tasks[len(self.tasks)] = last
+        return len(self.tasks) - 1
+
+    def _take(self):
+        taken, self.posted = self.posted, []
+        return taken
+
+    def _stop(self, number):
+        self.orders.append(number)
+        waiting = {task for task, last in self.tasks.items() if last is None}
+        self.tasks.update(dict.fromkeys(waiting, worker.Stopped()))
+
+    def wait(self, tasks, **_):
+        return [task for task in tasks if self.tasks[task] is not None], []
+
+    def get(self, value):
+        if not isinstance(value, int):
+            return value
+        last = self.tasks[value]
+        if isinstance(last, Exception):
+            raise last
+        return last if isinstance(last, str) else pickle.dumps(last)
+
+    def cancel(self, task, force):
+        self.cancelled.append(task)
+        self.tasks[task] = Lost("cancelled")
+
+    def kill(self, mailbox):
+        pass
+
+
+@pytest.fixture
+def pool(monkeypatch, tmp_path):
+    """`(behave, todo, stop, **changes) -> outcomes, ray, calls of track` of a study."""
+
+    def run(behave, todo, stop=lambda: None, **changes):
+        ray, calls = FakeRay(behave), []
+        monkeypatch.setattr(ray_pool, "_connected", lambda config: contextlib.nullcontext(ray))
+        monkeypatch.setattr(ray_pool.worker_pool, "pickled_job", lambda job: b"job")
+        job = worker.Job(config_of(**changes), tmp_path, None, {}, {}, {})
+        track = lambda *text, **place: calls.append((text, place))
+        hooks = TrialHooks(track, lambda: calls.append("results"), stop)
+        return ray_pool.run(job, todo, hooks), ray, calls
+
+    return run
+
+
+TODO = [("random", 0), ("coreset", 0), ("random", 1)]
+
+
+def finish(attempt, saved):
+    line = TrackerCall((f"{attempt.method} {attempt.trial}",), {"units": 3})
+    return [Ready(), line, Files({"results.csv": b"a"}), Ended()]
+
+
+def test_every_trial_is_run_and_its_files_are_written(pool, tmp_path):
+    outcomes, _, calls = pool(finish, TODO)
+    assert list(outcomes) == [None] * 3
+    assert calls.count("results") == 3
+    lines = [call[0] for call in calls if call != "results"]
+    assert lines == [(f"{method} {trial}",) for method, trial in TODO]
+    assert (tmp_path / "coreset" / "trial_0" / "results.csv").read_bytes() == b"a"
+
+
+def test_a_lost_trial_goes_on_from_what_has_come_and_its_work_is_not_counted_twice(pool):
+    seen = {}
+
+    def behave(attempt, saved):
+        seen[attempt] = saved
+        messages = finish(attempt, saved)
+        is_lost = attempt == ("coreset", 0, 1)
+        return [*messages[:-1], Lost("its node")] if is_lost else messages
+
+    outcomes, _, calls = pool(behave, TODO)
+    assert list(outcomes) == [None] * 3
+    assert seen["coreset", 0, 1] == {}
+    assert seen["coreset", 0, 2] == {"results.csv": b"a"}
+    ((text, place),) = [call for call in calls if "lost" in str(call)]
+    assert text == ("coreset trial 0 was lost with its process or machine (Lost): it runs again",)
+    assert place == {"method": "coreset", "trial": 0, "units": -3, "skipped": 0}
+
+
+def test_what_comes_of_an_attempt_thought_lost_is_ignored(pool, tmp_path):
+    def behave(attempt, saved):
+        if attempt.number == 1:
+            return [Ready(), Lost("its node")]
+        late = pickle.dumps((attempt._replace(number=1), Files({"results.csv": b"late"})))
+        ray.posted.append(late)
+        return finish(attempt, saved)
+
+    outcomes, ray, _ = pool(behave, TODO[:1])
+    assert list(outcomes) == [None]
+    assert (tmp_path / "random" / "trial_0" / "results.csv").read_bytes() == b"a"
+
+
+def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool):
+    behave = lambda attempt, saved: (
+        [Lost("oom")] if attempt.method == "coreset" else finish(attempt, saved)
+    )
+    faults = [outcome for outcome in pool(behave, TODO)[0] if outcome is not None]
+    assert len(faults) == 1
+    assert str(faults[0]).startswith("coreset trial 0 was lost 5 times with its process or mach")
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "text"),
+    [
+        ("on host1 there is no tavaal_jax of", UserError, "on host1 there is no tavaal_jax"),
+        (Failed(UserError("on host1: no files")), UserError, "on host1: no files"),
+        (worker.Bug("Traceback: ours"), RuntimeError, "in a worker process:\nTraceback: ours"),
+        (FakeRay.exceptions.RayTaskError("x"), RuntimeError, "in a task of Ray:\nx"),
+    ],
+)
+def test_what_no_trial_can_do_ends_the_study_and_the_others_save(pool, last, kind, text):
+    behave = lambda attempt, saved: [last] if attempt.trial else [Ready(), None]
+    outcomes, ray, _ = pool(behave, TODO)
+    with pytest.raises(kind, match=text):
+        list(outcomes)
+    assert ray.orders == [signal.SIGTERM]
+
+
+def test_a_signal_stops_what_has_begun_and_cancels_the_rest(pool):
+    begun = []
+
+    def behave(attempt, saved):
+        begun.append(attempt)
+        return [Ready(), None] if attempt.trial == 0 else [None]
+
+    asked = iter([None, signal.SIGINT])
+    outcomes, ray, _ = pool(behave, TODO, lambda: next(asked))
+    with pytest.raises(Interrupted) as error:
+        list(outcomes)
+    assert error.value.number == signal.SIGINT
+    assert ray.cancelled == [2]
+    assert begun == [(*place, 1) for place in TODO]
+
+
+def test_no_more_trials_at_the_same_time_than_workers(pool):
+    asked = iter([None, signal.SIGINT])
+    outcomes, ray, _ = pool(lambda *_: [Ready(), None], TODO, lambda: next(asked), workers=2)
+    with pytest.raises(Interrupted):
+        list(outcomes)
+    assert len(ray.tasks) == 2
+
+
+def test_a_share_that_no_machine_has_is_waited_for(pool):
+    outcomes, _, calls = pool(finish, TODO, **{"ray.share": "CPU=8,fast=1"})
+    list(outcomes)
+    text = "waits for a machine with CPU 8, fast 1: none in the cluster has that now"
+    assert ((text,), {}) in calls
+
+
+# Studies on two nodes
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+print("at", cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(0), allow_graceful=False)
+    nodes.append(cluster.add_node(num_cpus=1))
+cluster.shutdown()
+"""
+"""Two nodes with a core each, and a head without; for each line one of them is lost, and another
+one comes."""
+
+
+class Cluster:
+    """A cluster of this machine, in a process that has no JAX."""
+
+    def __init__(self):
+        # Its processes import what this one does.
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"},
+        )  # fmt: skip
+        words = next(line.split() for line in self._process.stdout if line.startswith("at "))
+        self.flags = ("--config.parallel=ray", f"--config.ray.address={words[1]}")
+
+    def lose_a_node(self):
+        self._process.stdin.write("lose\n")
+        self._process.stdin.flush()
+
+    def close(self):
+        self._process.communicate(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray", minversion="2.50")
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def whole(run_main, tmp_path_factory):
+    """The study in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_main("moons", folder, *SHORT).returncode == 0
+    return folder
+
+
+def assert_same(folder, whole):
+    places = [Path(method, f"trial_{trial}") for method in METHODS for trial in range(2)]
+    names = [place / name for place in places for name in ("picks.csv", "results.csv")]
+    for name in ("results.csv", *names):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    for place in places:
+        assert (folder / place / "model" / "model.json").exists()
+        assert not (folder / place / "checkpoints").exists()
+
+
+def start(command, folder, *given):
+    # Many calls: it is still at its first trials when something happens.
+    argv, environment = command("moons", folder, *SHORT, *given, "--config.steps_per_call=1")
+    return subprocess.Popen(
+        argv, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_results(folder, run):
+    """Waits until a trial has measured its first cycle."""
+    until = time.monotonic() + 300
+    while not any(read_csv(path) for path in folder.glob("*/trial_*/results.csv")):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_nodes_write_what_one_process_writes(cluster, run_main, whole, tmp_path):
+    done = run_main("moons", tmp_path, *SHORT, *cluster.flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert_same(tmp_path, whole)
+    lines = [line for line in done.stdout.splitlines() if " cycle 1: " in line]
+    assert len(lines) == 4
+    assert (tmp_path / "accuracy.png").exists()
+    again = run_main("moons", tmp_path, *SHORT, *cluster.flags)
+    assert "are finished; nothing to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_lost_nodes_trials_run_again(cluster, command, whole, tmp_path):
+    run = start(command, tmp_path, *cluster.flags)
+    wait_for_results(tmp_path, run)
+    cluster.lose_a_node()
+    out, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert " was lost with its process or machine (" in out
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_command_is_stopped_or_killed_and_the_same_one_continues(
+    cluster, command, run_main, whole, tmp_path, number
+):
+    run = start(command, tmp_path, *cluster.flags)
+    wait_for_results(tmp_path, run)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=300)
+    if number == signal.SIGKILL:
+        assert run.returncode == -number
+    else:
+        assert run.returncode == 128 + number
+        assert errors.splitlines()[-1].startswith(f"stopped by {signal.Signals(number).name}; ever")
+        assert list(tmp_path.glob("*/trial_*/checkpoints/*"))
+    done = run_main("moons", tmp_path, *SHORT, *cluster.flags)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_a_method_of_a_config_file_and_its_faults_come_back(run_main, tmp_path):
+    pytest.importorskip("ray", minversion="2.50")
+    path = tmp_path / "mine.py"
+    # On a cluster that is started here, with two cores of its own.
+    path.write_text(METHOD.format(body="return view.image.sum() + 1"))
+    done = run_main(path, tmp_path / "study", "--config.parallel=ray", "--config.ray.address=local")
+    assert done.returncode == 0, done.stderr
+    plain = run_main(path, tmp_path / "plain")
+    assert plain.returncode == 0, plain.stderr
+    for name in ("picks.csv", "results.csv"):
+        place = Path("mine", "trial_0", name)
+        assert (tmp_path / "study" / place).read_bytes() == (
+            tmp_path / "plain" / place
+        ).read_bytes()
+
+
+@pytest.mark.slow
+def test_where_no_cluster_answers_one_line_says_so(run_main, tmp_path):
+    pytest.importorskip("ray", minversion="2.50")
+    given = ("--config.parallel=ray", "--config.ray.address=127.0.0.1:9")
+    done = run_main("moons", tmp_path, *SHORT, *given)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no Ray cluster at 127.0.0.1:9 (")
