@@ -14,7 +14,7 @@ from configs import moons
 from tavaal_jax.report import diagnostics, statistics
 from tavaal_jax.report.plots.figures import FIGURES
 
-QUICK = ("random", "coreset", "tavaal")
+QUICK = ("random", "learning_loss_v2", "tavaal")
 SHORT = ("--config.cycles=3", "--config.epochs=5", "--config.trials=1")
 
 
