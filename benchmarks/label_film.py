@@ -87,6 +87,23 @@ class Film:
         first.save(path, save_all=True, append_images=others, duration=self.times, loop=0)
 
 
+def copy_photos(images, to, count):
+    """Copies random photos called `class__file` as `file`, `-> {file: class}`."""
+    to.mkdir(parents=True)
+    names, truth = sorted(path.name for path in images.iterdir()), {}
+    for name in random.Random(0).sample(names, min(count, len(names))):
+        label, _, file = name.partition("__")
+        truth[file] = label
+        shutil.copy(images / name, to / file)
+    return truth
+
+
+def sign_in(film):
+    """Gives a name."""
+    film.wait(lambda: film.find("name").is_displayed())
+    film.find("name").send_keys("Anna", Keys.ENTER)
+
+
 def label_all(film, truth, most):
     """Answers a request in the grid: neighbours of one class are selected and answered at once."""
     known, taken = [], 0
@@ -121,18 +138,11 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("configs/labelling.gif"))
     given = parser.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix="label_film_"))
-    (work / "photos").mkdir()
-    names = sorted(path.name for path in given.images.iterdir())
-    truth = {}
-    for name in random.Random(0).sample(names, min(given.count, len(names))):
-        label, _, file = name.partition("__")
-        truth[file] = label
-        shutil.copy(given.images / name, work / "photos" / file)
+    truth = copy_photos(given.images, work / "photos", given.count)
     with Command(work / "photos", work / "work", "folder", "--config.initial=40") as command:
         film = Film(f"http://{command.host}:{command.port}/?token={command.token}")
         try:
-            film.wait(lambda: film.find("name").is_displayed())
-            film.find("name").send_keys("Anna", Keys.ENTER)
+            sign_in(film)
             film.wait(lambda: film.find("count").text == "0 of 40")
             film.take(1.5)
             label_all(film, truth, 7)

@@ -41,15 +41,15 @@ def config_file(tmp_path):
 class Command:
     """The command of the live page, in a process of its own."""
 
-    def __init__(self, images, workdir, config, *flags):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    def __init__(self, images, workdir, config, *flags, python=sys.executable, cwd=ROOT):
+        environment = {**os.environ, "PYTHONPATH": str(cwd), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "tavaal_jax.label", str(images), f"--workdir={workdir}",
+                str(python), "-m", "tavaal_jax.label", str(images), f"--workdir={workdir}",
                 f"--config={config}", "--port=0", "--nobrowser", *flags,
             ],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-            cwd=ROOT,
+            cwd=cwd,
         )  # fmt: skip
         self.lines = []
         for line in self.process.stdout:

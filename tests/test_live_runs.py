@@ -15,7 +15,7 @@ from tavaal_jax.labelling.page.answer_files import AnswerFiles, Given
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 pytestmark = pytest.mark.slow
-CYCLES = 3
+CYCLES = 5
 
 
 @pytest.fixture
