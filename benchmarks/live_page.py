@@ -11,7 +11,8 @@ acknowledged and are not on the disk, and those that are there twice, are counte
         [--kills=20] [--pictures=10000] [--pause=15] [--config=folder] [--json]
         [--config.budget=20 ...]
 
-`ratio` is 5 s over the median wait, without the first two cycles, which compile programs.
+`ratio` is 5 s over the median wait, without the first two cycles, which compile programs. The exit
+code is 1 where that is below 1, or an answer is lost or there twice.
 """
 
 import argparse
@@ -205,6 +206,7 @@ def main():
         print(f"{name}: {value}")
     if arguments.json:
         print(json.dumps(found))
+    sys.exit(bool(found["lost"] or found["twice"] or found["ratio"] < 1))
 
 
 if __name__ == "__main__":

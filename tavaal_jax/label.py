@@ -1,6 +1,8 @@
 """Command line of the live labelling page: python -m tavaal_jax.label FOLDER."""
 
+import json
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -60,12 +62,28 @@ def parse(argv: list[str]) -> LabelCommand:
         raise UserError(f"--port is {values['port']!r}: give a number from 0 to 65535")
     images = user_path(folders[0], "FOLDER")
     workdir = values["workdir"] or os.path.join("runs", images.absolute().name or "images")
+    if not values["workdir"]:
+        _check_belongs(pathlib.Path(workdir), images)
     flags = [f"--config={values['config']}", f"--workdir={workdir}"]
     study = command_line.parse([argv[0], *flags, f"--config.folder.images={images}", *rest])
     if study.distributed:
         raise UserError("people's images need --distributed=False: one process asks them")
     port = int(values["port"]) if values["port"] else None
     return LabelCommand(study, values["host"], port, opens_browser)
+
+
+def _check_belongs(workdir: pathlib.Path, images: pathlib.Path) -> None:
+    """Raises UserError where a workdir that nobody named is that of another folder of images."""
+    try:
+        record = json.loads((workdir / "config.json").read_text("utf-8"))
+        before = pathlib.Path(record["config"]["folder"]["images"]).expanduser()
+        is_another = before.is_dir() and images.is_dir() and not before.samefile(images)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # None was begun there, or the loop tells what is wrong with it.
+    if is_another:
+        raise UserError(
+            f"{workdir} has the labels of {before}, not of {images}: give another --workdir"
+        )
 
 
 def _run(command: LabelCommand) -> None:

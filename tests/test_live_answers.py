@@ -236,3 +236,31 @@ def test_wishes_are_kept_once_and_in_order(tmp_path):
     wishes.add(tmp_path, [CAT])
     assert wishes.read(tmp_path) == [DOG, CAT]
     assert io.StringIO((tmp_path / "ask_next.txt").read_text()).readlines()[0] == f"{DOG}\n"
+
+
+def test_a_row_that_somebody_has_deleted_meanwhile_is_written_again(store):
+    give(store)
+    (store.folder / "page_anna.csv").unlink()
+    assert store.of("Anna") == {}
+    give(store)
+    assert saved(store.folder / "page_anna.csv") == [(CAT, "cat", "Anna")]
+
+
+@pytest.mark.parametrize("changed", [("\n", "\r\n"), (",", ";")])
+def test_what_cannot_be_taken_back_from_a_spreadsheets_file_is_told(store, changed):
+    give(store)
+    path = store.folder / "page_anna.csv"
+    path.write_bytes(path.read_bytes().replace(*(part.encode() for part in changed)))
+    with pytest.raises(UserError, match="1 of your answers cannot be taken back"):
+        give(store, label=None)
+    assert store.of("Anna") == {CAT: "cat"}
+    give(store, name=DOG, label="dog")  # Goes into a file beside it.
+    give(store, name=DOG, label=None)
+    assert again(store).of("Anna") == {CAT: "cat"}
+
+
+def test_a_file_of_other_characters_does_not_keep_others_from_taking_back(store):
+    (store.folder / "page_bob.csv").write_bytes("id,label\n1,Bär\n".encode("latin-1"))
+    give(store)
+    give(store, label=None)
+    assert again(store).of("Anna") == {}

@@ -459,7 +459,7 @@ def test_where_we_stand_and_training_at_once(visit, server):
         assert text in facts
     assert browser.find("curve").get_attribute("aria-label").endswith("80 labels 81 %")
     assert len(browser.driver.find_elements("css selector", "#curve circle")) == 2
-    assert browser.text("model") == "Next model in about 60 min."
+    assert browser.text("model") == "The model waits for answers; it takes about 60 min."
     browser.find("train").click()
     browser.until(lambda b: server.trained == 1)
     server.change(more={"training": True, "seconds_to_model": None})

@@ -88,7 +88,10 @@ def known(workdir: LabellingWorkdir) -> Known:
         begun = workdir.frozen(number) if number >= 0 else None
         if begun is not None:
             time = (workdir.cycle_folder(number) / "config.json").stat().st_mtime
-            labels = {row.id: row.label for row in begun.frozen.rows if row.split in _USED}
+            # Answered near-duplicates of a test image as well, which would tell it by its mates.
+            kinds = (*_USED, "near_duplicate")
+            rows = [row for row in begun.frozen.rows if row.split in kinds and row.label]
+            labels = {row.id: row.label for row in rows}
             return Known(labels, asked, datetime.datetime.fromtimestamp(time, datetime.UTC))
     return Known({}, asked, datetime.datetime.min.replace(tzinfo=datetime.UTC))
 

@@ -97,7 +97,10 @@ class Requester:
     def _wished_first(self, now: Snapshot, picks: list[RequestRow]) -> list[RequestRow]:
         """As many rows as there are picks, and first those images that people wish to be asked."""
         free = {now.images[i].id for i in np.flatnonzero(now.candidates)}
-        wished = [name for name in wishes.read(self._workdir.folder) if name in free]
+        mate = {now.folds[name]: name for name in free if name in now.folds}  # One stands for all.
+        wishes_now = wishes.read(self._workdir.folder)
+        wished = [n if n in free else mate.get(now.folds.get(n, ""), "") for n in wishes_now]
+        wished = [name for name in dict.fromkeys(wished) if name]
         first = [RequestRow(name, "pick", float("nan")) for name in wished]
         rest = [row for row in picks if row.id not in set(wished)]
         return [*first, *rest][: len(picks)]

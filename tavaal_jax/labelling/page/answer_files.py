@@ -62,18 +62,36 @@ class AnswerFiles:
         """Held while files are written: who reads them under it sees whole rows."""
         self._answers: dict[str, dict[str, Saved]] = {}  # by folded name and id
         self._last = _BEGINNING
+        self._seen: object = None  # the files' times and sizes as of `_answers`
 
     def load(self) -> None:
         """Reads the answers that are there; what cannot be read is left to the loop to tell of."""
         with self.lock:
+            self._seen = self._stamps()
             self._answers = {}
             for path in sorted(self.folder.glob("page_*.csv")):
                 with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error, ValueError):
                     self._load(path)
 
+    def _stamps(self) -> object:
+        found = []
+        for path in sorted(self.folder.glob("page_*.csv")):
+            with contextlib.suppress(OSError):
+                stamp = path.stat(follow_symlinks=False)
+                found.append((path.name, stamp.st_mtime_ns, stamp.st_size))
+        return found
+
+    def _known(self) -> dict[str, dict[str, Saved]]:
+        """All answers, read again where somebody else has changed the files."""
+        if self._stamps() != self._seen:
+            self.load()
+        return self._answers
+
     def _load(self, path: pathlib.Path) -> None:
         text = path.read_text("utf-8-sig")
-        for row in csv.DictReader(io.StringIO(text, newline="")):
+        header = text.partition("\n")[0]
+        by = ";" if header.count(";") > header.count(",") else ","  # Spreadsheets save it so.
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=by):
             name, label = row.get("id"), unescape_formula((row.get("label") or "").strip())
             if not name or not label:
                 continue
@@ -86,19 +104,19 @@ class AnswerFiles:
     def of(self, who: str) -> dict[str, str]:
         """What a person has answered: labels by image id."""
         with self.lock:
-            return {name: one.label for name, one in self._answers.get(folded(who), {}).items()}
+            return {name: one.label for name, one in self._known().get(folded(who), {}).items()}
 
     def labels(self) -> set[str]:
         """All labels that were given."""
         with self.lock:
-            return {one.label for mine in self._answers.values() for one in mine.values()}
+            return {one.label for mine in self._known().values() for one in mine.values()}
 
     def answered_since(self, time: datetime.datetime) -> set[str]:
         """Ids of images that somebody has answered after a time."""
         with self.lock:
             return {
                 name
-                for mine in self._answers.values()
+                for mine in self._known().values()
                 for name, one in mine.items()
                 if one.updated > time
             }
@@ -108,7 +126,7 @@ class AnswerFiles:
         with self.lock:
             return {
                 (name, one.label)
-                for mine in self._answers.values()
+                for mine in self._known().values()
                 for name, one in mine.items()
                 if one.note == CONFIRMED
             }
@@ -116,11 +134,12 @@ class AnswerFiles:
     def save(self, who: str, given: Sequence[Given]) -> None:
         """Writes a person's answers and returns when they are on the disk; repetitions are not.
 
-        Raises UserError for a name that cannot be one, and OSError where nothing was saved.
+        Raises UserError for a name that cannot be one and for an answer that cannot be taken back,
+        as another program has saved its file, and OSError where nothing was saved.
         """
         check_name(who)
         with self.lock:
-            mine = self._answers.setdefault(folded(who), {})
+            mine = self._known().setdefault(folded(who), {})
             last = {one.id: one for one in given}  # Of two answers in one message the later counts.
             new = [
                 one
@@ -131,8 +150,14 @@ class AnswerFiles:
             self._append(who, mine, new)
             if gone:
                 self._take_back(folded(who), gone)
-                for name in gone:
-                    del mine[name]
+                self.load()
+                left = gone & self._answers.get(folded(who), {}).keys()
+                if left:
+                    raise UserError(
+                        f"{len(left)} of your answers cannot be taken back, as another program has"
+                        f" saved their file anew: delete the rows in labels/page_*.csv"
+                    )
+            self._seen = self._stamps()
 
     def _append(self, who: str, mine: dict[str, Saved], new: Sequence[Given]) -> None:
         if not new:
@@ -168,8 +193,8 @@ class AnswerFiles:
         """Writes the files anew without a person's rows of some images."""
         for path in sorted(self.folder.glob("page_*.csv")):
             with _opened(path, os.O_RDONLY) as file:
-                text = file.read().decode("utf-8")
-            if not text.startswith(_HEADER):
+                text = file.read().decode("utf-8", "replace")
+            if not text.startswith(_HEADER) or "\ufffd" in text:
                 continue
             lines = text.removeprefix(_HEADER).split("\n")
             kept = [line for line in lines if not _is_of(line, person, gone)]

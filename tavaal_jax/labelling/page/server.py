@@ -216,6 +216,8 @@ class Site:
             self._answers.save(who, given)
         except OSError as error:
             raise Refused(507, f"nothing was saved: {error.strerror or error}") from error
+        except UserError as error:
+            raise Refused(400, str(error)) from error
         count = self._exchange.answered({one.id: one.label is not None for one in given})
         now = self._exchange.board
         digest = now.request.digest if now and now.request else None

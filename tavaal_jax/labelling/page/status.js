@@ -1,7 +1,7 @@
 "use strict";
 // Where we stand: accuracy with its interval, the curve, how much is left, the next model.
 const percent = share => typeof share !== "number" ? "?" : (100 * share).toFixed(share > .995 || share < .1 ? 1 : 0) + " %";
-let modelAt = null;  // when the next model is expected, in ms of performance.now()
+let modelAt = null;  // when a model in training is expected, in ms of performance.now()
 
 function renderStatus(now) {
   const facts = [], last = now.curve?.at(-1);
@@ -19,7 +19,7 @@ function renderStatus(now) {
     return row;
   }));
   byId("train").disabled = !!now.training || now.state === "FINISHED";
-  modelAt = typeof now.seconds_to_model === "number" ? performance.now() + 1000 * now.seconds_to_model : null;
+  modelAt = typeof now.seconds_to_model === "number" && now.training ? performance.now() + 1000 * now.seconds_to_model : null;
   renderModel(now);
   drawCurve(now.curve || []);
   byId("outlook").textContent = now.hint || "";
@@ -27,11 +27,13 @@ function renderStatus(now) {
   byId("problem").hidden = !now.problem;
 }
 function renderModel(now) {
+  const time = seconds => seconds > 120 ? Math.round(seconds / 60) + " min" : seconds + " s";
   const left = modelAt === null ? null : Math.max(0, Math.round((modelAt - performance.now()) / 1000));
-  const soon = left === null ? "" : left > 120 ? " in about " + Math.round(left / 60) + " min" : left ? " in about " + left + " s" : " in a moment";
+  const soon = left ? " in about " + time(left) : left === 0 ? " in a moment" : " soon";
+  const takes = typeof now.seconds_to_model === "number" ? "; it takes about " + time(Math.max(1, Math.round(now.seconds_to_model))) : "";
   byId("model").textContent = {
     STARTING: "Looking at the images …", FINISHED: "Finished: nothing is left to ask.",
-  }[now.state] ?? (now.training ? "The model learns; next images" + (soon || " soon") + "." : soon ? "Next model" + soon + "." : "The model waits for answers.");
+  }[now.state] ?? (now.training ? "The model learns; next images" + soon + "." : "The model waits for answers" + takes + ".");
 }
 
 function drawCurve(points) {  // Accuracy with its interval over the number of labels.
