@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +112,7 @@ def test_a_trials_environment_follows_from_its_share(monkeypatch):
     on_cpu = ray_share.environment_of({"CPU": 2.0}, [{"CPU": 8.0}, {"CPU": 2.0}])
     assert (on_cpu["NPROC"], on_cpu["TAVAAL_JAX_SHARED_BY"]) == ("2", "4")
     assert on_cpu["XLA_FLAGS"] == "--xla_dump_to=x"
+    assert on_cpu["JAX_PLATFORMS"] == "cpu"
     on_gpu = ray_share.environment_of({"GPU": 0.5}, [{"CPU": 8.0, "GPU": 1.0}])
     assert on_gpu["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.45"
     assert "NPROC" not in on_gpu
@@ -169,6 +171,18 @@ def test_only_what_has_changed_is_sent_and_arrives_whole(tmp_path):
     assert kept == {"5": True, "7": True}
     trial_files.write(there, {"checkpoints/7/arrays/e": b"again"})
     assert [p.name for p in (there / "checkpoints/7/arrays").iterdir()] == ["e"]
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for number in (gone.pid, os.getpid()):
+        (tmp_path / f"tavaal_jax_ray_{number}_x").mkdir()
+    (tmp_path / "tavaal_jax_ray_mine_x").mkdir()
+    ray_trial._remove_left()
+    left = {f"tavaal_jax_ray_{os.getpid()}_x", "tavaal_jax_ray_mine_x"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_who_delivers_waits_until_the_message_was_handled():
@@ -416,13 +430,15 @@ def test_what_comes_of_an_attempt_thought_lost_is_ignored(pool, tmp_path):
     assert (tmp_path / "random" / "trial_0" / "results.csv").read_bytes() == b"a"
 
 
-def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool):
+def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool, tmp_path):
     behave = lambda attempt, saved: (
         [Lost("oom")] if attempt.method == "coreset" else finish(attempt, saved)
     )
     faults = [outcome for outcome in pool(behave, TODO)[0] if outcome is not None]
     assert len(faults) == 1
     assert str(faults[0]).startswith("coreset trial 0 was lost 5 times with its process or mach")
+    # All its results may have come without its model: it is not finished.
+    assert (tmp_path / "coreset" / "trial_0" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -478,6 +494,7 @@ def test_a_share_that_no_machine_has_is_waited_for(pool):
 
 CLUSTER = """
 import sys
+import tempfile
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

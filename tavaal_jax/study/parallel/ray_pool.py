@@ -152,7 +152,10 @@ class RayPool:
         self._ray, self._job, self._hooks = ray, job, hooks
         on_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         here = on_node(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, max_concurrency=_MOST, scheduling_strategy=here)
+        actor = ray.remote(
+            num_cpus=0, max_concurrency=_MOST, scheduling_strategy=here,
+            max_task_retries=-1,  # A connection may break for a moment.
+        )  # fmt: skip
         self._mailbox = actor(Mailbox).remote()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share = ray_share.share_of(job.config, nodes)
@@ -198,6 +201,9 @@ class RayPool:
         attempt = Attempt(method, trial, self._tries[method, trial])
         folder = files.trial_folder(self._job.folder, method, trial)
         saved = trial_files.changed(folder, {}, checkpoints=2)
+        # Until the trial has ended, all its results alone are not all of it, see `is_finished`.
+        with files.named(folder):
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         study, versions, job = self._shared
         task = self._task.remote(study, versions, job, tuple(attempt), saved, self._mailbox)
         self._running[task] = attempt

@@ -46,4 +46,5 @@ def environment_of(share: dict[str, float], nodes: Sequence[dict[str, float]]) -
     cores = share.get("CPU", 1)
     most = max((node.get("CPU", 1) for node in nodes), default=1)
     # By NPROC XLA knows how many threads to have: a task is bound to no cores.
+    found["JAX_PLATFORMS"] = "cpu"  # Ray may show such a task all devices of its machine.
     return {**found, "NPROC": str(max(1, int(cores))), memory.SHARED_BY: str(int(most // cores))}

@@ -4,7 +4,9 @@ A process of Ray runs one trial after another, so that a method is compiled once
 accelerator it runs one: the next one may be given another device, and this one's memory is free.
 """
 
+import contextlib
 import importlib.metadata
+import os
 import pathlib
 import pickle
 import shutil
@@ -49,7 +51,8 @@ class Node:
         # Ray gives the cores of a task that waits to another one; it does not see a future.
         self._stop_order = mailbox.stop_signal.remote().future()
         self._workdir = job.folder
-        self._root = pathlib.Path(tempfile.mkdtemp(prefix="tavaal_jax_"))
+        _remove_left()
+        self._root = pathlib.Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_"))
         self._marks: trial_files.Marks = {}
         self._send_state = Throttle(lambda: self._send_files(checkpoints=1))
         hooks = TrialHooks(self._track, self._send_files, self._stop)
@@ -101,6 +104,21 @@ class Node:
         """Sends a warning such as that of an unreadable checkpoint, which is the user's to see."""
         if category is UserWarning:
             self._track(f"warning: {message}")
+
+
+_PREFIX = "tavaal_jax_ray_"
+
+
+def _remove_left() -> None:
+    """Removes folders of this user's processes that were killed."""
+    for path in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*_*"):
+        number = path.name.removeprefix(_PREFIX).partition("_")[0]
+        with contextlib.suppress(OSError, ValueError):
+            if path.stat().st_uid == os.getuid():
+                try:
+                    os.kill(int(number), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 _NODES: dict[str, Node] = {}

@@ -16,14 +16,18 @@ def changed(folder: pathlib.Path, marks: Marks, checkpoints: int = 1) -> dict[st
 
     Of the checkpoints only the newest ones, that many, are read: older ones may be deleted now.
     """
-    names = [path for path in folder.glob("**/*") if path.is_file()]
-    kept = set(_numbers(folder)[:checkpoints])
-    found = {}
-    for path in sorted(names):
-        place = path.relative_to(folder)
-        is_checkpoint = place.parts[0] == _CHECKPOINTS
-        if is_checkpoint and not (place.parts[1].isdecimal() and int(place.parts[1]) in kept):
+    # Checkpoints are renamed and deleted meanwhile, which a walk takes no offence at.
+    kept = {str(number) for number in _numbers(folder)[:checkpoints]}
+    names = []
+    for here, folders, there in os.walk(folder):
+        place = pathlib.Path(here).relative_to(folder)
+        if place.parts[:1] == (_CHECKPOINTS,) and len(place.parts) == 1:
+            folders[:] = sorted(kept & set(folders))
             continue
+        names += [place / name for name in there]
+    found = {}
+    for place in sorted(names):
+        path = folder / place
         if place.parts[0].startswith((".", "unreadable_")):
             continue
         name, stat = place.as_posix(), path.stat()
