@@ -76,7 +76,7 @@ def _check_belongs(workdir: pathlib.Path, images: pathlib.Path) -> None:
     """Raises UserError where a workdir that nobody named is that of another folder of images."""
     try:
         record = json.loads((workdir / "config.json").read_text("utf-8"))
-        before = pathlib.Path(record["config"]["folder"]["images"]).expanduser()
+        before = user_path(record["config"]["folder"]["images"], "folder.images")
         is_another = before.is_dir() and images.is_dir() and not before.samefile(images)
     except (OSError, ValueError, KeyError, TypeError):
         return  # None was begun there, or the loop tells what is wrong with it.

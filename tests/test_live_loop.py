@@ -107,9 +107,12 @@ def test_a_faulty_file_is_told_and_the_loop_goes_on_when_it_is_mended(beside):
     path.write_text("nonsense")
     beside.until(lambda exchange: exchange.problem)
     assert "labels/mine.csv" in beside.exchange.problem
+    assert beside.status()["problem"] == beside.exchange.problem
+    assert beside.status()["state"] == "WAITING"
     assert beside.thread.is_alive()
     path.unlink()
     beside.until(lambda exchange: not exchange.problem)
+    assert "problem" not in beside.status()
 
 
 def test_training_without_enough_labels_is_told(beside):

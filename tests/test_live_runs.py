@@ -1,6 +1,8 @@
 """Whole runs with the live page: in turns with the plain command, killed while people answer."""
 
+import collections
 import csv
+import json
 import random
 import threading
 
@@ -148,6 +150,17 @@ def test_what_is_wished_is_asked_next_and_a_model_comes_at_once_when_told(photos
         found = person.get("/api/map?kind=pca")
         assert len(found["ids"]) == 60 == len(found["x"]) == len(found["label"])
         assert {found["label"][found["ids"].index(n)] for n in names[:-2]} == {"cat", "dog"}
+        assert state["status"] == json.loads((work / "status.json").read_text("utf-8"))
+        # Neither a request nor the map tells images of the test set from others.
+        for number, images_of in enumerate((request["images"], following["images"])):
+            told = collections.defaultdict(set)
+            role = {row["id"]: row["role"] for row in roles(work, number)}
+            for image in images_of[:-2]:  # Those without an answer may be asked for again.
+                at = found["ids"].index(image["id"])
+                on_map = found["label"][at] is None, found["picked"][at]
+                told[role[image["id"]]].add((*sorted(image), str(image["fold"]), *on_map))
+            assert told["test"] == told["pick"]
+            assert len(told["test"]) == 1
         # Whatever the model suggests, no image that is reserved for the test set is among it.
         groups = person.get("/api/suggestions?who=Anna")["groups"]
         suggested = {image["id"] for group in groups for image in group["images"]}

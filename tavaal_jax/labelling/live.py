@@ -36,6 +36,10 @@ class Page(Protocol):
     def reading(self) -> contextlib.AbstractContextManager[object]:
         """Held while files of answers are read."""
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it has nothing to show yet."""
+
     def look(self) -> None:
         """Images and answers are about to be read."""
 
@@ -69,6 +73,11 @@ class LivePage:
         self._is_loaded = False
         self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._said: _Said | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is no board yet."""
+        return self._exchange.board is None
 
     def look(self) -> None:
         """Images and answers are about to be read."""

@@ -206,6 +206,8 @@ class _Loop:
         if missing is not None:
             self._context.log(f"cycle {number} needs {missing}: more images are asked for")
             return self._workdir.write_trained(number, {"skipped": missing})
+        if self._page is not None and self._page.is_blank:  # Stopped in training, and begun again.
+            self._page.show(self._context, number, self._snapshot())
         self._set_state("TRAINING", cycle=number)
         if self._page is not None:
             self._page.train()
@@ -222,6 +224,8 @@ class _Loop:
         if self._last_line != line and (is_problem or self._page is None):
             self._context.log(line)
         self._last_line = line
+        if is_problem and self._workdir.status():  # The next status has it no more.
+            self._workdir.write_status(**self._workdir.status() | {"problem": line})
         if self._page is not None:
             return self._page.wait(line, is_problem, self._check_stop)
         until = time.monotonic() + self._config.folder.poll_seconds

@@ -106,6 +106,11 @@ class AnswerFiles:
         with self.lock:
             return {name: one.label for name, one in self._known().get(folded(who), {}).items()}
 
+    def people(self) -> list[str]:
+        """Folded names of who has answers."""
+        with self.lock:
+            return [who for who, mine in self._known().items() if mine]
+
     def labels(self) -> set[str]:
         """All labels that were given."""
         with self.lock:

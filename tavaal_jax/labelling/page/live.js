@@ -84,7 +84,7 @@ async function openRequest(now) {
   const found = await call("/api/request?who=" + encodeURIComponent(live.who)), isFirst = live.digest === null;
   begin({
     name: "cycle_" + String(found.request).padStart(3, "0"), images: found.images, classes: now.classes,
-    fixed: now.fixed, unsure: now.unsure, bad: now.bad, parts: now.parts || 1,
+    fixed: now.fixed, unsure: now.unsure, bad: now.bad, parts: now.parts || 1, part: found.part,
   }, STORE + "live " + live.workdir + " " + live.who);
   // The server's answers are the truth, but for those that are still on their way to it.
   state.answers = {...found.answers};

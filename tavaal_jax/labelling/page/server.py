@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tavaal_jax.errors import UserError
+from tavaal_jax.labelling.labels.class_names import folded
 from tavaal_jax.labelling.page import answering, assets, wishes
 from tavaal_jax.labelling.page.answer_files import AnswerFiles
 from tavaal_jax.labelling.page.background import Background
@@ -49,6 +50,7 @@ class Site:
         self._exchange, self._answers, self._workdir = exchange, answers, workdir
         self._thumbnails = Thumbnails(workdir / ".thumbnails")
         self._background = Background(exchange.changed)
+        self._people: tuple[str, ...] = ()  # in the order in which they came
         self._name = hashlib.sha256(os.fsencode(workdir.absolute())).hexdigest()[:16]
         self._html, self._files = assets.live_html(), assets.live_files()
 
@@ -114,6 +116,8 @@ class Site:
         status, asked = dict(board.status), board.request
         if exchange.is_training:
             status["state"] = "TRAINING"
+        if exchange.problem:
+            status["problem"] = exchange.problem
         count = exchange.count()
         seconds = exchange.seconds_to_model()
         return _json({
@@ -144,7 +148,17 @@ class Site:
         ]
         answers = {name: mine[name] for name in asked.ids if name in mine}
         found = {"request": asked.number, "digest": asked.digest}
+        found["part"] = self._part(who, board.parts)
         return _json({**found, "images": images, "answers": answers})
+
+    def _part(self, who: str, parts: int) -> int:
+        """The part of each request that a person begins with; 0 where there is one part."""
+        if parts == 1:
+            return 0
+        with self._answers.lock:
+            names = dict.fromkeys((*self._people, *self._answers.people(), folded(who)))
+            self._people = tuple(names)
+            return self._people.index(folded(who)) % parts + 1
 
     def _suggestions(self, request: Request) -> Response:
         board, who = self._board(), request.query_params.get("who", "")

@@ -29,7 +29,7 @@ function load() {
   state = {
     answers: texts(old.answers), times: texts(old.times), notes: texts(old.notes), steps,
     done: Math.min(count(old.done), steps.length), changes: count(old.changes), saved: count(old.saved),
-    saves: count(old.saves), part: count(old.part) <= request.parts ? count(old.part) : 0,
+    saves: count(old.saves), part: count(old.part ?? request.part) <= request.parts ? count(old.part ?? request.part) : 0,
   };
 }
 function keep() {  // Where the browser has no more room, the oldest steps go, answers never.
