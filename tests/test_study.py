@@ -125,26 +125,26 @@ def test_nothing_is_dropped_because_a_folder_or_a_methods_row_is_missing(
 ):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     before = read_csv(tmp_path / "results.csv")
-    shutil.rmtree(tmp_path / "coreset")
+    shutil.rmtree(tmp_path / "learning_loss_v2")
     shutil.move(tmp_path / "tavaal", tmp_path / "unheard_of")
     results = tmp_path / "unheard_of" / "trial_0" / "results.csv"
     results.write_text(results.read_text().replace("tavaal", "unheard_of"))
     again(run_main, tmp_path, methods=("random",))
     after = read_csv(tmp_path / "results.csv")
     assert {r["method"] for r in after} == {*QUICK, "unheard_of"}
-    assert [r for r in after if r["method"] == "coreset"] == [
-        r for r in before if r["method"] == "coreset"
+    assert [r for r in after if r["method"] == "learning_loss_v2"] == [
+        r for r in before if r["method"] == "learning_loss_v2"
     ]
 
 
 @pytest.mark.slow
 def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    broken = tmp_path / "coreset" / "trial_0"
-    (broken / "results.csv").write_text("method,trial\ncoreset\n")
+    broken = tmp_path / "learning_loss_v2" / "trial_0"
+    (broken / "results.csv").write_text("method,trial\nlearning_loss_v2\n")
     (broken / "checkpoints" / "7" / "arrays").mkdir(parents=True)
     (broken / "checkpoints" / "7" / "_CHECKPOINT_METADATA").write_text("{}")
-    methods = ("coreset", "random", "entropy")
+    methods = ("learning_loss_v2", "random", "entropy")
     done = run_main("moons", tmp_path, *SHORT, f"--config.methods={','.join(methods)}")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
@@ -152,14 +152,14 @@ def test_an_unreadable_trial_does_not_stop_the_others(finished, run_main, tmp_pa
     assert str(broken) in last
     rows = read_csv(tmp_path / "results.csv")
     assert [r["method"] for r in rows].count("entropy") == 3
-    assert [r["method"] for r in rows].count("coreset") == 3  # The study still has its rows.
+    assert [r["method"] for r in rows].count("learning_loss_v2") == 3  # It keeps its rows.
     assert "the other trials go on" in done.stdout
 
 
 @pytest.mark.slow
 def test_a_damaged_file_of_one_trial_leaves_the_others_alone(finished, run_main, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    trial = tmp_path / "coreset" / "trial_0"
+    trial = tmp_path / "learning_loss_v2" / "trial_0"
     (trial / "diagnostics.csv").write_bytes(b"cycle,labelled\n0,\xff\xfe\n")
     (trial / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
     flags = (*SHORT, "--config.methods=random,entropy")
