@@ -293,10 +293,17 @@ def test_a_file_that_is_now_another_one_is_not_shown(running, tmp_path):
     link.symlink_to(secret)
     os.mkfifo(pipe)
     big.write_bytes(big.read_bytes() + b"x")
-    for name in ids[:4]:
-        for size in ("thumbnail", "full"):
-            answer = running.person().ask("GET", f"/image/{name}?size={size}", timeout=60)
-            error_of(answer, 404)
+    OPENED.clear()
+    WATCHING.set()
+    try:
+        for name in ids[:4]:
+            for size in ("thumbnail", "full"):
+                answer = running.person().ask("GET", f"/image/{name}?size={size}", timeout=60)
+                error_of(answer, 404)
+    finally:
+        WATCHING.clear()
+    assert str(big) in OPENED
+    assert not {str(link), str(secret)} & set(OPENED)
 
 
 def test_thumbnails_are_made_once_and_kept_by_the_browser(running):

@@ -27,9 +27,9 @@ from tavaal_jax.engine.device_shares import Share
 from tavaal_jax.errors import Diverged, Interrupted, TrialError, UserError
 from tavaal_jax.models.networks import NETWORKS
 from tavaal_jax.report import files
+from tavaal_jax.report.progress import Throttle
 from tavaal_jax.study.parallel import worker, worker_pool
 from tavaal_jax.study.parallel.worker import Ended, HasResults, Ready, StopOrder, Stopped
-from tavaal_jax.study.study import Throttle
 from tavaal_jax.study.trial import TrialHooks
 
 METHODS = ("random", "coreset", "margin")

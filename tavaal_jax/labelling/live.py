@@ -155,7 +155,13 @@ class LivePage:
             suggestions=said.suggestions,
             guesses=said.guesses if config.folder.suggest else {},
             known=insight.known(workdir),
-            preview=Previews(now.folder, files, config.folder.low_high, config.folder.max_pixels),
+            preview=Previews(
+                now.folder,
+                files,
+                config.folder.low_high,
+                config.folder.max_pixels,
+                config.folder.follow_links,
+            ),
             computed=insight.computed(now, config, workdir),
         )
         self._exchange.show(board)
@@ -216,10 +222,15 @@ class Previews:
     files: Mapping[str, str]
     low_high: Sequence[float]
     max_pixels: int
+    follows_links: bool = False
+    """Whether a link may lead out of the folder."""
 
     def __call__(self, name: str, side: int) -> bytes:
         """JPEG of an image, its longer side at most `side`; OSError where there is none."""
         path = path_of(self.folder, self.files[name])
+        root = os.path.realpath(self.folder)
+        if not self.follows_links and os.path.commonpath((os.path.realpath(path), root)) != root:
+            raise OSError(f"{path} is a link out of the folder now")
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):

@@ -1,4 +1,4 @@
-"""Progress of a running study: events for a callback, and a display of them."""
+"""Progress of a running study: events for a callback, their display, and how often they come."""
 
 import contextlib
 import os
@@ -152,3 +152,18 @@ class Display:
             return "time left unknown"
         seconds = (time.monotonic() - self._begin) / fresh * (1.0 - self._done)
         return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+
+
+class Throttle:
+    """Wrapper that skips calls of `act` so that it takes at most a twentieth of the time."""
+
+    def __init__(self, act: Callable[[], object]):
+        self._act, self._next = act, 0.0
+
+    def __call__(self) -> None:
+        """Calls `act`, or skips it."""
+        begin = time.monotonic()
+        if begin >= self._next:
+            self._act()
+            now = time.monotonic()
+            self._next = now + 19 * (now - begin)

@@ -19,7 +19,6 @@ from tavaal_jax.study import cycle, features, training
 from tavaal_jax.study.checks import config as checks
 from tavaal_jax.study.parallel import pools, runner
 from tavaal_jax.study.parallel.runner import Outcomes
-from tavaal_jax.study.throttle import Throttle
 from tavaal_jax.study.trial import Stop, TrialHooks
 
 
@@ -222,7 +221,7 @@ class _Study:
         size = len(dataset.train_images)
         total = sum(self._cost(name, size) for name, _ in todo)
         hooks = TrialHooks(
-            progress.Tracker(self._callback, total), Throttle(self.write_results), stop
+            progress.Tracker(self._callback, total), progress.Throttle(self.write_results), stop
         )
         run_apart = pools.POOLS.get(self.config.parallel)
         if run_apart is not None:
@@ -233,7 +232,7 @@ class _Study:
 
     def _run_all(self, outcomes: Outcomes) -> None:
         """Runs the prepared trials and keeps the study's files up to date."""
-        update = Throttle(self.write)
+        update = progress.Throttle(self.write)
         try:
             with contextlib.closing(outcomes):
                 for error in outcomes:

@@ -22,9 +22,9 @@ from absl import logging
 from tavaal_jax.engine import compilation
 from tavaal_jax.errors import Interrupted, UserError
 from tavaal_jax.report import files
+from tavaal_jax.report.progress import Throttle
 from tavaal_jax.study.parallel import trial_files, worker
 from tavaal_jax.study.parallel.worker import Ended, Failed, Message, Ready, Stopped, TrackerCall
-from tavaal_jax.study.throttle import Throttle
 from tavaal_jax.study.trial import TrialHooks
 
 
