@@ -114,6 +114,21 @@ def test_where_no_cluster_answers_one_line_says_so(monkeypatch, tmp_path):
     assert ray_pool._address(config_of(**{"ray.address": "local"})) == "local"
 
 
+def test_a_cluster_that_is_started_here_does_not_get_what_a_closed_terminal_sends(monkeypatch):
+    blocked = lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    at_start = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda *_, **__: at_start.extend(blocked()),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with ray_pool._connected(config_of(**{"ray.address": "local"})) as (_, may_grow):
+        assert not may_grow
+        assert signal.SIGHUP in at_start
+        assert signal.SIGHUP not in blocked()
+
+
 def test_a_module_that_a_node_lacks_is_named():
     pickled = np.frombuffer(b"cno_such_module\nvalue\n.", np.uint8)
     message = pickle.loads(ray_trial.run("study", {}, pickled, ("random", 0, 1), {}, None))

@@ -79,15 +79,17 @@ def _connected(config: ConfigDict) -> Iterator[tuple[ModuleType, bool]]:
     `-> Ray, whether machines may join`, which they cannot where it was started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # As it is in newer versions; an older one warns that it will be.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():
         yield ray, True
         return
     address = _address(config)
-    usual, group = signal.getsignal(signal.SIGTERM), os.getpgrp()
-    # A cluster that is started here ends with this process, not by a terminal's signals to it: Ray
-    # does so with SIGINT alone, and by moving this process into a group of its own.
+    usual = signal.getsignal(signal.SIGTERM)
+    # A terminal that is closed would end a cluster that is started here before its trials have
+    # saved. Ray keeps ctrl-C from it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(
@@ -106,8 +108,6 @@ def _connected(config: ConfigDict) -> Iterator[tuple[ModuleType, bool]]:
         if usual is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, usual)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with contextlib.suppress(OSError):  # It is a leader, and has stayed in its group.
-            os.setpgid(0, group)
     try:
         yield ray, address != "local"
     finally:
