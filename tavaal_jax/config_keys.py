@@ -291,8 +291,8 @@ KEYS: dict[str, Key] = {
         " CPU", at_least(0), True
     ),
     "ray.address": Key(
-        "", "host:port of a Ray cluster; empty: RAY_ADDRESS, or one that runs here, or a new one",
-        neutral=True,
+        "", "host:port of a Ray cluster, or local: a new one; empty: RAY_ADDRESS, or one that runs"
+        " here, or a new one", neutral=True,
     ),
     "ray.share": Key(
         "", 'of a trial, such as "GPU=0.5" or "CPU=4"; empty: a GPU or TPU if there are some, else'

@@ -1,37 +1,36 @@
 """Trials on a Ray cluster: the files of `parallel=devices`, whatever is lost meanwhile.
 
-What needs Ray runs on two nodes of this machine, and is slow; the rest is tested without it.
+What needs Ray is one slow test, of a study on nodes of this machine; the rest is tested without it.
 """
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import os
 import pickle
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import METHOD, ROOT, features, read_csv
+from conftest import METHOD, ROOT, features
 
 import tavaal_jax
 from configs import moons
 from tavaal_jax.errors import Diverged, Interrupted, UserError
+from tavaal_jax.report import files
 from tavaal_jax.study.parallel import pools, ray_pool, ray_share, ray_trial, trial_files, worker
 from tavaal_jax.study.parallel.mailbox import Mailbox
 from tavaal_jax.study.parallel.ray_trial import Attempt, Files
 from tavaal_jax.study.parallel.worker import Ended, Failed, Ready, TrackerCall
 from tavaal_jax.study.trial import TrialHooks
-
-METHODS = ("random", "coreset")
-SHORT = ("--config.cycles=2", "--config.epochs=100", "--config.trials=2",
-         f"--config.methods={','.join(METHODS)}")  # fmt: skip
 
 
 def config_of(**changes):
@@ -77,6 +76,57 @@ def test_other_versions_on_a_node_are_named():
     message = pickle.loads(ray_trial.run("study", study, np.zeros(0), ("random", 0, 1), {}, None))
     assert isinstance(message, Failed)
     assert f" jax {here['jax']} is installed" in str(message.error)
+
+
+def test_other_code_of_the_same_version_is_named(tmp_path):
+    here = ray_trial.installed()
+    (tmp_path / "configs").mkdir()
+    digests = []
+    for name, text in (("a.py", "1"), ("configs/b.py", "1"), ("a.py", "2"), ("c.py", "1")):
+        (tmp_path / name).write_text(text)
+        digests.append(ray_trial._digest_of_code(tmp_path))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    study = {**here, "tavaal_jax with code": digests[0]}
+    text = (
+        rf"tavaal_jax with code \w{{12}} is installed, and the study began with {digests[0]}: ins"
+    )
+    with pytest.raises(UserError, match=text):
+        ray_trial.check_versions(study, here)
+
+
+def test_where_no_cluster_answers_one_line_says_so(monkeypatch, tmp_path):
+    given = config_of(**{"ray.address": "127.0.0.1:9"})
+    with pytest.raises(
+        UserError, match=r"^no Ray cluster at 127.0.0.1:9 \(.*\): start one with ray"
+    ):
+        ray_pool._address(given)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert ray_pool._address(config_of()) == "local"
+    # What an earlier cluster leaves that did not end in order.
+    note = tmp_path / "ray" / "ray_current_cluster"
+    written(tmp_path, {note: "127.0.0.1:9"})
+    with pytest.raises(UserError) as error:
+        ray_pool._address(config_of())
+    assert str(error.value).startswith(f"no Ray cluster at 127.0.0.1:9, which {note} names (")
+    assert "or give local, for one of this machine alone" in str(error.value)
+    assert ray_pool._address(config_of(**{"ray.address": "local"})) == "local"
+
+
+def test_a_cluster_that_is_started_here_does_not_get_what_a_closed_terminal_sends(monkeypatch):
+    blocked = lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    at_start = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda *_, **__: at_start.extend(blocked()),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with ray_pool._connected(config_of(**{"ray.address": "local"})) as (_, may_grow):
+        assert not may_grow
+        assert signal.SIGHUP in at_start
+        assert signal.SIGHUP not in blocked()
 
 
 def test_a_module_that_a_node_lacks_is_named():
@@ -296,7 +346,26 @@ def test_an_error_of_a_trial_names_the_studys_folder(node, tmp_path, monkeypatch
     assert str(message.error) == f"nan in {tmp_path}/random: lower it"
 
 
+def test_a_full_disk_of_a_node_is_named_and_concerns_all_trials(node, tmp_path, monkeypatch):
+    def run(self, method, trial):
+        with files.named(self._folder / method / "picks.csv"):
+            raise OSError(errno.ENOSPC, "it is full")
+
+    monkeypatch.setattr("tavaal_jax.study.parallel.runner.Runner.run", run)
+    message = node(FakeMailbox())
+    assert isinstance(message, Failed)
+    assert re.fullmatch(
+        rf"on {socket.gethostname()}: cannot write {tempfile.gettempdir()}/tavaal_jax_ray_.*/random"
+        r"/picks.csv \(it is full\): free some space; the same command continues",
+        str(message.error),
+    )
+
+
 # The study's side, with a cluster that is none
+
+
+TODO = [("random", 0), ("coreset", 0), ("random", 1)]
+STOPPED = worker.Stopped()
 
 
 class Lost(Exception):
@@ -311,15 +380,16 @@ class FakeRay:
         scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
     )
 
-    def __init__(self, behave, cores=2.0):
-        self._behave, self._cores = behave, cores
+    def __init__(self, behave, at_stop):
+        """`at_stop` is what a task that waits does when it is ordered to stop."""
+        self._behave, self._at_stop, self._is_killed = behave, at_stop, False
         self.tasks, self.posted, self.cancelled, self.orders = {}, [], [], []
 
     def get_runtime_context(self):
         return SimpleNamespace(get_node_id=lambda: "here")
 
     def nodes(self):
-        return [{"Alive": True, "Resources": {"CPU": self._cores}}]
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
 
     def remote(self, **_):
         box = {"take": lambda seconds: self._take(), "stop": self._stop}
@@ -343,9 +413,11 @@ class FakeRay:
         return taken
 
     def _stop(self, number):
+        if self._is_killed:
+            raise Lost("the mailbox")
         self.orders.append(number)
         waiting = {task for task, last in self.tasks.items() if last is None}
-        self.tasks.update(dict.fromkeys(waiting, worker.Stopped()))
+        self.tasks.update(dict.fromkeys(waiting, self._at_stop))
 
     def wait(self, tasks, **_):
         return [task for task in tasks if self.tasks[task] is not None], []
@@ -363,16 +435,17 @@ class FakeRay:
         self.tasks[task] = Lost("cancelled")
 
     def kill(self, mailbox):
-        pass
+        self._is_killed = True
 
 
 @pytest.fixture
 def pool(monkeypatch, tmp_path):
     """`(behave, todo, stop, **changes) -> outcomes, ray, calls of track` of a study."""
 
-    def run(behave, todo, stop=lambda: None, **changes):
-        ray, calls = FakeRay(behave), []
-        monkeypatch.setattr(ray_pool, "_connected", lambda config: contextlib.nullcontext(ray))
+    def run(behave, todo, stop=lambda: None, at_stop=STOPPED, may_grow=True, **changes):
+        ray, calls = FakeRay(behave, at_stop), []
+        connected = contextlib.nullcontext((ray, may_grow))
+        monkeypatch.setattr(ray_pool, "_connected", lambda config: connected)
         monkeypatch.setattr(ray_pool.worker_pool, "pickled_job", lambda job: b"job")
         job = worker.Job(config_of(**changes), tmp_path, None, {}, {}, {})
         track = lambda *text, **place: calls.append((text, place))
@@ -380,9 +453,6 @@ def pool(monkeypatch, tmp_path):
         return ray_pool.run(job, todo, hooks), ray, calls
 
     return run
-
-
-TODO = [("random", 0), ("coreset", 0), ("random", 1)]
 
 
 def finish(attempt, saved):
@@ -474,6 +544,33 @@ def test_a_signal_stops_what_has_begun_and_cancels_the_rest(pool):
     assert begun == [(*place, 1) for place in TODO]
 
 
+@pytest.mark.parametrize(
+    ("at_stop", "text"),
+    [
+        (Lost("its node"), "random trial 0 was lost with its process or machine .Lost. before it"),
+        (None, "random trial 0 did not save within 0 s"),
+    ],
+)
+def test_a_trial_that_is_lost_or_stuck_instead_of_saving_is_named_after_one_wait(
+    pool, monkeypatch, at_stop, text
+):
+    monkeypatch.setattr(ray_pool, "_PATIENCE", 0.01)
+    asked = iter([None, signal.SIGINT])
+    behave = lambda *_: [Ready(), None]
+    outcomes, ray, _ = pool(behave, TODO[:1], lambda: next(asked), at_stop)
+    with pytest.raises(UserError, match=text):
+        list(outcomes)
+    assert ray.orders == [signal.SIGINT]
+
+
+def test_where_the_study_fails_meanwhile_the_others_save(pool):
+    behave = lambda attempt, saved: [Ready(), None] if attempt.trial else finish(attempt, saved)
+    outcomes, ray, _ = pool(behave, TODO)
+    next(outcomes)
+    outcomes.close()  # By an error of who takes them.
+    assert ray.orders == [signal.SIGTERM]
+
+
 def test_no_more_trials_at_the_same_time_than_workers(pool):
     asked = iter([None, signal.SIGINT])
     outcomes, ray, _ = pool(lambda *_: [Ready(), None], TODO, lambda: next(asked), workers=2)
@@ -489,157 +586,114 @@ def test_a_share_that_no_machine_has_is_waited_for(pool):
     assert ((text,), {}) in calls
 
 
-# Studies on two nodes
+def test_a_share_that_the_only_machine_has_not_is_refused(pool):
+    outcomes, ray, _ = pool(finish, TODO, may_grow=False, **{"ray.share": "CPU=8"})
+    with pytest.raises(UserError, match=r"ray.share is CPU 8, more than this machine has, and the"):
+        list(outcomes)
+    assert ray.tasks == {}
+
+
+# A study on nodes of this machine
 
 
 CLUSTER = """
 import sys
-import tempfile
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+nodes = [cluster.add_node(num_cpus=1, node_ip_address=f"127.0.0.{n}") for n in (2, 3)]
 print("at", cluster.address, flush=True)
 for line in sys.stdin:
     cluster.remove_node(nodes.pop(0), allow_graceful=False)
-    nodes.append(cluster.add_node(num_cpus=1))
 cluster.shutdown()
 """
-"""Two nodes with a core each, and a head without; for each line one of them is lost, and another
-one comes."""
+"""Two nodes with a core each, and a head without; for each line one of them is lost.
+
+With addresses of their own: a command joins the head, with older Ray the last one.
+"""
+SHORT = ("--config.epochs=60", "--config.methods=mine,coreset")
+"""Two trials: one of a method that only the config file has."""
 
 
-class Cluster:
-    """A cluster of this machine, in a process that has no JAX."""
-
-    def __init__(self):
-        # Its processes import what this one does.
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"},
-        )  # fmt: skip
-        words = next(line.split() for line in self._process.stdout if line.startswith("at "))
-        self.flags = ("--config.parallel=ray", f"--config.ray.address={words[1]}")
-
-    def lose_a_node(self):
-        self._process.stdin.write("lose\n")
-        self._process.stdin.flush()
-
-    def close(self):
-        self._process.communicate(timeout=120)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    pytest.importorskip("ray", minversion="2.50")
-    made = Cluster()
-    yield made
-    made.close()
+@contextlib.contextmanager
+def cluster(folder):
+    """`-> address, lose a node` of a cluster, in a process without JAX; a failing test shows it."""
+    # Its processes import what this one does.
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+    with (
+        (folder / "cluster").open("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", CLUSTER], env=environment, text=True, stderr=errors,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            words = next(line.split() for line in process.stdout if line.startswith("at "))
+            yield words[1], lambda: print("lose", file=process.stdin, flush=True)
+        except BaseException:
+            errors.seek(0)
+            print("the cluster:", errors.read())
+            raise
+        finally:
+            process.communicate(timeout=120)
 
 
-@pytest.fixture(scope="module")
-def whole(run_main, tmp_path_factory):
-    """The study in one process."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert run_main("moons", folder, *SHORT).returncode == 0
-    return folder
-
-
-def assert_same(folder, whole):
-    places = [Path(method, f"trial_{trial}") for method in METHODS for trial in range(2)]
-    names = [place / name for place in places for name in ("picks.csv", "results.csv")]
-    for name in ("results.csv", *names):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    for place in places:
-        assert (folder / place / "model" / "model.json").exists()
-        assert not (folder / place / "checkpoints").exists()
-
-
-def start(command, folder, *given):
+def start(command, path, folder, address):
+    """Starts the study, its lines in a file beside `folder`, as a script would that goes on."""
     # Many calls: it is still at its first trials when something happens.
-    argv, environment = command("moons", folder, *SHORT, *given, "--config.steps_per_call=1")
-    return subprocess.Popen(
-        argv, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    given = (
+        "--config.parallel=ray",
+        f"--config.ray.address={address}",
+        "--config.steps_per_call=1",
     )
+    argv, environment = command(path, folder, *SHORT, *given)
+    with folder.with_suffix(".txt").open("w") as lines:
+        return subprocess.Popen(
+            ["sh", "-c", 'trap : INT; "$@"', "sh", *argv], env=environment, cwd=ROOT,
+            stdout=lines, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
 
-def wait_for_results(folder, run):
-    """Waits until a trial has measured its first cycle."""
+def wait_for(run, folder, text):
+    """Waits until a line has `text`."""
     until = time.monotonic() + 300
-    while not any(read_csv(path) for path in folder.glob("*/trial_*/results.csv")):
-        assert run.poll() is None, run.communicate()
+    while text not in folder.with_suffix(".txt").read_text():
+        assert run.poll() is None, folder.with_suffix(".txt").read_text()
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
 @pytest.mark.slow
-def test_two_nodes_write_what_one_process_writes(cluster, run_main, whole, tmp_path):
-    done = run_main("moons", tmp_path, *SHORT, *cluster.flags)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert_same(tmp_path, whole)
-    lines = [line for line in done.stdout.splitlines() if " cycle 1: " in line]
-    assert len(lines) == 4
-    assert (tmp_path / "accuracy.png").exists()
-    again = run_main("moons", tmp_path, *SHORT, *cluster.flags)
-    assert "are finished; nothing to do" in again.stdout
-
-
-@pytest.mark.slow
-def test_a_lost_nodes_trials_run_again(cluster, command, whole, tmp_path):
-    run = start(command, tmp_path, *cluster.flags)
-    wait_for_results(tmp_path, run)
-    cluster.lose_a_node()
-    out, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
-    assert " was lost with its process or machine (" in out
-    assert_same(tmp_path, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_command_is_stopped_or_killed_and_the_same_one_continues(
-    cluster, command, run_main, whole, tmp_path, number
+def test_stopped_moved_lost_and_killed_a_study_is_what_one_process_writes(
+    command, run_main, tmp_path
 ):
-    run = start(command, tmp_path, *cluster.flags)
-    wait_for_results(tmp_path, run)
-    run.send_signal(number)
-    _, errors = run.communicate(timeout=300)
-    if number == signal.SIGKILL:
-        assert run.returncode == -number
-    else:
-        assert run.returncode == 128 + number
-        assert errors.splitlines()[-1].startswith(f"stopped by {signal.Signals(number).name}; ever")
-        assert list(tmp_path.glob("*/trial_*/checkpoints/*"))
-    done = run_main("moons", tmp_path, *SHORT, *cluster.flags)
-    assert done.returncode == 0, done.stderr
-    assert_same(tmp_path, whole)
-
-
-@pytest.mark.slow
-def test_a_method_of_a_config_file_and_its_faults_come_back(run_main, tmp_path):
     pytest.importorskip("ray", minversion="2.50")
-    path = tmp_path / "mine.py"
-    # On a cluster that is started here, with two cores of its own.
+    path, folder, whole = tmp_path / "mine.py", tmp_path / "study", tmp_path / "whole"
     path.write_text(METHOD.format(body="return view.image.sum() + 1"))
-    done = run_main(path, tmp_path / "study", "--config.parallel=ray", "--config.ray.address=local")
-    assert done.returncode == 0, done.stderr
-    plain = run_main(path, tmp_path / "plain")
-    assert plain.returncode == 0, plain.stderr
-    for name in ("picks.csv", "results.csv"):
-        place = Path("mine", "trial_0", name)
-        assert (tmp_path / "study" / place).read_bytes() == (
-            tmp_path / "plain" / place
-        ).read_bytes()
-
-
-@pytest.mark.slow
-def test_where_no_cluster_answers_one_line_says_so(run_main, tmp_path):
-    pytest.importorskip("ray", minversion="2.50")
-    given = ("--config.parallel=ray", "--config.ray.address=127.0.0.1:9")
-    done = run_main("moons", tmp_path, *SHORT, *given)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: no Ray cluster at 127.0.0.1:9 (")
+    assert run_main(path, whole, *SHORT).returncode == 0
+    # Stopped from its terminal, with a cluster that is started here.
+    run = start(command, path, folder, "local")
+    wait_for(run, folder, " cycle 0: ")
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(300) == 128 + signal.SIGINT
+    last = folder.with_suffix(".txt").read_text().splitlines()[-1]
+    assert last == "stopped by SIGINT; everything is saved, the same command continues"
+    assert len(list(folder.glob("*/trial_0/checkpoints/*"))) >= 2
+    with cluster(tmp_path) as (address, lose_a_node):
+        # Continued on other nodes, one of which is lost; then it is killed itself.
+        run = start(command, path, folder, address)
+        wait_for(run, folder, " continues in cycle ")
+        lose_a_node()
+        wait_for(run, folder, " was lost with its process or machine (")
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait(300)
+        given = ("--config.parallel=ray", f"--config.ray.address={address}")
+        done = run_main(path, folder, *SHORT, *given)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("results.csv", *(f"{m}/trial_0/{n}.csv" for m in ("mine", "coreset")
+                                  for n in ("picks", "results"))):  # fmt: skip
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert len(list(folder.glob("*/trial_0/model/model.json"))) == 2
+    assert not list(folder.glob("*/trial_0/checkpoints"))
+    assert (folder / "accuracy.png").exists()

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime
 import errno
 import hashlib
 import importlib.metadata
@@ -9,12 +10,15 @@ import io
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import filelock
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -24,7 +28,6 @@ from tavaal_jax.algorithm.methods import METHODS
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 from tavaal_jax.renamed_keys import present_record
-from tavaal_jax.report import locks
 
 ConfigRecord = dict[str, Any]
 """Content of config.json, see `running`."""
@@ -41,9 +44,39 @@ FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
 def claim(workdir: pathlib.Path) -> AbstractContextManager[object]:
     """Makes the folder and locks it against a second process until the context ends.
 
-    Raises UserError where another process has locked it.
+    Raises UserError where another process has locked it; a file beside the lock tells which.
     """
-    return locks.lock(workdir, ".lock", f"another process is running in {workdir}")
+    path, holder = workdir / ".lock", workdir / ".lock.holder"
+    held, warned = contextlib.ExitStack(), list[warnings.WarningMessage]()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", UserWarning)
+            held.enter_context(filelock.FileLock(path).acquire(timeout=0))
+    except filelock.Timeout as error:
+        fault, mend = f"another process is running in {workdir}", "give another --workdir"
+        with contextlib.suppress(OSError):
+            fault += f" ({holder.read_text('utf-8', 'replace')})"
+        if warned:  # Without locks of the disk, the file itself is one, and outlives its process.
+            mend += f"; if it, or its machine, is gone, delete {path}"
+        raise UserError(f"{fault}: wait for it, or {mend}") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write to workdir {workdir} ({error.strerror or error}): give another --workdir"
+        ) from error
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    # On a full disk the lock is one all the same.
+    with contextlib.suppress(OSError):
+        holder.write_text(
+            f"process {os.getpid()} on {socket.gethostname()}, since {since}", "utf-8"
+        )
+    held.callback(_remove, holder)
+    return held
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def trial_folder(workdir: pathlib.Path, method: str, trial: int) -> pathlib.Path:

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import pathlib
 import pickle
 import signal
 import socket
@@ -59,11 +60,11 @@ def run(job: Job, todo: Sequence[tuple[str, int]], hooks: TrialHooks) -> Outcome
     Where config and environment name no cluster, and none runs here, one is started on this
     machine and ended.
     """
-    with _connected(job.config) as ray:
-        pool = RayPool(ray, job, hooks)
+    with _connected(job.config) as (ray, may_grow):
+        pool = RayPool(ray, job, hooks, may_grow)
         try:
             yield from pool.run(todo)
-        except Exception:  # No reason for the others to lose anything.
+        except (Exception, GeneratorExit):  # No reason for the others to lose anything.
             with contextlib.suppress(Exception):
                 pool.end(signal.SIGTERM)
             raise
@@ -72,22 +73,24 @@ def run(job: Job, todo: Sequence[tuple[str, int]], hooks: TrialHooks) -> Outcome
 
 
 @contextlib.contextmanager
-def _connected(config: ConfigDict) -> Iterator[ModuleType]:
-    """Context that has joined a cluster, or the one that this process has joined before."""
+def _connected(config: ConfigDict) -> Iterator[tuple[ModuleType, bool]]:
+    """Context that has joined a cluster, or the one that this process has joined before.
+
+    `-> Ray, whether machines may join`, which they cannot where it was started here.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # As it is in newer versions; an older one warns that it will be.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():
-        yield ray
+        yield ray, True
         return
-    address = config.ray.address or os.environ.get("RAY_ADDRESS", "")
-    if "://" in address:
-        raise UserError(
-            f"the address of Ray is {address}: give host:port, and start this on a machine of the"
-            " cluster"
-        )
-    _check_answers(address)
+    address = _address(config)
     usual = signal.getsignal(signal.SIGTERM)
+    # A terminal that is closed would end a cluster that is started here before its trials have
+    # saved. Ray keeps ctrl-C from it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(
             config.ray.address or None,
@@ -104,8 +107,9 @@ def _connected(config: ConfigDict) -> Iterator[ModuleType]:
     finally:
         if usual is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, usual)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        yield ray
+        yield ray, address != "local"
     finally:
         ray.shutdown()
 
@@ -127,28 +131,45 @@ def _task() -> Callable[..., bytes | str]:
     return run_trial
 
 
-def _check_answers(address: str) -> None:
-    """Raises UserError where nobody answers at host:port, of which Ray is sure after minutes."""
+def _address(config: ConfigDict) -> str:
+    """Address of the cluster that is joined; "local": one is started here.
+
+    Raises UserError where nobody answers at host:port, of which Ray is sure after minutes.
+    """
+    address, source = config.ray.address or os.environ.get("RAY_ADDRESS", ""), ""
+    # Where Ray notes the cluster that was started last on this machine, which may be gone.
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "/tmp")
+    note = pathlib.Path(folder, "ray", "ray_current_cluster")
+    if address in ("", "auto") and note.is_file():
+        address, source = note.read_text("utf-8").strip(), f", which {note} names"
+    if "://" in address:
+        raise UserError(
+            f"the address of Ray is {address}: give host:port, and start this on a machine of the"
+            " cluster"
+        )
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_TO_JOIN).close()
         except (OSError, OverflowError) as error:
-            raise _no_cluster(address, error) from error
+            raise _no_cluster(address + source, error) from error
+    return address or "local"
 
 
 def _no_cluster(address: str, error: Exception) -> UserError:
     reason = textwrap.shorten(str(error), 300) or type(error).__name__
+    place = "this machine" if address == "local" else address
     return UserError(
-        f"no Ray cluster at {address or 'this machine'} ({reason}): start one with ray start --head"
-        " --port=6379, and give its host:port as ray.address"
+        f"no Ray cluster at {place} ({reason}): start one with ray start --head --port=6379, and"
+        " give its host:port as ray.address; or give local, for one of this machine alone"
     )
 
 
 class RayPool:
     """Tasks of a study on a cluster."""
 
-    def __init__(self, ray: ModuleType, job: Job, hooks: TrialHooks):
+    def __init__(self, ray: ModuleType, job: Job, hooks: TrialHooks, may_grow: bool):
+        """`may_grow`: other machines may join the cluster."""
         self._ray, self._job, self._hooks = ray, job, hooks
         on_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         here = on_node(ray.get_runtime_context().get_node_id(), soft=False)
@@ -161,6 +182,11 @@ class RayPool:
         share = ray_share.share_of(job.config, nodes)
         if not any(all(node.get(n, 0) >= share[n] for n in share) for node in nodes):
             wanted = ", ".join(f"{name} {amount:g}" for name, amount in share.items())
+            if not may_grow:
+                raise UserError(
+                    f"ray.share is {wanted}, more than this machine has, and the cluster was"
+                    " started here: give less, or the ray.address of a cluster with such a machine"
+                )
             hooks.track(f"waits for a machine with {wanted}: none in the cluster has that now")
         names = {"CPU": "num_cpus", "GPU": "num_gpus"}
         try:
@@ -257,21 +283,21 @@ class RayPool:
             yield fault
 
     def _lost(self, attempt: Attempt, error: Exception) -> Outcomes:
-        if self._is_ending:
-            return
         method, trial, tries = attempt
         name = f"{method} trial {trial}"
-        if tries == _TRIES:
+        text = f"{name} was lost with its process or machine ({type(error).__name__})"
+        if self._is_ending:
+            yield TrialError(f"{text} before it had saved: the same command continues")
+        elif tries == _TRIES:
             yield TrialError(
                 f"{name} was lost {tries} times with its process or machine"
                 f" ({type(error).__name__}): the same command continues, with a larger"
                 " --config.ray.share if memory was short"
             )
-            return
-        text = f"{name} was lost with its process or machine ({type(error).__name__})"
-        done = {unit: -count for unit, count in self._units.pop(attempt).items()}
-        self._hooks.track(f"{text}: it runs again", method=method, trial=trial, **done)
-        self._left.insert(0, (method, trial))
+        else:
+            done = {unit: -count for unit, count in self._units.pop(attempt).items()}
+            self._hooks.track(f"{text}: it runs again", method=method, trial=trial, **done)
+            self._left.insert(0, (method, trial))
 
     def end(self, number: int) -> list[UserError]:
         """Has all trials save, send their files and end, `-> errors` of those that could not.
@@ -280,21 +306,24 @@ class RayPool:
         """
         self._is_ending = True
         self._ray.get(self._mailbox.stop.remote(number))
-        for task, attempt in self._running.items():
-            if attempt not in self._begun:
-                self._ray.cancel(task, force=True)  # There is nothing to save.
+        for task in [task for task, attempt in self._running.items() if attempt not in self._begun]:
+            self._ray.cancel(task, force=True)  # There is nothing to save.
+            del self._running[task]
         faults: list[UserError] = []
         until = time.monotonic() + _PATIENCE
         while self._running and time.monotonic() < until:
             faults += [fault for fault in self._outcomes() if fault is not None]
-        return faults + [
+        faults += [
             TrialError(f"{method} trial {trial} did not save within {_PATIENCE:.0f} s")
             for method, trial, _ in self._running.values()
         ]
+        self.kill()
+        return faults
 
     def kill(self) -> None:
         """Ends all tasks at once."""
         with contextlib.suppress(Exception):  # The cluster may be gone.
             for task in self._running:
                 self._ray.cancel(task, force=True)
+            self._running.clear()
             self._ray.kill(self._mailbox)

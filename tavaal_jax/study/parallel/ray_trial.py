@@ -5,6 +5,7 @@ accelerator it runs one: the next one may be given another device, and this one'
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -68,6 +69,8 @@ class Node:
         try:
             self._runner.run(attempt.method, attempt.trial)
         except UserError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # It concerns all trials here.
             error.args = tuple(self._of_study(argument) for argument in error.args)
             return worker.ended_by(error)
         finally:
@@ -172,8 +175,20 @@ def _run(
 
 
 def installed() -> dict[str, str]:
-    """Versions of what results depend on."""
-    return {name: importlib.metadata.version(name) for name in ("tavaal_jax", *files.PACKAGES)}
+    """Versions of what results depend on, and the digest of this package's code."""
+    names = "tavaal_jax", *files.PACKAGES
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {**found, "tavaal_jax with code": _digest_of_code(pathlib.Path(__file__).parents[2])}
+
+
+def _digest_of_code(folder: pathlib.Path) -> str:
+    """Beginning of the SHA-256 of a package's code without its configs, which a clone has not."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        place = path.relative_to(folder)
+        if place.parts[0] != "configs":
+            digest.update(repr((place.as_posix(), path.read_bytes())).encode())
+    return digest.hexdigest()[:12]
 
 
 def check_versions(study: dict[str, str], here: dict[str, str]) -> None:
