@@ -154,14 +154,19 @@ def machine() -> str:
     return f"{devices}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
+def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of CIFAR's shape, and labels of 100 classes."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return pixels, random.integers(0, 100, count).astype(np.int32)
+
+
 def cifar(dtype: str = "float32", images: int = 4096, **overrides) -> "Programs":
     """The programs of `tavaal` with `configs/cifar100.py` on random images of CIFAR's shape."""
     config = cifar100.get_config()
     with config.unlocked():
         config.update({"dtype": dtype, **overrides})
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
-    labels = random.integers(0, 100, images).astype(np.int32)
+    pixels, labels = random_images(images)
     dataset = Dataset.from_arrays(
         pixels, labels, pixels[:256], labels[:256], class_names=[str(i) for i in range(100)]
     )

@@ -132,7 +132,7 @@ def build(config: ConfigDict, method: Method, shape: tuple[int, ...], problem: P
 
     return Programs(
         init=init,
-        shapes=lambda: jax.eval_shape(fresh, jax.random.key(0), 0),
+        shapes=lambda: jax.eval_shape(compiled, jax.random.key(0), 0),
         train={
             "task": devices.train_program(bind(steps.task_step), "train_task"),
             "joint": devices.train_program(bind(steps.joint_step), "train_joint"),
