@@ -35,6 +35,14 @@ assert quick[1] is not None
 """
 
 
+@pytest.mark.skipif(not ON_CPU, reason="it is the CPU's programs that compile quickly")
+def test_a_level_that_a_user_names_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    assert not compilation.quick_options()
+    monkeypatch.delenv("XLA_FLAGS")
+    assert compilation.quick_options() == {"xla_backend_optimization_level": "1"}
+
+
 def test_counts_programs_only_inside_the_with_statement():
     salt = time.time_ns() % 10**6  # In no cache of an earlier run.
     function = lambda x: jnp.sin(x) + salt

@@ -44,7 +44,8 @@ def config_of(kind):
 
 @functools.cache
 def images_of(kind):
-    return jax.random.normal(jax.random.key(1), (POOL + LABELLED, *SHAPES[kind]))
+    images = jax.random.normal(jax.random.key(1), (POOL + LABELLED, *SHAPES[kind]))
+    return np.asarray(images)
 
 
 def problem_of(config):
@@ -52,24 +53,35 @@ def problem_of(config):
 
 
 @functools.cache
-def viewer(method, kind):
-    """`image -> View` of networks with random weights."""
+def learner_of(ranking_loss, kind):
+    """One with random weights."""
     config, shape = config_of(kind), SHAPES[kind]
     learner = Learner(
         models.build_learner(config, CLASSES, shape),
-        None if method.ranking_loss is None else models.build_ranker(config),
-        method.ranking_loss,
+        None if ranking_loss is None else models.build_ranker(config),
+        ranking_loss,
         problem_of(config),
         learners.Settings.of(config),
     )
-    make, adversary = method.adversary, None
-    if make is not None:
-        adversary = make(config, problem_of(config), shape)
-    some = images_of(kind)[:1]
-    state = jax.jit(lambda key: learner.init(key, some))(KEY)
-    adversary_state = None
-    if adversary is not None:
-        adversary_state = jax.jit(lambda key: adversary.init(key, some))(KEY)
+    return learner, jax.jit(lambda key: learner.init(key, images_of(kind)[:1]))(KEY)
+
+
+@functools.cache
+def adversary_of(make, kind):
+    """One with random weights, or none."""
+    if make is None:
+        return None, None
+    config = config_of(kind)
+    adversary = make(config, problem_of(config), SHAPES[kind])
+    return adversary, jax.jit(lambda key: adversary.init(key, images_of(kind)[:1]))(KEY)
+
+
+@functools.cache
+def viewer(method, kind):
+    """`image -> View` of networks with random weights."""
+    config = config_of(kind)
+    learner, state = learner_of(method.ranking_loss, kind)
+    adversary, adversary_state = adversary_of(method.adversary, kind)
 
     def view(image):
         said = learner.infer(state, image[None])
@@ -91,6 +103,7 @@ def program(method, kind):
     return jax.jit(jax.vmap(lambda image, key: method.value(view(image), key)))
 
 
+@functools.cache
 def keys(seed, count):
     return jax.random.split(jax.random.key(seed), count)
 
@@ -106,18 +119,19 @@ def check_values(method, kind):
     """Finite, each image's own, drawn or not."""
     images, value = images_of(kind), program(method, kind)
     count = len(images)
-    found = value(images, keys(0, count))
+    found = jax.device_get(value(images, keys(0, count)))
     for leaf in jax.tree.leaves(found):
         assert leaf.shape[0] == count
         assert np.isfinite(leaf).all()
     order = np.random.default_rng(0).permutation(count)
     mixed = value(images[order], keys(0, count)[order])
     assert close(mixed, jax.tree.map(lambda x: x[order], found))
-    crowd = value(images.at[1:].set(7.5), keys(0, count))
+    others = np.full_like(images[1:], 7.5)
+    crowd = value(np.concatenate([images[:1], others]), keys(0, count))
     assert close(*(jax.tree.map(lambda x: x[0], tree) for tree in (crowd, found)))
     assert close(value(images, keys(1, count)), found) == (method.name not in DRAWS)
     assert close(value(images[::-1], keys(0, count)), found) == (method.name == "random")
-    return jax.device_get(found)
+    return found
 
 
 def check_picks(method, found):
@@ -159,11 +173,14 @@ def test_the_same_holds_of_images(name):
 
 @every_method
 def test_a_method_has_what_it_picks_by(method):
-    view = viewer(method, "features")(images_of("features")[0])
-    assert (view.predicted is None) == (method.ranking_loss is None)
-    assert (view.adversary is None) == (method.adversary is None)
-    needs_inference = view.adversary is not None and view.adversary.condition_of is not None
-    assert (view.condition is not None) == needs_inference
+    def look(image):
+        view = viewer(method, "features")(image)
+        assert (view.predicted is None) == (method.ranking_loss is None)
+        assert (view.adversary is None) == (method.adversary is None)
+        needs_inference = view.adversary is not None and view.adversary.condition_of is not None
+        assert (view.condition is not None) == needs_inference
+
+    jax.eval_shape(look, images_of("features")[0])
 
 
 def test_names_used_elsewhere_are_methods():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import pairwise_distances
 
-from configs import digits
+from configs import smoke
 from tavaal_jax import models
 from tavaal_jax.algorithm import learner as learners
 from tavaal_jax.algorithm import picks
@@ -99,9 +99,9 @@ def test_k_center_picks_duplicates_last_and_once_each():
 
 
 def test_core_set_equals_the_usual_loop_on_real_embeddings():
-    config = digits.get_config()
+    config = smoke.get_config()
     stored = load(config).train_images
-    images = jax.vmap(Normaliser.of(stored))(stored[:400])
+    images = jax.jit(jax.vmap(Normaliser.of(stored)))(stored[:400])
     learner = Learner(
         models.build_learner(config, 10, stored.shape[1:]), None, None, Classification(10),
         learners.Settings.of(config),
@@ -155,7 +155,7 @@ def test_badge_draws_in_proportion_to_the_squared_distance():
     """Where the first pick is at the origin, the second is drawn by squared lengths."""
     values = {"error": np.float32([[0], [1], [2], [3]]), "embedding": np.ones((4, 1), np.float32)}
     keys = jax.random.split(KEY, 4000)
-    draw = jax.vmap(lambda key: picks.k_means_plus_plus(key, *values.values(), 2)[0])
+    draw = jax.jit(jax.vmap(lambda key: picks.k_means_plus_plus(key, *values.values(), 2)[0]))
     first, second = np.asarray(draw(keys)).T
     np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, 0.25, atol=0.03)
     share = np.bincount(second[first == 0], minlength=4) / (first == 0).sum()

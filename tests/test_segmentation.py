@@ -37,17 +37,15 @@ def test_image_and_map_are_cut_and_flipped_together(rng, shape):
     label = rng.integers(0, 200, shape).astype(np.uint8)
     image = np.repeat(label[..., None], 3, axis=-1)
     missing = [max(0, 12 - side) for side in shape]
-    seen = set()
-    for key in jax.random.split(KEY, 40):
-        found = problem.augment(Example(jnp.asarray(image), jnp.asarray(label)), key)
-        assert found.image.shape == (12, 12, 3)
-        assert found.label.shape == (12, 12)
-        inside = np.asarray(found.label) != 255
-        assert inside.sum() == (12 - missing[0]) * (12 - missing[1])
-        np.testing.assert_array_equal(found.image[..., 0][inside], found.label[inside])
-        assert not np.asarray(found.image)[~inside].any()
-        seen.add(np.asarray(found.label).tobytes())
-    assert len(seen) > 1
+    augment = jax.jit(jax.vmap(problem.augment, (None, 0)))
+    found = jax.device_get(augment(Example(image, label), jax.random.split(KEY, 40)))
+    assert found.image.shape == (40, 12, 12, 3)
+    assert found.label.shape == (40, 12, 12)
+    inside = found.label != 255
+    assert (inside.sum((1, 2)) == (12 - missing[0]) * (12 - missing[1])).all()
+    np.testing.assert_array_equal(found.image[..., 0][inside], found.label[inside])
+    assert not found.image[~inside].any()
+    assert len(np.unique(found.label, axis=0)) > 1
 
 
 def test_all_windows_are_drawn_alike_and_mirrored_half_of_the_time():
@@ -55,7 +53,7 @@ def test_all_windows_are_drawn_alike_and_mirrored_half_of_the_time():
     label = jnp.arange(12, dtype=jnp.uint8).reshape(3, 4)
     keys = jax.random.split(KEY, 3000)
     of_one = lambda key: problem.augment(Example(label[..., None], label), key).label
-    found = np.asarray(jax.vmap(of_one)(keys)).reshape(len(keys), -1)
+    found = np.asarray(jax.jit(jax.vmap(of_one))(keys)).reshape(len(keys), -1)
     windows, counts = np.unique(found, axis=0, return_counts=True)
     assert len(windows) == 2 * 3 * 2
     np.testing.assert_allclose(counts / len(keys), 1 / 12, atol=0.02)
@@ -66,12 +64,13 @@ def test_a_window_that_was_cut_before_is_as_it_is(rng):
     problem = Segmentation(CLASSES, crop=6, flip=True)
     image = rng.integers(0, 256, (15, 11, 3), np.uint8)
     label = maps(rng, 1, (15, 11))[0]
+    augment = jax.jit(problem.augment)
+    crop_origin = jax.jit(lambda key: problem.crop_origin(image.shape, jax.random.split(key)[0]))
     for key in jax.random.split(KEY, 5):
-        crop_origin = problem.crop_origin(image.shape, jax.random.split(key)[0])
-        y, x = map(int, crop_origin)
-        cut = Example(*(jnp.asarray(a[y : y + 6, x : x + 6]) for a in (image, label)))
-        whole = problem.augment(Example(jnp.asarray(image), jnp.asarray(label)), key)
-        jax.tree.map(np.testing.assert_array_equal, problem.augment(cut, key), whole)
+        y, x = map(int, crop_origin(key))
+        cut = Example(*(a[y : y + 6, x : x + 6] for a in (image, label)))
+        whole = augment(Example(image, label), key)
+        jax.tree.map(np.testing.assert_array_equal, augment(cut, key), whole)
 
 
 def test_without_a_crop_an_image_is_whole(rng):
@@ -87,7 +86,7 @@ def test_the_loss_of_an_image_is_the_mean_over_its_labelled_pixels(rng):
     logits = rng.normal(size=(3, 4, 6, CLASSES)).astype(np.float32)
     labels = maps(rng, 3, (4, 6))
     labels[2] = 255
-    found = Segmentation(CLASSES).image_losses(jnp.asarray(logits), jnp.asarray(labels))
+    found = jax.jit(Segmentation(CLASSES).image_losses)(logits, labels)
     log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     for i in range(2):
         known = labels[i] != 255
@@ -100,9 +99,10 @@ def test_the_loss_of_an_image_is_the_mean_over_its_labelled_pixels(rng):
 def test_what_is_ignored_reaches_neither_loss_nor_gradient(rng):
     labels = jnp.asarray(maps(rng, 2, (4, 6)))
     logits = jnp.asarray(rng.normal(size=(2, 4, 6, CLASSES)), jnp.float32)
-    gradient = jax.grad(lambda x: Segmentation(CLASSES).image_losses(x, labels).sum())(logits)
-    assert not np.asarray(gradient)[np.asarray(labels) == 255].any()
-    assert np.abs(np.asarray(gradient)[np.asarray(labels) != 255]).sum(-1).all()
+    loss = lambda x: Segmentation(CLASSES).image_losses(x, labels).sum()
+    gradient = np.asarray(jax.jit(jax.grad(loss))(logits))
+    assert not gradient[np.asarray(labels) == 255].any()
+    assert np.abs(gradient[np.asarray(labels) != 255]).sum(-1).all()
 
 
 class PixelNetwork(nn.Module):
@@ -167,8 +167,9 @@ def test_the_true_loss_of_a_map_without_a_labelled_pixel_is_not_known(rng):
     of_one = functools.partial(programs._loss_of_one, made, (state, normalise))
     found = jax.jit(jax.vmap(of_one))(examples)
     logits = jax.jit(made.learner.predict)(state, seen).logits
-    each = made.learner.problem.image_losses(logits, jnp.asarray(labels))
-    np.testing.assert_allclose(found, each.at[1].set(np.nan), rtol=1e-5)
+    each = np.array(jax.jit(made.learner.problem.image_losses)(logits, labels))
+    each[1] = np.nan
+    np.testing.assert_allclose(found, each, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -222,7 +223,7 @@ def test_mean_iou_is_that_of_the_whole_sets_confusion_matrix(rng, monkeypatch, b
     true[true == 2] = 1  # Class 2 is predicted and nowhere true, class 4 neither.
     logits = rng.normal(size=(6, 9, 13, CLASSES)).astype(np.float32)
     logits[..., 4] = -10
-    counts = np.asarray(jax.vmap(problem.counts)(jnp.asarray(logits), jnp.asarray(true)))
+    counts = np.asarray(jax.jit(jax.vmap(problem.counts))(logits, true))
     assert counts.dtype == np.int32
     total = counts.sum(0, dtype=np.int64)
     known, predicted = true != 255, logits.argmax(-1)
@@ -258,9 +259,9 @@ NAMES = ("confidence", "margin", "entropy", "indicator", "error")
 @pytest.mark.parametrize("name", NAMES)
 def test_an_uncertainty_is_the_mean_over_all_pixels(rng, name):
     logits = jnp.asarray(rng.normal(size=(4, 6, CLASSES)), jnp.float32)
-    of_one = getattr(Classification(CLASSES), name)
-    expected = np.mean([of_one(one) for one in logits.reshape(-1, CLASSES)], axis=0)
-    np.testing.assert_allclose(getattr(Segmentation(CLASSES), name)(logits), expected, rtol=2e-5)
+    each = jax.jit(jax.vmap(getattr(Classification(CLASSES), name)))(logits.reshape(-1, CLASSES))
+    found = jax.jit(getattr(Segmentation(CLASSES), name))(logits)
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=2e-5)
 
 
 @pytest.mark.parametrize("measure", ["bald"])
@@ -272,6 +273,7 @@ def test_the_disagreement_of_passes_is_the_mean_over_pixels(rng, measure):
         return problem.disagreement(measure, votes)
 
     pixels = passes.reshape(7, -1, CLASSES)
-    expected = [of(Classification(CLASSES), pixels[:, i]) for i in range(pixels.shape[1])]
-    found = of(Segmentation(CLASSES), passes)
+    of_pixel = jax.vmap(functools.partial(of, Classification(CLASSES)), 1)
+    expected = jax.jit(of_pixel)(pixels)
+    found = jax.jit(functools.partial(of, Segmentation(CLASSES)))(passes)
     np.testing.assert_allclose(found, np.mean(expected), rtol=1e-4, atol=1e-6)

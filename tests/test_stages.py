@@ -120,7 +120,7 @@ def test_ranks_of_the_second_phase_are_the_rankers_where_they_are_used(pool):
     made = prepared("tavaal", "two_phase", pool)
     cycle, state = begun(made)
     learner = components.build(made.config, made.method, (2,), made.problem).learner
-    said = learner.infer(state.learner, made.train.plain(np.arange(made.size)))
+    said = jax.jit(learner.infer)(state.learner, made.train.plain(np.arange(made.size)))
     for _, report in run_stage(cycle, "adversary", state):
         if report.count:
             break
@@ -334,7 +334,7 @@ def test_losses_of_a_diagnosis_are_those_of_the_true_labels():
         state = finish(run_stage(cycle, stage, state))[0]
     _, _, arrays = finish(run_stage(cycle, "diagnose", state))
     learner = components.build(made.config, made.method, (2,), made.problem).learner
-    said = learner.infer(state.learner, made.train.plain(cycle.subset))
+    said = jax.jit(learner.infer)(state.learner, made.train.plain(cycle.subset))
     truth = made.oracle.reveal(cycle.subset)
     losses = learner.problem.image_losses(said.logits, truth)
     np.testing.assert_allclose(arrays["loss"], losses, rtol=1e-4, atol=1e-6)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import read_csv, several_devices
-from trials import config_of, trial
+from trials import compiled_once, config_of, trial
 
 from tavaal_jax import Interrupted
 from tavaal_jax.algorithm import picks, values
@@ -16,6 +16,12 @@ from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
 from tavaal_jax.study import context, cycle
 from tavaal_jax.study.trial import CallSizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 def records(folder):
@@ -69,8 +75,9 @@ def test_events_tell_of_every_training_step_once(finished):
 @several_devices
 def test_a_state_that_devices_disagree_on_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "_devices_agree", lambda tree: jnp.bool_(False))
+    config = config_of(steps_per_call=2)  # Programs of its own.
     with pytest.raises(RuntimeError, match="devices disagree after task"):
-        trial(tmp_path, config_of()).run()
+        trial(tmp_path, config).run()
 
 
 def test_a_stopped_trial_goes_on_to_the_same_end(finished, tmp_path):

@@ -67,10 +67,9 @@ def view_of(image=IMAGE, **kwargs):
     ],
 )
 def test_uncertainties_of_a_prediction(logits, least_confidence, margin, entropy):
-    view, expected = says(*logits), {"rtol": 2e-6, "atol": 1e-6}
-    np.testing.assert_allclose(values.least_confidence(view, KEY), least_confidence, **expected)
-    np.testing.assert_allclose(values.margin(view, KEY), margin, **expected)
-    np.testing.assert_allclose(values.entropy(view, KEY), entropy, **expected)
+    measures = values.least_confidence, values.margin, values.entropy
+    found = jax.jit(lambda logits: [value(says(*logits), KEY) for value in measures])(logits)
+    np.testing.assert_allclose(found, [least_confidence, margin, entropy], rtol=2e-6, atol=1e-6)
 
 
 def test_the_error_of_a_prediction():
@@ -87,30 +86,30 @@ def test_gradient_embedding_is_the_last_layers_gradient_were_the_prediction_righ
 ):
     learner, state = built(make, 3, shape)
     images = jax.random.normal(KEY, (4, *shape))
-    choices = jnp.argmax(learner.infer(state, images).logits, -1)
 
-    def loss(kernel, image, choice):
+    def loss(kernel, image):
         params = state.params["learner"]
         params = {**params, last: {**params[last], "kernel": kernel}}
         changed = state.replace(params={**state.params, "learner": params})
-        return losses.cross_entropy(learner.predict(changed, image[None]).logits, choice[None])[0]
+        logits = learner.predict(changed, image[None]).logits
+        return losses.cross_entropy(logits, jnp.argmax(logits, -1))[0]
 
     def product(image):
         factors = values.gradient_embedding(View(image, learner, state), KEY)
         return jnp.outer(factors["embedding"], factors["error"])
 
     kernel = state.params["learner"][last]["kernel"]
-    expected = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(kernel, images, choices)
+    expected = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(kernel, images)
     assert expected.shape == (4, *kernel.shape)
-    assert (expected != 0).any((1, 2)).all()
+    assert (np.asarray(expected) != 0).any((1, 2)).all()
     found = jax.jit(jax.vmap(product))(images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_embedding_is_the_learners():
     learner, state = built()
-    value = values.embedding(view_of(), KEY)
-    expected = learner.predict(state, IMAGE[None]).embedding[0]
+    value = jax.jit(lambda image: values.embedding(view_of(image), KEY))(IMAGE)
+    expected = jax.jit(learner.predict)(state, IMAGE[None]).embedding[0]
     assert value.shape == (32,)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
@@ -129,9 +128,14 @@ def test_the_discriminators_value_is_the_adversarys_score(make):
     if adversary.condition_of is not None:
         rank = jnp.float32([0.3])
         condition = adversaries.Rank(rank, rank)
-    view = view_of(adversary=adversary, adversary_state=state, condition=condition)
-    value = values.discriminator(view, KEY)
-    expected = adversary.score(state, IMAGE[None], jax.tree.map(lambda x: x[None], condition))
+
+    def value_of(image, condition):
+        view = view_of(image, adversary=adversary, adversary_state=state, condition=condition)
+        return values.discriminator(view, KEY)
+
+    value = jax.jit(value_of)(IMAGE, condition)
+    one = jax.tree.map(lambda x: x[None], (IMAGE, condition))
+    expected = jax.jit(adversary.score)(state, *one)
     assert value.shape == ()
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
 
@@ -151,22 +155,31 @@ def test_a_view_asks_the_learner_once():
             return super().infer(state, images)
 
     fields = learner.network, None, None, learner.problem, learner.settings
-    view = View(IMAGE, Counting(*fields), state)
-    assert asked == []
-    assert view.logits.shape == (3,)
-    assert view.embedding.shape == (32,)
-    assert asked == [(1, 2)]
+
+    def look(image):
+        view = View(image, Counting(*fields), state)
+        assert asked == []
+        assert view.logits.shape == (3,)
+        assert view.embedding.shape == (32,)
+        assert asked == [(1, 2)]
+
+    jax.eval_shape(look, IMAGE)
 
 
-@pytest.mark.parametrize("measure", ["max_entropy", "bald", "variation_ratios"])
 @pytest.mark.parametrize("place", ["head", "stages"])
-def test_mc_dropout_is_the_uncertainty_over_passes(measure, place):
+def test_mc_dropout_is_the_uncertainty_over_passes(place):
     learner, state = built(place=place, rate=0.4)
-    value = values.mc_dropout(View(IMAGE, learner, state, passes=7, measure=measure), KEY)
-    logits = []
-    for number in range(7):
-        keys = jax.random.fold_in(KEY, number)[None]
-        logits.append(learner.predict(state, IMAGE[None], keys).logits[0])
+
+    @jax.jit
+    def both(image):
+        keys = jax.vmap(lambda number: jax.random.fold_in(KEY, number))(jnp.arange(7))
+        of_pass = lambda key: learner.predict(state, image[None], key[None]).logits[0]
+        view = functools.partial(View, image, learner, state, passes=7)
+        measures = "max_entropy", "bald", "variation_ratios"
+        found = {name: values.mc_dropout(view(measure=name), KEY) for name in measures}
+        return found, jnp.stack([of_pass(key) for key in keys])
+
+    found, logits = both(IMAGE)
     logits = np.array(logits, np.float64)
     assert len(np.unique(logits[:, 0])) > 3  # The passes drop different units.
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -176,8 +189,10 @@ def test_mc_dropout_is_the_uncertainty_over_passes(measure, place):
         "max_entropy": entropy(mean),
         "bald": entropy(mean) - entropy(probability).mean(),
         "variation_ratios": 1 - np.bincount(logits.argmax(1), minlength=3).max() / 7,
-    }[measure]
-    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+    }
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_memory_of_mc_dropout_does_not_grow_with_the_passes():
@@ -199,18 +214,26 @@ def test_power_acquisition_draws_in_proportion_to_the_score():
     views = [says(*logits) for logits in ((0.0, 0.0), (0.0, 1.0), (0.0, 3.0), (0.0, 50.0))]
     scores = np.array([1 - values.margin(view, KEY) for view in views])
     keys = jax.random.split(KEY, 4000)
-    drawn = [jax.vmap(functools.partial(values.power_margin, view))(keys) for view in views]
+    draw = jax.jit(jax.vmap(lambda key: [values.power_margin(view, key) for view in views]))
     # One key for all would give all the same Gumbel: each image has its own.
-    drawn = np.stack([np.roll(x, 1000 * number) for number, x in enumerate(drawn)])
+    drawn = np.stack([np.roll(x, 1000 * number) for number, x in enumerate(draw(keys))])
     share = np.bincount(drawn.argmax(0), minlength=4) / 4000
     np.testing.assert_allclose(share, scores / scores.sum(), atol=0.03)
     assert np.isfinite(drawn).all()
 
 
 def test_bald_is_the_measure_bald():
-    view = view_of(passes=7, measure="bald")
-    assert values.bald(view_of(passes=7), KEY) == values.mc_dropout(view, KEY)
-    assert np.isfinite(values.power_bald(view, KEY))
+    @jax.jit
+    def found(image):
+        view, usual = view_of(image, passes=7, measure="bald"), view_of(image, passes=7)
+        return (
+            values.bald(usual, KEY), values.mc_dropout(view, KEY), values.power_bald(view, KEY),
+            values.mc_dropout(usual, KEY),
+        )  # fmt: skip
+
+    bald, expected, power, other = found(IMAGE)
+    assert bald == expected != other
+    assert np.isfinite(power)
 
 
 def last_layer_of(learner, state):
@@ -222,14 +245,22 @@ def last_layer_of(learner, state):
 def test_disagreement_is_that_of_three_passes_without_most_features():
     learner, state = built()
     kernel, bias = last_layer_of(learner, state)
+
+    @jax.jit
+    def of(key):
+        view = View(3 * IMAGE, learner, state)
+        draw = lambda number: jax.random.bernoulli(
+            jax.random.fold_in(key, number), 0.25, view.embedding.shape
+        )
+        drawn = [draw(number) for number in range(3)]
+        return values.disagreement(view, key), view.embedding, view.logits, drawn
+
     for seed in range(4):
-        key, view = jax.random.key(seed), View(3 * IMAGE, learner, state)
-        found, features = values.disagreement(view, key), np.asarray(view.embedding)
+        found, features, whole, drawn = jax.device_get(of(jax.random.key(seed)))
         share = 0
-        for number in range(3):
-            keep = jax.random.bernoulli(jax.random.fold_in(key, number), 0.25, features.shape)
+        for keep in drawn:
             logits = np.where(keep, features / 0.25, 0) @ kernel + bias
-            share += int(logits.argmax() != np.argmax(view.logits)) / 3
+            share += int(logits.argmax() != whole.argmax()) / 3
         np.testing.assert_allclose(found["disagreement"], share, rtol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(found["embedding"]), 1, rtol=1e-6)
 
@@ -237,16 +268,20 @@ def test_disagreement_is_that_of_three_passes_without_most_features():
 def test_mixing_says_how_logits_change_along_the_losses_gradient():
     learner, state = built()
     kernel, bias = last_layer_of(learner, state)
-    view = View(IMAGE, learner, state)
-    found, features = values.mixing(view, KEY), view.embedding
-    np.testing.assert_allclose(found["logits"], features @ kernel + bias, rtol=1e-5)
 
-    def loss(features):
-        logits = features @ kernel + bias
-        return -jax.nn.log_softmax(logits)[jnp.argmax(logits)]
+    @jax.jit
+    def both(image):
+        view = View(image, learner, state)
+        return values.mixing(view, KEY), view.embedding
 
-    gradient = jax.grad(loss)(features)
-    step = gradient / jnp.linalg.norm(gradient)
+    found, features = jax.device_get(both(IMAGE))
+    logits = features @ kernel + bias
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-5)
+    # Of the cross-entropy with the predicted class.
+    error = np.exp(logits) / np.exp(logits).sum()
+    error[logits.argmax()] -= 1
+    gradient = kernel @ error
+    step = gradient / np.linalg.norm(gradient)
     np.testing.assert_allclose(found["slope"], step @ kernel, rtol=1e-4, atol=1e-6)
 
 
@@ -257,6 +292,6 @@ def test_what_needs_the_last_layer_says_so():
 
 def test_uniform_values_are_what_random_picks_by():
     found = values.uniform_pool(KEY, 10)
-    for i in range(10):
-        assert found[i] == values.uniform(None, jax.random.fold_in(KEY, i))
+    keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(10))
+    np.testing.assert_array_equal(found, [values.uniform(None, key) for key in keys])
     assert len(np.unique(found)) == 10

@@ -1,5 +1,6 @@
 """Compilation: its cache in the user's folder, its options, and how many programs it took."""
 
+import os
 import pathlib
 
 import chex
@@ -40,9 +41,11 @@ def quick_options() -> dict[str, str]:
     """`compiler_options` for a program that takes longer to compile than to run, once.
 
     LLVM's first level compiles the random numbers of all weights in a third of the time, to the
-    same bits.
+    same bits. A level that XLA_FLAGS names stays.
     """
-    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
+    level = "xla_backend_optimization_level"
+    stays = jax.default_backend() != "cpu" or level in os.environ.get("XLA_FLAGS", "")
+    return {} if stays else {level: "1"}
 
 
 def make_room(most: float = 0.4) -> bool:
