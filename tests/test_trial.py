@@ -126,6 +126,21 @@ def test_a_simulation_saves_seldom_and_people_after_each_training(tmp_path, monk
         assert moments("long") == [*first, (1, "task", 0), (1, "evaluate", 0), (2, "", 0)]
 
 
+def test_a_trial_that_is_killed_before_a_diagnosis_makes_it(tmp_path, monkeypatch):
+    """Picks that no checkpoint is behind are on the disk only when they are diagnosed."""
+    monkeypatch.setattr(recorder, "_SAVE_EVERY", 1e9)
+
+    def kill(event):
+        if (event.cycle, event.stage) == (1, "label"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial(tmp_path, config_of(cycles=3), callback=kill).run()
+    assert {row["cycle"] for row in read_csv(tmp_path / "picks.csv")} == {"0"}
+    trial(tmp_path, config_of(cycles=3)).run()
+    assert [row["cycle"] for row in read_csv(tmp_path / "diagnostics.csv")] == ["0", "1"]
+
+
 # Faults
 
 
