@@ -107,8 +107,6 @@ FLAGS = (
     "--config.methods=tavaal", "--config.trials=1", "--config.cycles=2",
     "--config.epochs=2", "--config.task.widths=(4, 4, 4, 8, 8, 8, 8, 8)",
     "--config.augmentation.crop=32", "--config.subset=40", "--config.parallel=devices",
-    "--config.vae.latent=4", "--config.vae.widths=(4, 4)", "--config.vae.image_size=8",
-    "--config.discriminator.hidden=(8, 8)",
 )  # fmt: skip
 
 
