@@ -304,7 +304,7 @@ KEYS: dict[str, Key] = {
     ),
     "log_every_steps": Key(50, "a line of metrics.jsonl", at_least(1), True),
     "checkpoint_every_steps": Key(
-        1000, "and when a training stage or cycle ends; of parallel trials only after 5 s",
+        1000, "and when a training stage or cycle ends, if the last one is 5 s ago",
         at_least(1), True,
     ),
 }  # fmt: skip

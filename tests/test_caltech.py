@@ -118,14 +118,12 @@ def test_the_config_runs_on_a_small_archive(run_main, tmp_path):
     archives.caltech101(tmp_path / "data")
     done = run_main(
         "caltech101", tmp_path / "study", f"--config.data_dir={tmp_path / 'data'}",
-        "--config.methods=random,tavaal", "--config.trials=1", "--config.cycles=2",
-        "--config.epochs=2", "--config.initial=16", "--config.budget=8", "--config.subset=20",
+        "--config.methods=tavaal", "--config.trials=1", "--config.cycles=2",
+        "--config.epochs=1", "--config.initial=16", "--config.budget=8", "--config.subset=16",
         "--config.task.widths=(4, 4, 4, 4)", "--config.task.blocks=(1, 1, 1, 1)",
         "--config.vae.latent=4", "--config.vae.widths=(4,)", "--config.discriminator.hidden=(8,)",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = read_csv(tmp_path / "study" / "results.csv")
-    assert {(r["method"], r["labelled"]) for r in rows} == {
-        (method, labelled) for method in ("random", "tavaal") for labelled in ("16", "24")
-    }
+    assert [(r["method"], r["labelled"]) for r in rows] == [("tavaal", "16"), ("tavaal", "24")]
     assert (tmp_path / "study" / "picks.png").exists()

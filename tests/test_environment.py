@@ -220,7 +220,7 @@ def test_an_optimised_interpreter_runs_the_same_study(command, tmp_path):
     for flags in ([], ["-OO"]):
         workdir = tmp_path / f"work{''.join(flags)}"
         (python, *rest), environment = command(
-            "smoke", workdir, "--config.methods=random,tavaal", "--config.cycles=2"
+            "smoke", workdir, "--config.methods=tavaal", "--config.cycles=2"
         )
         done = subprocess.run(
             [python, *flags, *rest], env=environment, cwd=ROOT, capture_output=True, check=False
@@ -229,4 +229,4 @@ def test_an_optimised_interpreter_runs_the_same_study(command, tmp_path):
         picks = sorted(workdir.glob("*/trial_*/picks.csv"))
         written.append([path.read_bytes() for path in (workdir / "results.csv", *picks)])
     assert written[0] == written[1]
-    assert len(written[0]) > 2
+    assert len(written[0]) == 2

@@ -333,15 +333,13 @@ def test_pictures_are_decoded_to_the_devices_only_where_that_is_asked_for(tmp_pa
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        ("tavaal", {}),
         ("tavaal", {"schedule": "two_phase", "vae.unlabelled": "subset"}),
         ("sraal", {"vae.updates": 3}),
-        ("badge", {}),
         ("coreset", {}),
-        ("mc_dropout", {"mc_dropout.passes": 3}),
     ],
 )
 def test_a_streamed_study_is_the_resident_one(tmp_path, method, changes):
+    """Both schedules, and values of the pool and of L; test_cityscapes.py has TA-VAAL jointly."""
     assert method in METHODS
     for how in ("resident", "streamed"):
         config = config_of(methods=method, trials=1, cycles=3, data_placement=how, **changes)

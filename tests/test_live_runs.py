@@ -9,6 +9,7 @@ import threading
 import people
 import pytest
 from live_people import Command, acknowledge, config_file, ledger, on_disk
+from trials import compiled_once
 
 import tavaal_jax
 from tavaal_jax.errors import WaitingForLabels
@@ -17,7 +18,13 @@ from tavaal_jax.labelling.page.answer_files import AnswerFiles, Given
 from tavaal_jax.labelling.workdir import LabellingWorkdir
 
 pytestmark = pytest.mark.slow
-CYCLES = 5
+CYCLES = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture

@@ -221,11 +221,8 @@ def test_stopped_from_python_the_studys_results_are_there(tmp_path):
 
 
 # One of each kind: test_golden.py has the first choice of all methods on these images, and
-# test_replay.py and test_networks.py have whole studies of all.
-ON_IMAGES = (
-    "random", "coreset", "mc_dropout", "learning_loss", "vaal", "tavaal", "sraal", "badge",
-    "uherding", "alfa_mix",
-)  # fmt: skip
+# test_cycle.py a cycle of each.
+ON_IMAGES = ("coreset", "mc_dropout", "tavaal", "sraal", "badge", "uherding", "alfa_mix")
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +245,7 @@ def test_a_method_of_every_kind_on_images(smoke, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("devices", "methods"), [(2, "coreset,mc_dropout,badge,tavaal"), (4, "tavaal")]
-)
+@pytest.mark.parametrize(("devices", "methods"), [(2, "coreset,mc_dropout,badge"), (4, "tavaal")])
 def test_devices_do_not_change_the_picks(smoke, devices, methods, run_main, tmp_path):
     done = run_main("smoke", tmp_path, f"--config.methods={methods}", devices=devices)
     assert done.returncode == 0, done.stderr
@@ -258,28 +253,16 @@ def test_devices_do_not_change_the_picks(smoke, devices, methods, run_main, tmp_
         name = f"{method}/trial_0/picks.csv"
         one, many = read_csv(smoke / name), read_csv(tmp_path / name)
         assert_same_picks(one, many)
-    assert first_losses(tmp_path) == pytest.approx(first_losses(smoke), rel=1e-4)
+        losses = first_losses(smoke / method)
+        assert first_losses(tmp_path / method) == pytest.approx(losses, rel=1e-4)
 
 
 def first_losses(folder):
-    line = (folder / "tavaal" / "trial_0" / "metrics.jsonl").read_text().splitlines()[0]
+    line = (folder / "trial_0" / "metrics.jsonl").read_text().splitlines()[0]
     record = json.loads(line)
     assert record["step"] == 1
     return {name: value for name, value in record.items() if isinstance(value, float)
             and name != "seconds"}  # fmt: skip
-
-
-@pytest.mark.slow
-def test_without_checkpoints_no_file_of_a_finished_study_changes(run_main, tmp_path):
-    """They are removed anyway; this deletes them while another trial is still to do."""
-    flags = ("--config.methods=random,tavaal", "--config.trials=2", "--config.cycles=3")
-    done = run_main("moons", tmp_path, *flags)
-    assert done.returncode == 0, done.stderr
-    before = files_of(tmp_path)
-    assert not list(tmp_path.glob("*/*/checkpoints"))
-    done = run_main("moons", tmp_path, *flags)
-    assert done.returncode == 0, done.stderr
-    assert files_of(tmp_path) == before
 
 
 @pytest.mark.slow
@@ -289,8 +272,9 @@ def test_the_training_trains(run_main, tmp_path):
     from tavaal_jax.data.pool import Normaliser
 
     # The VAE starts as the released code's; what it rebuilds beats the mean image after 100 to 160
-    # steps, in the second or third cycle.
-    flags = ("--config.methods=tavaal", "--config.trials=1", "--config.cycles=5")
+    # steps: 160 labels are enough for 200.
+    flags = ("--config.methods=tavaal", "--config.trials=1", "--config.cycles=2",
+             "--config.initial=160", "--config.diagnostics=False")  # fmt: skip
     done = run_main("digits", tmp_path, *flags, optimised=True)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "tavaal" / "trial_0" / "metrics.jsonl").read_text().splitlines()

@@ -47,27 +47,24 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config",
-    ["cifar10", "cifar10_imbalanced", "cifar10_released", "cifar100", "cifar100_vaal", "svhn"],
-)
-def test_every_tfds_config_runs_to_its_end(config, data_dir, run_main, tmp_path):
-    # One that looks at images, and one at thumbnails: test_study.py has methods of every kind.
-    methods = ("coreset", "tavaal") if config == "cifar10" else ("tavaal",)
-    check_a_run(config, methods, data_dir, run_main, tmp_path)
+    ("config", "method"),
+    [("cifar10", "tavaal"), ("cifar10_released", "tavaal"), ("cifar10_imbalanced", "random"),
+     ("cifar100", "random"), ("svhn", "random")],
+)  # fmt: skip
+def test_every_tfds_config_runs_to_its_end(config, method, data_dir, run_main, tmp_path):
+    """Shrunk: results, picks, a figure. Where data alone are others, T alone sees them.
 
-
-def check_a_run(config, methods, data_dir, run_main, tmp_path):
-    """A whole run of a config, shrunk: results, picks, a figure."""
-    flags = (*SMALL, f"--config.data_dir={data_dir}", f"--config.methods={','.join(methods)}")
+    Of `cifar100_vaal`, which is `cifar100` with other sizes, nothing is left when it is shrunk.
+    """
+    flags = (*SMALL, f"--config.data_dir={data_dir}", f"--config.methods={method}")
     done = run_main(config, tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     rows = read_csv(tmp_path / "results.csv")
     assert [(r["method"], r["cycle"], r["labelled"]) for r in rows] == [
-        (method, str(cycle), str(32 + 16 * cycle)) for method in methods for cycle in (0, 1)
+        (method, str(cycle), str(32 + 16 * cycle)) for cycle in (0, 1)
     ]
-    for method in methods:
-        picks = read_csv(tmp_path / method / "trial_0" / "picks.csv")
-        assert len({p["index"] for p in picks}) == 16
+    picks = read_csv(tmp_path / method / "trial_0" / "picks.csv")
+    assert len({p["index"] for p in picks}) == 16
     # A pool index means the same image everywhere: its number in upstream's order.
     if config != "cifar10_imbalanced":
         assert all(int(p["id"].rpartition("_")[2]) == int(p["index"]) for p in picks)

@@ -1,5 +1,6 @@
 """One trial with its files: late reports, pace, what a log keeps, stopping, faults."""
 
+import functools
 import json
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from tavaal_jax.algorithm.methods import Method
 from tavaal_jax.engine import devices, processes
 from tavaal_jax.errors import TrialError
 from tavaal_jax.report.checkpoints import Checkpoints
-from tavaal_jax.study import context, cycle
+from tavaal_jax.study import context, cycle, recorder
 from tavaal_jax.study.trial import CallSizer
 
 
@@ -104,6 +105,47 @@ def test_a_trial_that_is_asked_to_stop_before_it_starts_has_a_checkpoint(tmp_pat
     mine = trial(tmp_path, config)
     state = Checkpoints(tmp_path / "checkpoints").restore(cycle.template(mine._setup))
     assert (state.cycle, state.stage, state.step) == (0, "task", 0)
+
+
+def test_a_simulation_saves_seldom_and_people_after_each_training(tmp_path, monkeypatch):
+    saved, begin = [], (0, "task", 0)
+    note = lambda self, state: saved.append((state.cycle, state.stage, state.step))
+    monkeypatch.setattr(Checkpoints, "save", note)
+    monkeypatch.setattr(recorder, "_SAVE_EVERY", 1e9)  # However slow the machine is.
+
+    def moments(name, initial_state=None, **changes):
+        saved.clear()
+        mine = trial(tmp_path / name, config_of(**changes))
+        if initial_state is not None:
+            first = lambda key: initial_state(mine._setup, key)
+            mine._open = functools.partial(mine._open, initial_state=first)
+        mine.run()
+        return saved
+
+    with compiled_once():
+        assert moments("short") == [begin]
+        assert moments("steps", checkpoint_every_steps=3) == [begin, (0, "task", 3), (1, "task", 3)]
+        trained = [begin, (0, "evaluate", 0), (1, "task", 0), (1, "evaluate", 0), (2, "", 0)]
+        assert moments("people", cycle.start) == trained
+        monkeypatch.setattr(recorder, "_SAVE_EVERY", 0.0)
+        stages = ("task", "evaluate", "select", "label", "diagnose")
+        first = [(0, stage, 0) for stage in stages]
+        assert moments("long") == [*first, (1, "task", 0), (1, "evaluate", 0), (2, "", 0)]
+
+
+def test_a_trial_that_is_killed_before_a_diagnosis_makes_it(tmp_path, monkeypatch):
+    """Picks that no checkpoint is behind are on the disk only when they are diagnosed."""
+    monkeypatch.setattr(recorder, "_SAVE_EVERY", 1e9)
+
+    def kill(event):
+        if (event.cycle, event.stage) == (1, "label"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial(tmp_path, config_of(cycles=3), callback=kill).run()
+    assert {row["cycle"] for row in read_csv(tmp_path / "picks.csv")} == {"0"}
+    trial(tmp_path, config_of(cycles=3)).run()
+    assert [row["cycle"] for row in read_csv(tmp_path / "diagnostics.csv")] == ["0", "1"]
 
 
 # Faults

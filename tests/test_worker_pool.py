@@ -33,8 +33,8 @@ from tavaal_jax.study.parallel.worker import Ended, HasResults, Ready, StopOrder
 from tavaal_jax.study.trial import TrialHooks
 
 METHODS = ("random", "coreset", "margin")
-SHORT = ("--config.cycles=3", "--config.epochs=5", "--config.trials=3",
-         f"--config.methods={','.join(METHODS)}")  # fmt: skip
+SHORT = ("--config.cycles=3", "--config.epochs=5", "--config.trials=2",
+         "--config.methods=random,margin")  # fmt: skip
 APART = ("--config.parallel=trials", "--config.workers=2")
 SHARES = [Share({}, frozenset())] * 2
 JOB = worker.Job(
@@ -384,8 +384,8 @@ def whole(run_main, tmp_path_factory):
 
 def assert_same(folder, whole):
     assert (folder / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-    for method in METHODS:
-        for trial in range(3):
+    for method in ("random", "margin"):
+        for trial in range(2):
             place = Path(method, f"trial_{trial}")
             for name in ("picks.csv", "results.csv"):
                 assert (folder / place / name).read_bytes() == (whole / place / name).read_bytes()
@@ -446,7 +446,7 @@ def test_a_signal_stops_all_workers_and_the_same_command_writes_what_one_process
     done = run_main("moons", tmp_path, *SHORT, *APART)
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path, whole)
-    assert "margin trial 2 cycle 2: 40 labelled, accuracy" in done.stdout
+    assert "margin trial 1 cycle 2: 40 labelled, accuracy" in done.stdout
     assert (tmp_path / "accuracy.png").exists()
 
 

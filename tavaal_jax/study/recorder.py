@@ -54,8 +54,8 @@ class Recorder:
         self._pending: StageReport | None = None
         """A report whose call may still run: its metrics are fetched one call later."""
         self._begin = self._saved = time.monotonic()
-        # Of many short trials, losing one costs less than saving them all.
-        self._saves_rarely = setup.config.parallel in ("trials", "ray")
+        # Doing short stages again costs less than saving them all. People's picks are not replayed.
+        self._saves_rarely = initial_state is None
         self._unlogged = self._waited = 0.0  # seconds since the last record
 
     # Before the first step
@@ -84,7 +84,7 @@ class Recorder:
         return state
 
     def _start(self, state: LoopState) -> LoopState:
-        if not self._saves_rarely:
+        if self._setup.config.parallel not in ("trials", "ray"):
             self.save(state)  # There is a good checkpoint from the first step on.
         self._open(state)
         return state
@@ -113,7 +113,8 @@ class Recorder:
         has_trained = report.stage_ended and report.stage in training.STEP_COST
         long_ago = time.monotonic() - self._saved > _SAVE_EVERY
         to_save = has_trained or state.cycle > report.cycle or (report.stage_ended and long_ago)
-        to_save = to_save or bool(state.step and state.step % every == 0)
+        is_due = bool(state.step and state.step % every == 0)
+        to_save = to_save or is_due
         if asked or to_save or report.is_ready():
             self._handle(report)  # Nothing is saved before it was found to be finite.
             self._pending = None
@@ -125,7 +126,7 @@ class Recorder:
             if report.stage == "evaluate":
                 self._on_results()
         if asked or to_save:
-            self.save(state, only_check=self._saves_rarely and not (asked or long_ago))
+            self.save(state, only_check=self._saves_rarely and not (asked or long_ago or is_due))
         if asked:
             self._checkpoints.wait()
         self._begin = time.monotonic() if self._pending is None else self._begin
