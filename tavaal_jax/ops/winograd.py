@@ -14,8 +14,8 @@ A convolution is three products of matrices, one matrix for each of the (r + 1)^
 
 where * multiplies the channels of a place as matrices. A transposed convolution is the same three
 with their roles exchanged. Tiles are transformed and summed in float32, whatever the type of the
-matrices' entries. Where bfloat16 is multiplied as such, `patches` computes the kernel gradient:
-transposing the places for its products would take longer than they do.
+matrices' entries. At stride 1, where bfloat16 is multiplied as such, `patches` computes the kernel
+gradient: transposing the places for its products would take longer than they do.
 """
 
 import functools
@@ -71,18 +71,19 @@ def _conv_backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = saved
     window = kernel.shape[0]
-    in_bfloat16 = matrix.is_bfloat16(images.dtype)
-    if in_bfloat16 and stride == 1:  # A convolution, too: its tiles need not be added up.
-        flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    if stride == 1 and matrix.is_bfloat16(images.dtype):
+        flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # a convolution: no tiles to add up
         places = conv_places(flipped, 1)
-        input_gradient = _gather(gradient, places, window, 1, window - 1 - padding)
-    else:
-        places = _transposed(conv_places(kernel, stride))
-        input_gradient = _scatter(gradient, places, window, stride, padding, images.shape[1:3])
-    if in_bfloat16:
-        return input_gradient, patches.kernel_gradient(images, gradient, window, stride, padding)
+        return (
+            _gather(gradient, places, window, 1, window - 1 - padding),
+            patches.kernel_gradient(images, gradient, window, stride, padding),
+        )
+    places = _transposed(conv_places(kernel, stride))
     products = _products(images, gradient, window, stride, padding, images_first=True)
-    return input_gradient, untransformed(lambda k: conv_places(k, stride), kernel, products)
+    return (
+        _scatter(gradient, places, window, stride, padding, images.shape[1:3]),
+        untransformed(lambda k: conv_places(k, stride), kernel, products),
+    )
 
 
 conv.defvjp(_conv_forward, _conv_backward)
@@ -108,12 +109,11 @@ def _conv_transpose_backward(
     images, kernel = saved
     window = kernel.shape[0]
     places = _transposed(transpose_places(kernel, stride))
-    input_gradient = _gather(gradient, places, window, stride, padding)
-    if matrix.is_bfloat16(images.dtype):
-        of_conv = patches.kernel_gradient(gradient, images, window, stride, padding)
-        return input_gradient, of_conv.swapaxes(2, 3)
     products = _products(gradient, images, window, stride, padding, images_first=False)
-    return input_gradient, untransformed(lambda k: transpose_places(k, stride), kernel, products)
+    return (
+        _gather(gradient, places, window, stride, padding),
+        untransformed(lambda k: transpose_places(k, stride), kernel, products),
+    )
 
 
 conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
@@ -136,7 +136,7 @@ def _gather(images: jax.Array, places: Places, window: int, stride: int, padding
         products = [matrix.product(x, m) for x, m in zip(tiles, places, strict=True)]
         return join_outputs(products, taps).astype(images.dtype)[:, :height, :width]
 
-    return parts.mapped(part, _part_size(taps, [images]), images)
+    return parts.mapped(part, _part_size(taps, stride, [images]), images)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -161,7 +161,7 @@ def _scatter(
         folded: jax.Array = fold(blocks)[0]
         return folded
 
-    return parts.mapped(part, _part_size(taps, [gradient]), gradient)
+    return parts.mapped(part, _part_size(taps, stride, [gradient]), gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -183,7 +183,7 @@ def _products(
         first, second = tiles if images_first else tiles[::-1]
         return [matrix.product(rows(x).T, rows(y)) for x, y in zip(first, second, strict=True)]
 
-    return parts.summed(part, _part_size(taps, [images, gradient]), images, gradient)
+    return parts.summed(part, _part_size(taps, stride, [images, gradient]), images, gradient)
 
 
 def _transposed(places: Places) -> Places:
@@ -226,11 +226,12 @@ def _blocks(images: jax.Array, window: int, stride: int, padding: int) -> jax.Ar
 # Parts of the batch
 
 
-def _part_size(taps: int, arrays: Sequence[jax.Array]) -> int:
+def _part_size(taps: int, stride: int, arrays: Sequence[jax.Array]) -> int:
     """Largest divisor of the batch whose tiles take at most as many bytes as may be."""
     batch = arrays[0].shape[0]
     bytes_of_one = sum(
         math.prod(x.shape[1:]) * matrix.factor_type(x.dtype).itemsize for x in arrays
     )
-    most = _CACHED_BYTES if matrix.is_bfloat16(arrays[0].dtype) else _MOST_BYTES
+    cached = stride == 1 and matrix.is_bfloat16(arrays[0].dtype)
+    most = _CACHED_BYTES if cached else _MOST_BYTES
     return parts.largest_divisor(batch, int(most / (bytes_of_one * (taps + 1) ** 2 / 4)))
