@@ -202,6 +202,8 @@ def test_no_less_accurate_than_lax_at_full_width(shape):
         assert our < 1e-5
 
 
+@pytest.mark.parametrize("most_bytes", [ALL_AT_ONCE, ONE_BY_ONE])
+@pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
 @pytest.mark.parametrize(
     ("room", "native", "window", "stride"),
     [
@@ -209,20 +211,26 @@ def test_no_less_accurate_than_lax_at_full_width(shape):
         (patches, False, 3, 1), (patches, True, 3, 2),
     ],
 )  # fmt: skip
-def test_bfloat16_sums_in_float32(room, native, window, stride, monkeypatch):
+def test_bfloat16_sums_in_float32(room, native, window, stride, operation, most_bytes, monkeypatch):
     """bfloat16 has 8 bits: a rounding of factors and result (0.004 each), not one per addition.
 
     Winograd also rounds its tiles where products of bfloat16 are native.
     """
     monkeypatch.setattr(matrix, "_multiplies_bfloat16", lambda: native)
+    for each in (winograd, patches):
+        monkeypatch.setattr(each, "_CACHED_BYTES", most_bytes)
     forget()
+    apply = {
+        "conv": reference, "conv_transpose": convolution._lax_conv_transpose,
+    }[operation]  # fmt: skip
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 256))
     kernel = jax.random.normal(jax.random.key(1), (window, window, 256, 16))
     images, kernel = images.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     exact, exact_pull = jax.vjp(
-        lambda x, w: reference(x, w, stride, 1), jnp.float32(images), jnp.float32(kernel)
+        lambda x, w: apply(x, w, stride, 1), jnp.float32(images), jnp.float32(kernel)
     )
-    value, pull = jax.vjp(lambda x, w: room.conv(x, w, stride, 1), images, kernel)
+    ours = jax.jit(lambda x, w: getattr(room, operation)(x, w, stride, 1))
+    value, pull = jax.vjp(ours, images, kernel)
     gradient = jax.random.normal(jax.random.key(2), value.shape).astype(jnp.bfloat16)
     results = zip(
         (value, *pull(gradient)), (exact, *exact_pull(jnp.float32(gradient))), strict=True

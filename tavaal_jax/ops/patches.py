@@ -8,13 +8,12 @@ convolution that is in that layout from the start, or a product of matrices.
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tavaal_jax.ops import matrix
+from tavaal_jax.ops import matrix, parts
 
 _Saved = tuple[jax.Array, jax.Array]
 """Images and kernel, kept for the gradients."""
@@ -39,7 +38,7 @@ def _conv_backward(
     images, kernel = saved
     return (
         _input_gradient(gradient, kernel, stride, padding, images.shape[1:3]),
-        _kernel_gradient(images, gradient, kernel.shape[0], stride, padding),
+        kernel_gradient(images, gradient, kernel.shape[0], stride, padding),
     )
 
 
@@ -63,11 +62,8 @@ def _conv_transpose_backward(
     stride: int, padding: int, saved: _Saved, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = saved
-    kernel_gradient = _kernel_gradient(gradient, images, kernel.shape[0], stride, padding)
-    return (
-        _output(gradient, kernel.swapaxes(2, 3), stride, padding),
-        kernel_gradient.swapaxes(2, 3),
-    )
+    of_conv = kernel_gradient(gradient, images, kernel.shape[0], stride, padding)
+    return _output(gradient, kernel.swapaxes(2, 3), stride, padding), of_conv.swapaxes(2, 3)
 
 
 conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
@@ -79,7 +75,15 @@ def _output(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
     window, _, _, features = kernel.shape
     if window > 2 * stride:  # Patches hold a pixel (window / stride)^2 times.
         return _lax_conv(images, kernel, padding, stride)
-    return _dot(_patches(images, window, stride, padding), kernel.reshape(-1, features))
+    columns = kernel.reshape(-1, features)
+    if not matrix.is_bfloat16(images.dtype):
+        return _dot(_patches(images, window, stride, padding), columns)
+
+    def part(images: jax.Array) -> jax.Array:
+        return _dot(_bfloat16_patches(images, window, stride, padding), columns)
+
+    places = math.prod((n + 2 * padding - window) // stride + 1 for n in images.shape[1:3])
+    return parts.mapped(part, _part_size(images, places * columns.shape[0]), images)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -93,27 +97,34 @@ def _input_gradient(
         return _lax_conv(gradient, flipped, window - 1 - padding)
     wide = matrix.factor_type(gradient.dtype)
     columns = kernel.reshape(-1, features).T
-    patches = matrix.product(gradient.astype(wide), columns.astype(wide))
-    images = jax.ShapeDtypeStruct((gradient.shape[0], *size, channels), jnp.float32)
-    fold = jax.linear_transpose(lambda x: _patches(x, window, stride, padding), images)
-    return fold(patches)[0].astype(gradient.dtype)
+
+    def part(gradient: jax.Array) -> jax.Array:
+        patches = matrix.product(gradient.astype(wide), columns.astype(wide))
+        images = jax.ShapeDtypeStruct((gradient.shape[0], *size, channels), jnp.float32)
+        fold = jax.linear_transpose(lambda x: _patches(x, window, stride, padding), images)
+        folded: jax.Array = fold(patches)[0].astype(gradient.dtype)
+        return folded
+
+    if not matrix.is_bfloat16(gradient.dtype):
+        return part(gradient)
+    numbers = 2 * math.prod(gradient.shape[1:3]) * columns.shape[1]  # of float32
+    return parts.mapped(part, _part_size(gradient, numbers), gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _kernel_gradient(
+def kernel_gradient(
     images: jax.Array, gradient: jax.Array, window: int, stride: int, padding: int
 ) -> jax.Array:
-    """Gradient of :func:`_output` by its kernel: `-> [k, k, C, F]`, by chunks of the batch."""
-    batch, channels, features = images.shape[0], images.shape[3], gradient.shape[3]
-    patch_bytes = math.prod(gradient.shape[1:3]) * window**2 * channels * images.dtype.itemsize
-    chunk = _largest_divisor(batch, max(1, _CACHED_BYTES // patch_bytes))
+    """Gradient of a convolution by its kernel: `-> [k, k, C, F]`, by chunks of the batch."""
+    channels, features = images.shape[3], gradient.shape[3]
+    chunk = _part_size(images, math.prod(gradient.shape[1:3]) * window**2 * channels)
 
     def product(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        patches = _patches(images, window, stride, padding)
-        factors = patches.reshape(-1, patches.shape[-1]).T, gradient.reshape(-1, features)
-        return matrix.product(*(x.astype(matrix.factor_type(x.dtype)) for x in factors))
+        patches = _bfloat16_patches(images, window, stride, padding)
+        factors = patches.reshape(-1, patches.shape[-1]), gradient.reshape(-1, features)
+        return matrix.contracted(*(x.astype(matrix.factor_type(x.dtype)) for x in factors))
 
-    total = _sum_over_chunks(product, images, gradient, chunk)
+    total = parts.summed(product, chunk, images, gradient)
     return total.reshape(window, window, channels, features).astype(images.dtype)
 
 
@@ -132,18 +143,16 @@ def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return matrix.product(x.astype(wide), y.astype(wide)).astype(x.dtype)
 
 
-def _sum_over_chunks(
-    product: Callable[[jax.Array, jax.Array], jax.Array],
-    images: jax.Array,
-    gradient: jax.Array,
-    chunk: int,
-) -> jax.Array:
-    if chunk == images.shape[0]:
-        return product(images, gradient)
-    images, gradient = (x.reshape(-1, chunk, *x.shape[1:]) for x in (images, gradient))
-    total = product(images[0], gradient[0])
-    rest = (images[1:], gradient[1:])
-    return lax.scan(lambda total, pair: (total + product(*pair), None), total, rest)[0]
+def _part_size(images: jax.Array, numbers: int) -> int:
+    """Largest divisor of the batch whose patches, `numbers` of one image, stay in the cache."""
+    return parts.largest_divisor(
+        images.shape[0], _CACHED_BYTES // (numbers * images.dtype.itemsize)
+    )
+
+
+def _bfloat16_patches(images: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
+    """:func:`_patches`, joined as integers where the images are bfloat16."""
+    return parts.values(_patches(parts.bits(images), window, stride, padding), images.dtype)
 
 
 def _patches(images: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
@@ -163,7 +172,3 @@ def _patches(images: jax.Array, window: int, stride: int, padding: int) -> jax.A
         ],
         axis=-1,
     )
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)

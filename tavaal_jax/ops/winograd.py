@@ -14,18 +14,19 @@ A convolution is three products of matrices, one matrix for each of the (r + 1)^
 
 where * multiplies the channels of a place as matrices. A transposed convolution is the same three
 with their roles exchanged. Tiles are transformed and summed in float32, whatever the type of the
-matrices' entries.
+matrices' entries. At stride 1, where bfloat16 is multiplied as such, `patches` computes the kernel
+gradient: transposing the places for its products would take longer than they do.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tavaal_jax.ops import matrix
+from tavaal_jax.ops import matrix, parts, patches
 from tavaal_jax.ops.tiles import (
     Places,
     conv_places,
@@ -40,6 +41,8 @@ from tavaal_jax.ops.tiles import (
 # Transformed tiles at a time: a batch that takes more is cut. Under `vmap`, in scoring, the batch
 # is one example and is not cut; `score_batch_size` bounds it there.
 _MOST_BYTES = 512 * 2**20
+# The same of bfloat16 factors: about what a core's cache holds.
+_CACHED_BYTES = 2 * 2**20
 
 
 _Saved = tuple[jax.Array, jax.Array]
@@ -68,6 +71,13 @@ def _conv_backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = saved
     window = kernel.shape[0]
+    if stride == 1 and matrix.is_bfloat16(images.dtype):
+        flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # a convolution: no tiles to add up
+        places = conv_places(flipped, 1)
+        return (
+            _gather(gradient, places, window, 1, window - 1 - padding),
+            patches.kernel_gradient(images, gradient, window, stride, padding),
+        )
     places = _transposed(conv_places(kernel, stride))
     products = _products(images, gradient, window, stride, padding, images_first=True)
     return (
@@ -121,13 +131,12 @@ def _gather(images: jax.Array, places: Places, window: int, stride: int, padding
     taps = window // stride
     height, width = _output_size(images.shape[1:3], window, stride, padding)
 
-    def part(blocks: jax.Array) -> jax.Array:
-        tiles = image_tiles(blocks, taps)
+    def part(images: jax.Array) -> jax.Array:
+        tiles = image_tiles(_blocks(images, window, stride, padding), taps)
         products = [matrix.product(x, m) for x, m in zip(tiles, places, strict=True)]
-        return join_outputs(products, taps).astype(images.dtype)
+        return join_outputs(products, taps).astype(images.dtype)[:, :height, :width]
 
-    blocks = _blocks(images, window, stride, padding)
-    return _in_parts(part, taps, blocks)[:, :height, :width]
+    return parts.mapped(part, _part_size(taps, stride, [images]), images)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -141,18 +150,18 @@ def _scatter(
 ) -> jax.Array:
     """Input gradient of a convolution: places `[F, s s C]`, `[B, H', W', F] -> [B, H, W, C]`."""
     taps = window // stride
+    channels = places[0].shape[1] // stride**2
 
     def part(gradient: jax.Array) -> jax.Array:
-        tiles = gradient_tiles(gradient, taps)
+        tiles = gradient_tiles(_even(gradient), taps)
         products = [matrix.product(x, m) for x, m in zip(tiles, places, strict=True)]
-        return join_blocks(products, taps).astype(gradient.dtype)
+        blocks = join_blocks(products, taps).astype(gradient.dtype)
+        images = jax.ShapeDtypeStruct((gradient.shape[0], *size, channels), gradient.dtype)
+        fold = jax.linear_transpose(lambda x: _blocks(x, window, stride, padding), images)
+        folded: jax.Array = fold(blocks)[0]
+        return folded
 
-    blocks = _in_parts(part, taps, _even(gradient))
-    channels = places[0].shape[1] // stride**2
-    images = jax.ShapeDtypeStruct((gradient.shape[0], *size, channels), gradient.dtype)
-    fold = jax.linear_transpose(lambda x: _blocks(x, window, stride, padding), images)
-    folded: jax.Array = fold(blocks)[0]
-    return folded
+    return parts.mapped(part, _part_size(taps, stride, [gradient]), gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -167,14 +176,14 @@ def _products(
     """Kernel gradient: its places `[s s C, F]`, or `[F, s s C]`."""
     taps = window // stride
 
-    def part(blocks: jax.Array, gradient: jax.Array) -> Places:
-        tiles = image_tiles(blocks, taps), gradient_tiles(gradient, taps)
+    def part(images: jax.Array, gradient: jax.Array) -> Places:
+        blocks = _blocks(images, window, stride, padding)
+        tiles = image_tiles(blocks, taps), gradient_tiles(_even(gradient), taps)
         rows = lambda x: x.reshape(-1, x.shape[-1])
         first, second = tiles if images_first else tiles[::-1]
         return [matrix.product(rows(x).T, rows(y)) for x, y in zip(first, second, strict=True)]
 
-    blocks = _blocks(images, window, stride, padding)
-    return _summed_over_parts(part, taps, blocks, _even(gradient))
+    return parts.summed(part, _part_size(taps, stride, [images, gradient]), images, gradient)
 
 
 def _transposed(places: Places) -> Places:
@@ -217,31 +226,12 @@ def _blocks(images: jax.Array, window: int, stride: int, padding: int) -> jax.Ar
 # Parts of the batch
 
 
-def _part_size(taps: int, arrays: Sequence[jax.Array]) -> int:
-    """Largest divisor of the batch whose tiles take at most `_MOST_BYTES`."""
+def _part_size(taps: int, stride: int, arrays: Sequence[jax.Array]) -> int:
+    """Largest divisor of the batch whose tiles take at most as many bytes as may be."""
     batch = arrays[0].shape[0]
     bytes_of_one = sum(
         math.prod(x.shape[1:]) * matrix.factor_type(x.dtype).itemsize for x in arrays
     )
-    limit = max(1, int(_MOST_BYTES / (bytes_of_one * (taps + 1) ** 2 / 4)))
-    return next(n for n in range(min(batch, limit), 0, -1) if batch % n == 0)
-
-
-def _in_parts(
-    function: Callable[[jax.Array], jax.Array], taps: int, images: jax.Array
-) -> jax.Array:
-    size = _part_size(taps, (images,))
-    if size == images.shape[0]:
-        return function(images)
-    out: jax.Array = lax.map(function, images.reshape(-1, size, *images.shape[1:]))
-    return out.reshape(-1, *out.shape[2:])
-
-
-def _summed_over_parts(function: Callable[..., Places], taps: int, *arrays: jax.Array) -> Places:
-    size = _part_size(taps, arrays)
-    if size == arrays[0].shape[0]:
-        return function(*arrays)
-    parts = tuple(x.reshape(-1, size, *x.shape[1:]) for x in arrays)
-    first = function(*(x[0] for x in parts))
-    add = lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None)
-    return lax.scan(add, first, tuple(x[1:] for x in parts))[0]
+    cached = stride == 1 and matrix.is_bfloat16(arrays[0].dtype)
+    most = _CACHED_BYTES if cached else _MOST_BYTES
+    return parts.largest_divisor(batch, int(most / (bytes_of_one * (taps + 1) ** 2 / 4)))
