@@ -33,6 +33,9 @@ from tavaal_jax.engine.steps import Networks
 from tavaal_jax.study import setup
 
 FOLDER = pathlib.Path(__file__).parent
+WAYS = ("eager", "compiled")
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Of a CPU, in /proc/cpuinfo: what decides how fast it multiplies matrices."""
 sys.path.insert(0, str(FOLDER.parent))
 from configs import cifar100  # noqa: E402
 
@@ -112,8 +115,14 @@ def matrix_peak() -> float:
 
 
 def report(title: str, times: dict, gflop: float | None, arguments, **more) -> None:
-    """Prints a table of medians and spreads; the first of `times` is ours, each other a peer."""
+    """Prints a table of medians and spreads; the first of `times` is ours, each other a peer.
+
+    `ratio` is that to the first peer, the faster way of it where it ran eager and compiled.
+    """
     ours, *peers = times
+    others = [peer for peer in peers if not peer.startswith("ours")] or peers
+    ways = [peer for peer in others if peer.partition(", ")[0] == others[0].partition(", ")[0]]
+    best = min(ways, key=lambda peer: statistics.median(times[peer]))
     peak = matrix_peak()
     print(f"{title}; {machine()}")
     for name, values in times.items():
@@ -131,7 +140,7 @@ def report(title: str, times: dict, gflop: float | None, arguments, **more) -> N
             f" {rate / peak:.2f} of the matrix peak, {peak:.0f} GFLOP/s"
         )
     if arguments.json:
-        print(json.dumps({"ratio": result["ratios"][peers[0]], **result, "machine": machine()}))
+        print(json.dumps({"ratio": result["ratios"][best], **result, "machine": machine()}))
 
 
 def _ratio(times, peer, ours):
@@ -141,17 +150,18 @@ def _ratio(times, peer, ours):
 def machine() -> str:
     """Hardware and versions in one line."""
     device = jax.devices()[0]
-    model = platform.processor() or platform.machine()
+    model, features = platform.processor() or platform.machine(), ""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+        lines = (
+            x.split(":", 1) for x in cpuinfo.read_text(encoding="utf-8").splitlines() if ":" in x
+        )
+        found = {name.strip(): value for name, value in lines}
+        model = found.get("model name", model).strip()
+        has = [name for name in FEATURES if name in found.get("flags", "").split()]
+        features = f" ({' '.join(has)})" if has else ""
     devices = f"{jax.device_count()} x {device.device_kind}"
-    return f"{devices}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
+    return f"{devices}, {model}{features}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
 def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,38 +260,43 @@ def step_flags(docstring: str) -> argparse.Namespace:
     flags = parser(docstring, rounds=7)
     flags.add_argument("--batch_size", type=int, default=128)
     flags.add_argument("--steps", type=int, default=1, help="timed in each turn; more on a GPU")
-    flags.add_argument("--bfloat16", action="store_true", help="our float32 against our bfloat16")
+    flags.add_argument("--bfloat16", action="store_true", help="ours and PyTorch's, under autocast")
     return flags.parse_args()
 
 
 def compare_steps(stage: str, peers: dict[str, str], arguments) -> None:
-    """Times a training step of `stage` against the peers, or float32 against bfloat16."""
+    """Times a training step of `stage` against the peers; in bfloat16 against our float32 too."""
     size, steps = arguments.batch_size, arguments.steps
-    if arguments.bfloat16:
-        kinds = {
-            f"ours, {dtype}": cifar(dtype, batch_size=size) for dtype in ("bfloat16", "float32")
-        }
-    else:
-        kinds = {"ours": cifar(batch_size=size)}
+    dtypes = ("bfloat16", "float32") if arguments.bfloat16 else ("float32",)
+    ours = {f"ours, {dtype}": cifar(dtype, batch_size=size) for dtype in dtypes}
     sides = {
-        name: lambda p=p: turn(lambda: p.train(stage, steps)) / steps for name, p in kinds.items()
+        name: lambda p=p: turn(lambda: p.train(stage, steps)) / steps for name, p in ours.items()
     }
     for side in sides.values():
         side()  # compiles
-    processes = {}
-    if not arguments.bfloat16:
-        config = kinds["ours"].config
-        hidden, latent = len(config.discriminator.hidden), config.vae.latent
-        processes = {
-            name: Peer(
-                work, arguments.huge_pages_for_peer, batch_size=size, hidden=hidden, latent=latent
-            )
-            for name, work in peers.items()
-        }
+    config = next(iter(ours.values())).config
+    processes = both_ways(peers, config, arguments, batch_size=size, bfloat16=arguments.bfloat16)
     turns = {name: lambda p=p: p(timed=steps) for name, p in processes.items()}
     times = interleave({**sides, **turns}, arguments.rounds)
     about = {name: peer.about for name, peer in processes.items()}
-    gflop = list(about.values())[-1]["gflop"] if about else None
     for peer in processes.values():
         peer.close()
-    report(f"{stage} step, batch {size}", times, gflop, arguments, peers=about)
+    dtype = " in bfloat16" * arguments.bfloat16
+    report(f"{stage} step{dtype}, batch {size}", times, gflop(about), arguments, peers=about)
+
+
+def both_ways(peers: dict[str, str], config, arguments, **more) -> dict[str, Peer]:
+    """Each peer, `{name: work}`, eager and compiled, for networks like those of the config."""
+    like = {"hidden": len(config.discriminator.hidden), "latent": config.vae.latent}
+    return {
+        f"{name}, {way}": Peer(
+            work, arguments.huge_pages_for_peer, **like, **more, compiled=way == "compiled"
+        )
+        for name, work in peers.items()
+        for way in WAYS
+    }
+
+
+def gflop(about: dict[str, dict]) -> float | None:
+    """GFLOP of a run, counted without compilation; that of the last peer, which does the least."""
+    return [peer["gflop"] for peer in about.values() if peer["gflop"]][-1]

@@ -97,7 +97,7 @@ def _run(command: CommandLine) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _of_another_process(error: RuntimeError, is_distributed: bool) -> int:
+def _of_another_process(error: RuntimeError | ValueError, is_distributed: bool) -> int:
     """Says what another process has met with, `-> exit code`; raises what is this one's own."""
     import jax
 
@@ -106,7 +106,7 @@ def _of_another_process(error: RuntimeError, is_distributed: bool) -> int:
     if isinstance(error, processes.Elsewhere):
         say(f"error: {error}")
         return 1
-    lost = is_distributed and isinstance(error, jax.errors.JaxRuntimeError)
+    lost = is_distributed and isinstance(error, jax.errors.JaxRuntimeError | ValueError)
     if not (lost and supervisor.is_loss(error)):
         raise error
     say(f"error: {supervisor.MESSAGE} ({str(error).splitlines()[0]})")
@@ -158,7 +158,7 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         return exit_code(work)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # JAX raises either where a collective fails.
         return _of_another_process(error, is_distributed)
 
 
@@ -167,4 +167,6 @@ if __name__ == "__main__":
     code = supervisor.run_supervised(sys.argv)
     if code is None:
         code = supervisor.exit_now(main) if supervisor.is_child() else main(sys.argv)
+    if code == 2:  # On a disk that fails, Orbax's threads would wait 20 minutes for a folder.
+        supervisor.leave(code)
     sys.exit(code)

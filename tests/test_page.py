@@ -358,6 +358,8 @@ def test_a_damaged_log_costs_its_own_lines_only(study):
 def test_a_folder_without_a_study(tmp_path):
     with pytest.raises(UserError, match="holds no results of a study: give a study's --workdir"):
         page.write(tmp_path)
+    with pytest.raises(UserError, match=r"gone holds no results of a study \(No such file or dir"):
+        page.write(tmp_path / "gone")
 
 
 # The command line and the browser

@@ -5,6 +5,7 @@ stack of it: they can print no message of their own. So the command runs in a ch
 its parent prints one line.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 LOST = 76
 """Exit code where another process was lost."""
@@ -94,10 +96,16 @@ def exit_now(main: Callable[[list[str]], int]) -> int:
         traceback.print_exc()
         code = 1
     if code in (1, LOST, 128 + signal.SIGINT):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads; what is printed is written first."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # Its reader is gone, or it is closed.
+            stream.flush()
+    os._exit(code)
 
 
 def is_loss(error: BaseException) -> bool:

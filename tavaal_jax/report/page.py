@@ -67,9 +67,7 @@ def write(
     what is prepared in `data_dir` (the study's own by default). Raises UserError where there are no
     results; and, once the page is written without it, for anything but diagnostics that is damaged.
     """
-    record, rows = files.read_config(folder), records.read_results(folder)
-    if record is None or not rows:
-        raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
+    record, rows = records.of_study(folder)
     files.check_readable(folder, record, "make its page")
     diagnostics, damaged = records.all_diagnostics(folder)
     faults: list[UserError] = []

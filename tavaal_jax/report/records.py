@@ -83,6 +83,15 @@ def _filled(row: dict[str, str], name: str) -> dict[str, str]:
     return {**row, name: "nan" if row[name] == "" else row[name]}
 
 
+def of_study(folder: pathlib.Path) -> tuple[files.ConfigRecord, list[Result]]:
+    """What config.json says, and the rows of results.csv; UserError where there are none."""
+    record, rows = files.read_config(folder), read_results(folder)
+    if record is None or not rows:
+        why = "" if folder.exists() else " (No such file or directory)"
+        raise UserError(f"{folder} holds no results of a study{why}: give a study's --workdir")
+    return record, rows
+
+
 def all_results(workdir: pathlib.Path) -> tuple[list[Result], list[UserError]]:
     """Results of all trials, and errors of files that could not be read.
 

@@ -52,10 +52,7 @@ def draw(
     the last cycle, or for Figure 1 the fifth, as in the paper. Raises UserError where there are no
     results, or none of that trial and cycle.
     """
-    record = files.read_config(folder)
-    rows = records.read_results(folder)
-    if record is None or not rows:
-        raise UserError(f"{folder} holds no results of a study: give a study's --workdir")
+    record, rows = records.of_study(folder)
     files.check_readable(folder, record, "draw its figures")
     config = ConfigDict(record["config"])
     if config.dataset == configs.PEOPLE:
