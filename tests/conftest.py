@@ -5,12 +5,16 @@
 
 import os
 
+from jaxlib import version
+
 # What is tested does not need optimised code, and compiling is most of the time, of which XLA's
-# older emitter of fused loops and one LLVM module per program take a third.
+# older emitter of fused loops (gone from newer ones) and one LLVM module per program take a third.
 QUICK_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    " --xla_cpu_parallel_codegen_split_count=1"
 )
+if version.__version_info__ < (0, 11):
+    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 ON_CPU = os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=4 {QUICK_COMPILATION}"
 if not ON_CPU:
