@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tavaal_jax import command_line, main
 from tavaal_jax.command_line import CommandLine
-from tavaal_jax.engine import allocator
+from tavaal_jax.engine import allocator, supervisor
 from tavaal_jax.environment import user_path
 from tavaal_jax.errors import UserError
 
@@ -173,4 +173,4 @@ def run_command(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     allocator.restart_with_huge_pages()
-    sys.exit(run_command(sys.argv))
+    supervisor.end(run_command(sys.argv))

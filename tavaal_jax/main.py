@@ -167,8 +167,4 @@ if __name__ == "__main__":
     code = supervisor.run_supervised(sys.argv)
     if code is None:
         code = supervisor.exit_now(main) if supervisor.is_child() else main(sys.argv)
-    # On a disk that fails, Orbax's threads would wait 20 minutes for a folder; of several processes
-    # all end together.
-    if code == 2 and not supervisor.is_child():
-        supervisor.leave(code)
-    sys.exit(code)
+    supervisor.end(code)

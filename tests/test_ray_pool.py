@@ -364,7 +364,7 @@ def test_a_full_disk_of_a_node_is_named_and_concerns_all_trials(node, tmp_path, 
 # The study's side, with a cluster that is none
 
 
-TODO = [("random", 0), ("coreset", 0), ("random", 1)]
+PLACES = [("random", 0), ("coreset", 0), ("random", 1)]
 STOPPED = worker.Stopped()
 
 
@@ -461,11 +461,11 @@ def finish(attempt, saved):
 
 
 def test_every_trial_is_run_and_its_files_are_written(pool, tmp_path):
-    outcomes, _, calls = pool(finish, TODO)
+    outcomes, _, calls = pool(finish, PLACES)
     assert list(outcomes) == [None] * 3
     assert calls.count("results") == 3
     lines = [call[0] for call in calls if call != "results"]
-    assert lines == [(f"{method} {trial}",) for method, trial in TODO]
+    assert lines == [(f"{method} {trial}",) for method, trial in PLACES]
     assert (tmp_path / "coreset" / "trial_0" / "results.csv").read_bytes() == b"a"
 
 
@@ -478,7 +478,7 @@ def test_a_lost_trial_goes_on_from_what_has_come_and_its_work_is_not_counted_twi
         is_lost = attempt == ("coreset", 0, 1)
         return [*messages[:-1], Lost("its node")] if is_lost else messages
 
-    outcomes, _, calls = pool(behave, TODO)
+    outcomes, _, calls = pool(behave, PLACES)
     assert list(outcomes) == [None] * 3
     assert seen["coreset", 0, 1] == {}
     assert seen["coreset", 0, 2] == {"results.csv": b"a"}
@@ -495,7 +495,7 @@ def test_what_comes_of_an_attempt_thought_lost_is_ignored(pool, tmp_path):
         ray.posted.append(late)
         return finish(attempt, saved)
 
-    outcomes, ray, _ = pool(behave, TODO[:1])
+    outcomes, ray, _ = pool(behave, PLACES[:1])
     assert list(outcomes) == [None]
     assert (tmp_path / "random" / "trial_0" / "results.csv").read_bytes() == b"a"
 
@@ -504,7 +504,7 @@ def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool, tmp_path)
     behave = lambda attempt, saved: (
         [Lost("oom")] if attempt.method == "coreset" else finish(attempt, saved)
     )
-    faults = [outcome for outcome in pool(behave, TODO)[0] if outcome is not None]
+    faults = [outcome for outcome in pool(behave, PLACES)[0] if outcome is not None]
     assert len(faults) == 1
     assert str(faults[0]).startswith("coreset trial 0 was lost 5 times with its process or mach")
     # All its results may have come without its model: it is not finished.
@@ -522,7 +522,7 @@ def test_a_trial_that_is_always_lost_fails_and_the_others_finish(pool, tmp_path)
 )
 def test_what_no_trial_can_do_ends_the_study_and_the_others_save(pool, last, kind, text):
     behave = lambda attempt, saved: [last] if attempt.trial else [Ready(), None]
-    outcomes, ray, _ = pool(behave, TODO)
+    outcomes, ray, _ = pool(behave, PLACES)
     with pytest.raises(kind, match=text):
         list(outcomes)
     assert ray.orders == [signal.SIGTERM]
@@ -536,12 +536,12 @@ def test_a_signal_stops_what_has_begun_and_cancels_the_rest(pool):
         return [Ready(), None] if attempt.trial == 0 else [None]
 
     asked = iter([None, signal.SIGINT])
-    outcomes, ray, _ = pool(behave, TODO, lambda: next(asked))
+    outcomes, ray, _ = pool(behave, PLACES, lambda: next(asked))
     with pytest.raises(Interrupted) as error:
         list(outcomes)
     assert error.value.number == signal.SIGINT
     assert ray.cancelled == [2]
-    assert begun == [(*place, 1) for place in TODO]
+    assert begun == [(*place, 1) for place in PLACES]
 
 
 @pytest.mark.parametrize(
@@ -557,7 +557,7 @@ def test_a_trial_that_is_lost_or_stuck_instead_of_saving_is_named_after_one_wait
     monkeypatch.setattr(ray_pool, "_PATIENCE", 0.01)
     asked = iter([None, signal.SIGINT])
     behave = lambda *_: [Ready(), None]
-    outcomes, ray, _ = pool(behave, TODO[:1], lambda: next(asked), at_stop)
+    outcomes, ray, _ = pool(behave, PLACES[:1], lambda: next(asked), at_stop)
     with pytest.raises(UserError, match=text):
         list(outcomes)
     assert ray.orders == [signal.SIGINT]
@@ -565,7 +565,7 @@ def test_a_trial_that_is_lost_or_stuck_instead_of_saving_is_named_after_one_wait
 
 def test_where_the_study_fails_meanwhile_the_others_save(pool):
     behave = lambda attempt, saved: [Ready(), None] if attempt.trial else finish(attempt, saved)
-    outcomes, ray, _ = pool(behave, TODO)
+    outcomes, ray, _ = pool(behave, PLACES)
     next(outcomes)
     outcomes.close()  # By an error of who takes them.
     assert ray.orders == [signal.SIGTERM]
@@ -573,21 +573,21 @@ def test_where_the_study_fails_meanwhile_the_others_save(pool):
 
 def test_no_more_trials_at_the_same_time_than_workers(pool):
     asked = iter([None, signal.SIGINT])
-    outcomes, ray, _ = pool(lambda *_: [Ready(), None], TODO, lambda: next(asked), workers=2)
+    outcomes, ray, _ = pool(lambda *_: [Ready(), None], PLACES, lambda: next(asked), workers=2)
     with pytest.raises(Interrupted):
         list(outcomes)
     assert len(ray.tasks) == 2
 
 
 def test_a_share_that_no_machine_has_is_waited_for(pool):
-    outcomes, _, calls = pool(finish, TODO, **{"ray.share": "CPU=8,fast=1"})
+    outcomes, _, calls = pool(finish, PLACES, **{"ray.share": "CPU=8,fast=1"})
     list(outcomes)
     text = "waits for a machine with CPU 8, fast 1: none in the cluster has that now"
     assert ((text,), {}) in calls
 
 
 def test_a_share_that_the_only_machine_has_not_is_refused(pool):
-    outcomes, ray, _ = pool(finish, TODO, may_grow=False, **{"ray.share": "CPU=8"})
+    outcomes, ray, _ = pool(finish, PLACES, may_grow=False, **{"ray.share": "CPU=8"})
     with pytest.raises(UserError, match=r"ray.share is CPU 8, more than this machine has, and the"):
         list(outcomes)
     assert ray.tasks == {}
