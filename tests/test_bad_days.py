@@ -146,7 +146,7 @@ def test_a_workdir_that_vanishes(tmp_path, start, whole):
     folder.rename(tmp_path / "elsewhere")
     line = ends(process, 2)
     assert f"{folder}" in line
-    assert "(No such file or directory)" in line
+    assert "No such file or directory)" in line
     shutil.rmtree(folder, ignore_errors=True)
     (tmp_path / "elsewhere").rename(folder)
     assert go_on(folder) == whole

@@ -1,6 +1,7 @@
 """Saving and restoring LoopState."""
 
 import concurrent.futures
+import types
 
 import jax
 import jax.numpy as jnp
@@ -192,3 +193,28 @@ def test_a_folder_that_has_become_a_file_is_named(state, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(UserError, match=r"checkpoints \(Not a directory\): see to its folder"):
         checkpoints.restore(state)
+
+
+@pytest.mark.parametrize(
+    ("is_moved", "fault", "told"),
+    [
+        (False, "Error writing file [OS error 28: ENOSPC]", UserError),
+        (True, "NOT_FOUND: Error opening the driver", UserError),
+        (False, "a bug", ValueError),
+    ],
+)
+def test_a_save_that_fails_blames_the_disk_where_it_is_to_blame(tmp_path, is_moved, fault, told):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+
+    def fail():
+        if is_moved:  # TensorStore makes it anew.
+            folder.rename(tmp_path / "elsewhere")
+            folder.mkdir()
+        raise ValueError(fault)
+
+    checkpoints._opened = types.SimpleNamespace(wait_until_finished=fail)
+    with pytest.raises(ValueError, match=r"No such file|No space left|^a bug$") as error:
+        checkpoints.wait()
+    assert type(error.value) is told
+    assert told is ValueError or str(folder) in str(error.value)

@@ -356,10 +356,18 @@ def test_a_damaged_log_costs_its_own_lines_only(study):
 
 
 def test_a_folder_without_a_study(tmp_path):
-    with pytest.raises(UserError, match="holds no results of a study: give a study's --workdir"):
-        page.write(tmp_path)
-    with pytest.raises(UserError, match=r"gone holds no results of a study \(No such file or dir"):
-        page.write(tmp_path / "gone")
+    missing = (
+        r"holds no results of a study \(config.json: No such file or directory\): give a study's"
+    )
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UserError, match=f"{folder.name} {missing}"):
+            page.write(folder)
+
+
+def test_a_study_without_results_yet(study):
+    (study / "results.csv").unlink()
+    with pytest.raises(UserError, match=r"no results of a study \(results.csv has no rows\)"):
+        page.write(study)
 
 
 # The command line and the browser
@@ -378,8 +386,9 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    text = f"error: {tmp_path} holds no results of a study: give a study's --workdir"
-    assert done.stderr.strip().splitlines() == [text]
+    text = f"error: {tmp_path} holds no results of a study (config.json: "
+    assert done.stderr.startswith(text)
+    assert len(done.stderr.splitlines()) == 1
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

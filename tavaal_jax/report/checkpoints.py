@@ -1,10 +1,16 @@
 """Saves and restores LoopState, to resume a trial; the only file that imports orbax."""
 
+import contextlib
+import errno
+import os
 import pathlib
+import re
 import shutil
+import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -27,6 +33,7 @@ class Checkpoints:
         self._folder = folder.absolute()
         with named(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._identity = self._folder.stat()
         self._opened: ocp.CheckpointManager | None = None
         self._saved: tuple[object, ...] | None = None
 
@@ -60,7 +67,7 @@ class Checkpoints:
         counters, arrays = _split(state)
         # Copies: the next step reuses the state's own buffers, on the CPU the same memory.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), arrays)
-        with _SAVING, named(self._folder):
+        with _SAVING, self._disk_errors():
             self._manager.save(
                 1 + max(self._manager.all_steps(), default=-1),
                 args=ocp.args.Composite(
@@ -120,7 +127,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until all saves are finished."""
         if self._opened is not None:
-            with named(self._folder):
+            with self._disk_errors():
                 self._opened.wait_until_finished()
 
     def close(self) -> None:
@@ -128,6 +135,25 @@ class Checkpoints:
         self.wait()
         if self._opened is not None:
             self._opened.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns a failure to save because of the disk into a UserError that names the folder.
+
+        TensorStore raises ValueError, with or without the number of the system's error, and makes
+        anew a folder that has been moved away: so the folder itself is asked.
+        """
+        with named(self._folder):
+            try:
+                yield
+            except ValueError as error:
+                if number := re.search(r"OS error (\d+)", str(error)):
+                    raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+                if not os.path.samestat(self._identity, self._folder.stat()):
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+                with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+                    file.write(bytes(2**16))
+                raise
 
 
 def check_finite(state: LoopState) -> None:

@@ -87,8 +87,8 @@ def of_study(folder: pathlib.Path) -> tuple[files.ConfigRecord, list[Result]]:
     """What config.json says, and the rows of results.csv; UserError where there are none."""
     record, rows = files.read_config(folder), read_results(folder)
     if record is None or not rows:
-        why = "" if folder.exists() else " (No such file or directory)"
-        raise UserError(f"{folder} holds no results of a study{why}: give a study's --workdir")
+        why = "results.csv has no rows" if record else "config.json: No such file or directory"
+        raise UserError(f"{folder} holds no results of a study ({why}): give a study's --workdir")
     return record, rows
 
 
