@@ -32,7 +32,7 @@ def test_each_states_its_claim():
         study = path.stem in (
             "ablation", "overview", "stop_hint", "scaling", "picks", "features",
             "methods_on_features", "tables", "bounds", "which_method", "cifar10_small",
-            "camvid_small", "on_gpu", "near_duplicates", "label_film",
+            "camvid_small", "on_gpu", "near_duplicates", "label_film", "feature_pool",
         )  # fmt: skip
         assert shared or text.startswith('"""Claim: '), path.name
         assert shared or study or "`ratio`" in text, path.name

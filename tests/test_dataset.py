@@ -64,6 +64,28 @@ def test_features_of_any_numbers_become_float32(dtype):
     assert data.is_plane
 
 
+def mapped(folder, values):
+    np.save(folder / "features.npy", values)
+    return np.load(folder / "features.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_features_mapped_from_a_disk_stay_there(dtype, tmp_path):
+    features = mapped(tmp_path, np.array([[0, 1], [1, 1], [1, 0]], dtype))
+    data = Dataset.from_features(features, [0, 1, 0], [[0.1, 0.2]], [1])
+    assert np.shares_memory(data.train_images, features)
+    assert data.train_images.dtype == dtype
+    assert data.test_images.dtype == np.float32
+    bad = mapped(tmp_path, np.array([[0, 1], [1, np.inf]], dtype))
+    with pytest.raises(UserError, match="with NaN, infinity or what float32 cannot hold"):
+        Dataset.from_features(bad, [0, 1])
+
+
+def test_mapped_features_of_other_types_become_float32(tmp_path):
+    data = Dataset.from_features(mapped(tmp_path, np.eye(3)), [0, 1, 0])
+    assert data.train_images.dtype == np.float32
+
+
 def test_lists_names_and_ids_are_taken():
     data = Dataset.from_arrays(
         [[0.0, 1.0], [2.0, 3.0]], [0, -1], ids=["a", 7], class_names=["cat", "dog"], name="mine"

@@ -25,7 +25,7 @@ from tavaal_jax.data.dataset import Dataset, PhotoFiles
 from tavaal_jax.data.feature_file import FeatureFile
 from tavaal_jax.data.features import ImageFeatures, image_ids
 from tavaal_jax.data.pool import RowView
-from tavaal_jax.engine import processes
+from tavaal_jax.engine import memory, processes
 from tavaal_jax.errors import UserError, WaitingForLabels
 from tavaal_jax.labelling import reading
 from tavaal_jax.labelling.workdir import LabellingWorkdir
@@ -522,6 +522,32 @@ def test_a_record_without_that_key_is_of_features_normalised_each(tmp_path, weig
     together = configs.plain(features.adapted(small(tmp_path, weights)))
     changes = list(configs.differences(earlier, together))
     assert "normalisation.features (each -> together)" in changes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["margin", "uherding", "coreset"])
+def test_float16_on_a_disk_and_values_in_a_file_change_no_pick(tmp_path, monkeypatch, method):
+    random = np.random.default_rng(0)
+    labels = random.integers(2, size=300)
+    values = (random.normal(size=(300, 6)) + labels[:, None]).astype(np.float16)
+    np.save(tmp_path / "features.npy", values)
+    config = small(tmp_path)
+    config.update(methods=method, cycles=2, initial=20, budget=10)
+    config.task.network, config.vae.network = "linear", "mlp"
+    config.augmentation.update(pad=0, flip=False)
+
+    def picks(where, features):
+        data = Dataset.from_features(features, labels, values[:50], labels[:50])
+        tavaal_jax.run_study(config, tmp_path / where, data)
+        return (tmp_path / where / method / "trial_0" / "picks.csv").read_bytes()
+
+    expected = picks("memory", values.astype(np.float32))
+    config.data_placement = "streamed"
+    sizes, allocate = [], os.posix_fallocate
+    monkeypatch.setattr(memory, "_host_bytes", lambda: 4 * 2000)
+    monkeypatch.setattr(os, "posix_fallocate", lambda *a: sizes.append(a[2]) or allocate(*a))
+    assert picks("disk", np.load(tmp_path / "features.npy", mmap_mode="r")) == expected
+    assert bool(sizes) == (method != "margin")  # Whose values are sorted out as they come.
 
 
 # Notebooks

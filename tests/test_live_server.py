@@ -162,8 +162,12 @@ def test_a_foreign_host_is_refused(running, host):
         answer = running.person().ask("GET", f"/?token={running.server.token}", headers=headers)
         assert answer[0] in (400, 403)  # 400: HTTP/1.1 without it is none.
         assert "set-cookie" not in answer[1]
-        answer = running.person().ask("POST", "/api/train", {}, headers=headers)
-        assert answer[0] in (400, 403)
+        try:
+            answer = running.person().ask("POST", "/api/train", {}, headers=headers)
+        except ConnectionResetError:  # Its 400 was lost: the line was closed before the body came.
+            assert host is None
+        else:
+            assert answer[0] in (400, 403)
 
 
 def test_two_hosts_are_refused(running):

@@ -56,8 +56,9 @@ def test_the_coefficients_are_scikit_learns(count, length, features, strength):
     weights = np.linspace(0.5, 2, count)
     found = fit_with(padded(points, labels, length, weights), strength=strength)
     theirs = np.vstack(expected(points, labels, strength, weights))  # kernel and, last, bias
-    # Of the largest coefficient: the bias is one among them, of a feature that is 1.
-    np.testing.assert_allclose(np.vstack(found), theirs, atol=1e-3 * np.abs(theirs).max())
+    # Of the largest coefficient: the bias is one among them, of a feature that is 1. float32
+    # tells losses apart to 1e-6 of them, and so coefficients to the square root of twice that.
+    np.testing.assert_allclose(np.vstack(found), theirs, atol=1.5e-3 * np.abs(theirs).max())
 
 
 def test_it_ends_where_float32_tells_no_lower_loss(monkeypatch):

@@ -1,5 +1,6 @@
 """Memory of a device: how much there is, and one that is full for real."""
 
+import errno
 import gc
 import os
 import pickle
@@ -8,6 +9,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT, read_csv
 from trials import config_of
@@ -29,6 +31,26 @@ def test_workers_share_the_machines_memory(monkeypatch):
     monkeypatch.setenv(memory.SHARED_BY, "2")
     if jax.default_backend() == "cpu":
         assert memory.device_bytes() == alone // 2
+
+
+def test_a_large_array_lies_in_a_file(monkeypatch):
+    monkeypatch.setattr(memory, "_host_bytes", lambda: 4 * 24)
+    small, large = (memory.host_array((n, 2), np.dtype(np.float32)) for n in (2, 3))
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    large[:] = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(large, [[0, 1], [2, 3], [4, 5]])
+
+
+def test_a_disk_that_cannot_hold_a_large_array_is_named(monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(memory, "_host_bytes", lambda: 1)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    line = r"1,048,576 images take 1\.5 GiB, which .* cannot hold \(No space left on device\)"
+    with pytest.raises(UserError, match=line):
+        memory.host_array((2**20, 384), np.dtype(np.float32))
 
 
 @pytest.mark.parametrize(("feed", "is_a_mend"), [("auto", True), ("streamed", False)])

@@ -35,7 +35,7 @@ def moons(tmp_path_factory):
 def digits(tmp_path_factory):
     """The same of `random` on images, with BatchNorm statistics that are not the first ones."""
     config, folder = smoke.get_config(), tmp_path_factory.mktemp("digits")
-    config.task.update(widths=(4,), blocks=(1,))
+    config.task.update(widths=(16,), blocks=(1,))
     images = data.load(config)
     placed = setup.place(config, images)
     made = setup.prepare(

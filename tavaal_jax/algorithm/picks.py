@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from tavaal_jax.algorithm.clusters import draw
+from tavaal_jax.ops.convolution import on_cpu
 
 Values = Any
 """A value of each image: arrays `[M, ...]`, or a tree of such as the method's value returns."""
@@ -125,21 +126,37 @@ def k_center(
     chex.assert_rank([subset, labelled], 2)
     positions = begin + jnp.arange(len(subset))
 
-    def cover(nearest: jax.Array, center: jax.Array) -> tuple[jax.Array, None]:
-        return jnp.minimum(nearest, jnp.sum(jnp.square(subset - center[None]), axis=1)), None
-
     def pick(nearest: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         best = jnp.argmax(nearest)
         distance, position, center = farthest((nearest[best], positions[best], subset[best]))
-        nearest, _ = cover(nearest, center)
+        nearest = _cover(subset, nearest, center[None])
         # Never again, not even among duplicates.
         return jnp.where(positions == position, -1.0, nearest), (position, distance)
 
     start = jnp.full(len(subset), jnp.inf, subset.dtype)
     if size is not None:  # Padding of a part to the others' length is never picked.
         start = jnp.where(positions < size, start, -1.0)
-    nearest, _ = lax.scan(cover, start, labelled)
-    return lax.scan(pick, nearest, length=count)[1]
+    return lax.scan(pick, _cover(subset, start, labelled), length=count)[1]
+
+
+_COVERED = 1024  # rows that stay in a CPU's cache while all centers go by: eight times as fast
+
+
+def _cover(subset: jax.Array, nearest: jax.Array, centers: jax.Array) -> jax.Array:
+    """Squared distances to the nearest of `centers [L, E]` too: `[M, E], [M] -> [M]`."""
+    length = min(len(subset), _COVERED) if on_cpu() else len(subset)
+
+    def block(number: jax.Array, nearest: jax.Array) -> jax.Array:
+        begin = jnp.minimum(number * length, len(subset) - length)
+        rows = lax.dynamic_slice_in_dim(subset, begin, length)
+
+        def reach(nearest: jax.Array, center: jax.Array) -> tuple[jax.Array, None]:
+            return jnp.minimum(nearest, jnp.sum(jnp.square(rows - center[None]), axis=1)), None
+
+        now = lax.dynamic_slice_in_dim(nearest, begin, length)
+        return lax.dynamic_update_slice_in_dim(nearest, lax.scan(reach, now, centers)[0], begin, 0)
+
+    return lax.fori_loop(0, -(-len(subset) // max(1, length)), block, nearest)
 
 
 def core_set(

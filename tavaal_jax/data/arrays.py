@@ -92,7 +92,10 @@ def check_layout(shape: tuple[int, ...], name: str) -> None:
 
 
 def images(given: npt.ArrayLike, name: str) -> np.ndarray:
-    """Images uint8 `[N, H, W, C]` or features float32 `[N, F]`; UserError for anything else."""
+    """Images uint8 `[N, H, W, C]` or features float32 `[N, F]`; UserError for anything else.
+
+    Features that are mapped from a disk, float16 or float32, stay there as they are.
+    """
     array = plain(given, name)
     if 0 in array.shape[1:]:
         raise UserError(f"{name} have shape {array.shape}: give images, or features, of some size")
@@ -102,15 +105,24 @@ def images(given: npt.ArrayLike, name: str) -> np.ndarray:
                 f"{name} are {array.dtype} {array.shape}: give uint8 [N, H, W, C], or numbers"
                 " [N, F]"
             )
-        found = features(array, name)
+        is_mapped = isinstance(given, np.memmap) and array.dtype in (np.float16, np.float32)
+        if is_mapped:
+            for part in parts(array):
+                features(part, name)
+        found = array if is_mapped else features(array, name)
         check_precision(array, name)
-        array = found
+        return _not_empty(found, name)
     check_layout(array.shape, name)
     if array.ndim == 3:
         array = array[..., None]
+    return _not_empty(array.astype(np.float32) if array.ndim == 2 else array, name)
+
+
+def _not_empty(array: np.ndarray, name: str) -> np.ndarray:
+    """The array; UserError where it is none of examples."""
     if array.ndim not in (2, 4) or not len(array):
         raise UserError(f"{name} have shape {array.shape}: give [N, H, W, C] or [N, F], N > 0")
-    return array.astype(np.float32) if array.ndim == 2 else array
+    return array
 
 
 def labels(given: npt.ArrayLike, images: np.ndarray, name: str, least: int) -> np.ndarray:

@@ -57,7 +57,7 @@ class Dataset:
 
     name: str
     train_images: StoredArray
-    """uint8 `[N, H, W, C]`, or features float32 `[N, F]`."""
+    """uint8 `[N, H, W, C]`, or features `[N, F]`: float32, or float16 mapped from a disk."""
     train_labels: np.ndarray
     """int32 `[N]`, -1 where nobody knows; oracles and figures read them, methods do not.
 
@@ -98,7 +98,8 @@ class Dataset:
 
         All else is as in `from_arrays`. Train on it with `task.network="linear"` or `"mlp"`, and
         `vae.network="mlp"`. With "linear" all features are divided by one number, so that distances
-        keep their ratios, unless `normalisation.features` is set.
+        keep their ratios, unless `normalisation.features` is set. Features that are mapped from a
+        disk (`np.load(path, mmap_mode="r")`), float16 or float32, stay there.
         """
         for given, what in ((features, "features"), (test_features, "test_features")):
             shape = np.shape(given) if given is not None else (0, 1)
@@ -139,7 +140,8 @@ class Dataset:
             test, answers = train[:0], labels[:0]
         else:
             test = arrays.images(test_images, "test_images")
-            if test.shape[1:] != train.shape[1:] or test.dtype != train.dtype:
+            is_image = [array.dtype == np.uint8 for array in (train, test)]
+            if test.shape[1:] != train.shape[1:] or is_image[0] != is_image[1]:
                 raise UserError(
                     f"test_images are {test.dtype} {test.shape[1:]} and images {train.dtype}"
                     f" {train.shape[1:]}: give both alike"

@@ -1,13 +1,16 @@
-"""Memory of a device: how much there is, and the error where it does not suffice."""
+"""Memory: how much there is, the error where it does not suffice, and arrays larger than it."""
 
 import contextlib
+import math
 import os
+import tempfile
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.errors import OutOfMemory
+from tavaal_jax.errors import OutOfMemory, UserError
 
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
 """Environment variable: how many processes of a study share this machine's memory."""
@@ -21,8 +24,36 @@ def device_bytes() -> int:
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in local]
     if all(limits):
         return min(limits)
-    shares = len(local) * int(os.environ.get(SHARED_BY, "1"))
+    return _host_bytes() // len(local)
+
+
+def _host_bytes() -> int:
+    """This process's share of the machine's memory."""
+    shares = int(os.environ.get(SHARED_BY, "1"))
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
+
+
+def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to be filled, in host memory; in a temporary file where it takes a quarter of that.
+
+    The file lies in Python's temporary folder and is gone with the array. UserError where it does
+    not fit on that disk.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _host_bytes() // 4:
+        return np.empty(shape, dtype)
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # Else a full disk is a SIGBUS later on.
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise UserError(
+            f"values of {shape[0]:,} images take {size / 2**30:.1f} GiB, which"
+            f" {tempfile.gettempdir()} cannot hold ({error.strerror or error}): give another folder"
+            " in TMPDIR, or score some of the images (--config.subset)"
+        ) from error
 
 
 def advice(config: ConfigDict, where: str = "") -> str:

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from tavaal_jax.algorithm.state import LoopState, Stream, derive
 from tavaal_jax.data import plans
+from tavaal_jax.engine import memory
 from tavaal_jax.engine.devices import Agreement
 from tavaal_jax.engine.programs import (
     Inference,
@@ -122,9 +123,18 @@ class Cycle:
 
     def values(self, state: LoopState, stage: str, indices: np.ndarray) -> Calls[Scored]:
         """Scores the images `indices [n]`: `-> Scored [n, ...]`."""
-        parts: list[Scored] = []
-        yield from self.score(state, stage, indices, parts.append)
-        scored: Scored = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+        scored, done = Scored(None, None), 0
+
+        def add(part: Scored) -> None:
+            nonlocal scored, done
+            if not done:
+                rows = lambda x: memory.host_array((len(indices), *x.shape[1:]), x.dtype)
+                scored = jax.tree.map(rows, part)
+            now = slice(done, done + len(jax.tree.leaves(part)[0]))
+            jax.tree.map(lambda whole, new: whole.__setitem__(now, new), scored, part)
+            done = now.stop
+
+        yield from self.score(state, stage, indices, add)
         return scored
 
     def score(

@@ -53,7 +53,7 @@ class DatasetInfo(NamedTuple):
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> "DatasetInfo":
         """Facts on `dataset`."""
-        dtype = str(dataset.train_images.dtype)
+        dtype = "uint8" if dataset.train_images.dtype == np.uint8 else "float32"
         return cls(dataset.train_ids, dataset.class_names, dataset.shape, dtype)
 
 
