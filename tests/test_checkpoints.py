@@ -198,7 +198,7 @@ def test_a_folder_that_has_become_a_file_is_named(state, tmp_path):
 @pytest.mark.parametrize(
     ("is_moved", "fault", "told"),
     [
-        (False, "Error writing file [OS error 28: ENOSPC]", UserError),
+        (False, "Error writing file [OS error 28: ENOSPC No space]", UserError),
         (True, "NOT_FOUND: Error opening the driver", UserError),
         (False, "a bug", ValueError),
     ],
@@ -218,3 +218,13 @@ def test_a_save_that_fails_blames_the_disk_where_it_is_to_blame(tmp_path, is_mov
         checkpoints.wait()
     assert type(error.value) is told
     assert told is ValueError or str(folder) in str(error.value)
+
+
+def test_a_folder_that_was_moved_away_is_not_made_anew(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "study" / "checkpoints")
+    checkpoints.save(state)
+    checkpoints.wait()
+    (tmp_path / "study").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"study/checkpoints \(No such file or directory\)"):
+        checkpoints.save(state.replace(step=1))
+    assert not (tmp_path / "study").exists()

@@ -81,9 +81,20 @@ def test_features_mapped_from_a_disk_stay_there(dtype, tmp_path):
         Dataset.from_features(bad, [0, 1])
 
 
-def test_mapped_features_of_other_types_become_float32(tmp_path):
-    data = Dataset.from_features(mapped(tmp_path, np.eye(3)), [0, 1, 0])
-    assert data.train_images.dtype == np.float32
+def test_what_is_not_only_read_from_a_disk_is_copied(tmp_path):
+    labels, values = [0, 1, 0], mapped(tmp_path, np.eye(3, dtype=np.float16))
+    changing = np.load(tmp_path / "features.npy", mmap_mode="c")
+    for given in (mapped(tmp_path, np.eye(3)), values.copy(), changing):
+        data = Dataset.from_features(given, labels)
+        assert data.train_images.dtype == np.float32
+        assert not np.shares_memory(data.train_images, given)
+
+
+def test_a_fingerprint_is_the_same_from_a_disk_as_from_memory(tmp_path):
+    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float16)
+    labels = [0, 1, 0, 1, 1]
+    there = Dataset.from_features(mapped(tmp_path, values), labels)
+    assert there.fingerprint() == Dataset.from_features(values, labels).fingerprint()
 
 
 def test_lists_names_and_ids_are_taken():

@@ -105,17 +105,22 @@ def images(given: npt.ArrayLike, name: str) -> np.ndarray:
                 f"{name} are {array.dtype} {array.shape}: give uint8 [N, H, W, C], or numbers"
                 " [N, F]"
             )
-        is_mapped = isinstance(given, np.memmap) and array.dtype in (np.float16, np.float32)
-        if is_mapped:
+        if _is_mapped(given) and array.dtype in (np.float16, np.float32):
             for part in parts(array):
                 features(part, name)
-        found = array if is_mapped else features(array, name)
+            return _not_empty(array, name)
+        found = features(array, name)
         check_precision(array, name)
         return _not_empty(found, name)
     check_layout(array.shape, name)
     if array.ndim == 3:
         array = array[..., None]
     return _not_empty(array.astype(np.float32) if array.ndim == 2 else array, name)
+
+
+def _is_mapped(given: npt.ArrayLike) -> bool:
+    """Whether an array lies in a file that nobody can change through it; copies of one do not."""
+    return isinstance(given, np.memmap) and given.mode == "r"
 
 
 def _not_empty(array: np.ndarray, name: str) -> np.ndarray:

@@ -99,7 +99,8 @@ class Dataset:
         All else is as in `from_arrays`. Train on it with `task.network="linear"` or `"mlp"`, and
         `vae.network="mlp"`. With "linear" all features are divided by one number, so that distances
         keep their ratios, unless `normalisation.features` is set. Features that are mapped from a
-        disk (`np.load(path, mmap_mode="r")`), float16 or float32, stay there.
+        disk (`np.load(path, mmap_mode="r")`), float16 or float32, stay there; only workers of
+        `parallel="trials"` and Ray are sent a copy.
         """
         for given, what in ((features, "features"), (test_features, "test_features")):
             shape = np.shape(given) if given is not None else (0, 1)
@@ -234,12 +235,14 @@ class Dataset:
         """Digest of the arrays: a study is not continued on others."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(f"{array.dtype}{array.shape}".encode())
+            # Features are the same from a float16 file as from float32 in memory.
+            dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype
+            digest.update(f"{dtype}{array.shape}".encode())
             if isinstance(array, LazyPictures):  # Their values would have to be decoded.
                 digest.update(array.fingerprint().encode())
                 continue
             for part in parts(array):
-                digest.update(np.ascontiguousarray(part).data)
+                digest.update(np.ascontiguousarray(part, dtype).data)
         return digest.hexdigest()
 
     def resident(self, normalise: Normaliser, size: int = 0) -> tuple[Resident, Resident]:

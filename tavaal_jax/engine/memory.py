@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tavaal_jax.errors import OutOfMemory, UserError
+from tavaal_jax.errors import OutOfMemory
 
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
 """Environment variable: how many processes of a study share this machine's memory."""
@@ -36,8 +36,8 @@ def _host_bytes() -> int:
 def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array to be filled, in host memory; in a temporary file where it takes a quarter of that.
 
-    The file lies in Python's temporary folder and is gone with the array. UserError where it does
-    not fit on that disk.
+    The file lies in Python's temporary folder and is gone with the array. Where that cannot hold it
+    memory is tried; OutOfMemory where it takes more than three quarters.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _host_bytes() // 4:
@@ -49,11 +49,13 @@ def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
-        raise UserError(
-            f"values of {shape[0]:,} images take {size / 2**30:.1f} GiB, which"
-            f" {tempfile.gettempdir()} cannot hold ({error.strerror or error}): give another folder"
-            " in TMPDIR, or score some of the images (--config.subset)"
-        ) from error
+        if size < _host_bytes() // 4 * 3:
+            return np.empty(shape, dtype)
+        text = f"values of {shape[0]:,} images take {size / 2**30:.1f} GiB, for which there is"
+        raise OutOfMemory(
+            f"{text} neither memory nor a temporary file ({error.strerror or error})",
+            "give a folder with more room in TMPDIR, or score some of the images (--config.subset)",
+        ) from None
 
 
 def advice(config: ConfigDict, where: str = "") -> str:

@@ -11,7 +11,7 @@ from jax import lax
 
 from tavaal_jax.algorithm import blocks, picks
 from tavaal_jax.algorithm.blocks import RowFunction, Rows
-from tavaal_jax.engine import devices
+from tavaal_jax.engine import devices, memory
 
 
 def on_all_devices(pick: Callable[..., picks.Picks]) -> Callable[..., picks.Picks]:
@@ -58,10 +58,10 @@ def shard(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     begins = (jax.process_index() * local + np.arange(local, dtype=np.int32)) * length
     if local == 1 and begins[0] == 0 and len(rows) == length:
         return rows[None], begins  # Without a copy.
-    shards = np.zeros((local, length, *rows.shape[1:]), rows.dtype)
+    shards = memory.host_array((local, length, *rows.shape[1:]), rows.dtype)
     for own, begin in zip(shards, begins, strict=True):
         there = rows[begin : begin + length]
-        own[: len(there)] = there
+        own[: len(there)], own[len(there) :] = there, 0
     return shards, begins
 
 

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jax.typing import ArrayLike
 
 from tavaal_jax.algorithm.state import LoopState
-from tavaal_jax.errors import TrialError
+from tavaal_jax.errors import TrialError, UserError
 from tavaal_jax.report.files import named
 
 _COUNTERS = ("cycle", "stage", "step")
@@ -141,13 +141,17 @@ class Checkpoints:
         """Turns a failure to save because of the disk into a UserError that names the folder.
 
         TensorStore raises ValueError, with or without the number of the system's error, and makes
-        anew a folder that has been moved away: so the folder itself is asked.
+        anew a folder that has been moved away: so the folder itself is asked, before and after.
         """
         with named(self._folder):
+            self._folder.stat()
             try:
                 yield
+            except UserError:
+                raise
             except ValueError as error:
-                if number := re.search(r"OS error (\d+)", str(error)):
+                number = re.search(r"\[OS error (\d+):", str(error))
+                if number and int(number[1]) in errno.errorcode:
                     raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
                 if not os.path.samestat(self._identity, self._folder.stat()):
                     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from error

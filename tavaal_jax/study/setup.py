@@ -115,7 +115,9 @@ def prepare(
     oracle: Oracle,
 ) -> Setup:
     """Builds a method's programs for a data set that :func:`place` has placed."""
-    plane = diagnostics.Plane.around(np.asarray(dataset.train_images)) if dataset.is_plane else None
+    plane = None
+    if dataset.is_plane:
+        plane = diagnostics.Plane.around(np.asarray(dataset.train_images).astype(np.float32))
     problem = problems.of(config, dataset.classes, dataset.has_maps)
     return Setup(
         config,
