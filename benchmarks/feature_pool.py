@@ -3,7 +3,7 @@
     python benchmarks/feature_pool.py [--sizes=1e5,1e6,1e7] [--methods=margin,uherding,coreset]
         [--width=384] [--budget=100] [--folder=FOLDER] [--out=FILE.csv]
 
-Features are float16 in one .npy file, mapped; T is the linear head, trained on 1,000 of them. Each
+Features are float16 in one .npy file, mapped; T is the linear head, trained on 100 of them. Each
 row is a study of its own process, of two cycles: seconds from mapping the file to its end, those of
 the stage `select` (values of all others, and the pick), the compilation in both, and the highest
 `RssAnon`, memory that is not mapped from a file. Values that take a quarter of the machine's memory
@@ -49,7 +49,7 @@ def study(folder, method, budget):
     """Runs a study of one method in this process, `-> row`."""
     begin = time.perf_counter()
     config = tavaal_jax.load_config("default")
-    config.update(methods=method, trials=1, cycles=2, initial=1000, budget=budget, subset=0)
+    config.update(methods=method, trials=1, cycles=2, initial=100, budget=budget, subset=0)
     config.update(epochs=1, batch_size=16, diagnostics=False, data_placement="streamed")
     config.task.network, config.normalisation.features = "linear", "together"
     config.augmentation.update(pad=0, flip=False)

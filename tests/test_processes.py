@@ -312,8 +312,9 @@ def test_a_lost_process_stops_the_other_and_the_same_command_finishes(start, who
         codes, said = ends(run)
         assert codes[victim] == (-signal.SIGKILL if parent else 128 + signal.SIGKILL)
         assert codes[1 - victim] == supervisor.LOST, said
-        # JAX's threads may have a last word of their own.
-        assert f"error: {supervisor.MESSAGE}" in said[1 - victim][1]
+        # JAX's threads may have a last word of their own, or abort the process: its parent says it.
+        told = [line for line in said[1 - victim][1].splitlines() if supervisor.MESSAGE in line]
+        assert [line.partition(":")[0] for line in told] == ["error"], said
         assert time.monotonic() - killed < 60  # What is promised, not a speed.
     codes, said = ends(start(tmp_path, 2, 1, methods="tavaal"))
     assert codes == [0, 0], said
