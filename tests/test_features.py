@@ -1,6 +1,7 @@
 """Features in place of images: their cache, files of them, studies, people's images, models."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -548,6 +549,32 @@ def test_float16_on_a_disk_and_values_in_a_file_change_no_pick(tmp_path, monkeyp
     monkeypatch.setattr(os, "posix_fallocate", lambda *a: sizes.append(a[2]) or allocate(*a))
     assert picks("disk", np.load(tmp_path / "features.npy", mmap_mode="r")) == expected
     assert bool(sizes) == (method != "margin")  # Whose values are sorted out as they come.
+
+
+@pytest.mark.slow
+def test_values_that_nothing_holds_cost_their_own_method_alone(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    labels, values = random.integers(2, size=300), random.normal(size=(300, 6))
+    config = small(tmp_path)
+    config.update(methods="coreset,margin", cycles=2, initial=20, budget=10)
+    config.task.network, config.vae.network = "linear", "mlp"
+    config.augmentation.update(pad=0, flip=False)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(memory, "_host_bytes", lambda: 4 * 1000)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    config.data_placement = "streamed"
+    data = Dataset.from_features(values, labels, values[:50], labels[:50])
+    with pytest.raises(
+        UserError, match=r"coreset trial 0.* give a folder with more room in TMPDIR"
+    ):
+        tavaal_jax.run_study(config, tmp_path / "work", data)
+    assert len(read_csv(tmp_path / "work" / "margin" / "trial_0" / "results.csv")) == 2
+    monkeypatch.undo()
+    tavaal_jax.run_study(config, tmp_path / "work", data)
+    assert len(read_csv(tmp_path / "work" / "coreset" / "trial_0" / "results.csv")) == 2
 
 
 # Notebooks

@@ -50,8 +50,8 @@ def test_where_no_disk_holds_a_large_array_memory_has_to(monkeypatch):
     monkeypatch.setattr(memory, "_host_bytes", lambda: 48)
     assert memory.host_array((4, 2), np.dtype(np.float32)).shape == (4, 2)
     monkeypatch.setattr(memory, "_host_bytes", lambda: 1)
-    line = r"1,048,576 images take 1\.5 GiB, .*file \(No space left on device\): give a folder with"
-    with pytest.raises(OutOfMemory, match=line):
+    line = r"the pool takes 1\.5 GiB, .* file \(No space left on device\): give a folder with more"
+    with pytest.raises(OutOfMemory, match=line), memory.explain_full("a trial", "another mend"):
         memory.host_array((2**20, 384), np.dtype(np.float32))
 
 

@@ -18,6 +18,13 @@ STREAMED = "--config.data_placement=streamed"
 """Flag that keeps images off the devices."""
 
 
+_MORE_ROOM = "give a folder with more room in TMPDIR, or score some of the images (--config.subset)"
+
+
+class _NoRoom(MemoryError):
+    """Neither memory nor a disk holds an array."""
+
+
 def device_bytes() -> int:
     """Bytes of a local device; a CPU device has its share of the machine's memory."""
     local = jax.local_devices()
@@ -37,7 +44,7 @@ def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array to be filled, in host memory; in a temporary file where it takes a quarter of that.
 
     The file lies in Python's temporary folder and is gone with the array. Where that cannot hold it
-    memory is tried; OutOfMemory where it takes more than three quarters.
+    memory is tried; `explain_full` says where that is not enough either.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _host_bytes() // 4:
@@ -51,10 +58,9 @@ def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     except OSError as error:
         if size < _host_bytes() // 4 * 3:
             return np.empty(shape, dtype)
-        text = f"values of {shape[0]:,} images take {size / 2**30:.1f} GiB, for which there is"
-        raise OutOfMemory(
-            f"{text} neither memory nor a temporary file ({error.strerror or error})",
-            "give a folder with more room in TMPDIR, or score some of the images (--config.subset)",
+        raise _NoRoom(
+            f"what is computed of the pool takes {size / 2**30:.1f} GiB, for which there is neither"
+            f" memory nor a temporary file ({error.strerror or error})"
         ) from None
 
 
@@ -76,11 +82,15 @@ def is_full(error: jax.errors.JaxRuntimeError) -> bool:
 def explain_full(what: str, mend: str) -> Iterator[None]:
     """Context in which a full device raises OutOfMemory with `mend`, while doing `what`.
 
+    So does a `host_array` that nothing holds, with a mend of its own.
+
     Computations must be waited for within it. With several processes, one alone may run out, which
     the others then lose: there the error stays as JAX raises it.
     """
     try:
         yield
+    except _NoRoom as error:
+        raise OutOfMemory(f"{what}: {error}", _MORE_ROOM) from None
     except jax.errors.JaxRuntimeError as error:
         if not is_full(error) or jax.process_count() > 1:
             raise
