@@ -18,9 +18,11 @@ STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 4))
 """Values of C to choose from, weakest last; for features whose variance is 1 on average."""
 FOLDS = 5
 _DEFAULT = 7  # of STRENGTHS, where cross-validation says nothing: no class has two images
-_MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
-_MOST_STEPS, _MOST_HALVINGS = 500, 10
-_CLOSE, _CLOSEST = 1e-3, 1e-4  # gradients at which fits of folds, and the last fit, are done
+_MEMORY = 3  # pairs of steps and gradients that L-BFGS keeps; more save no step here
+_MOST_STEPS = 500
+_MOST_TRIES, _SHORTER = 5, 0.3  # of the line search, and what each next try is of the last
+_AHEAD = 0.9  # of the way from the fit before the last one to it, that a fit begins beyond it
+_CLOSE, _CLOSEST = 3e-3, 5e-4  # gradients at which fits of folds, and the last fit, are done
 _DONE = -1  # instead of the number of values of C tried
 _ROUNDING = 1e-6  # of the loss, within which float32 tells nothing
 _NEVER = -1e9  # logit of a class without an example
@@ -64,8 +66,8 @@ class _Problem(NamedTuple):
     coordinates: jax.Array
     """`[n, r]`"""
     labels: jax.Array
-    bound: jax.Array
-    """Bound of the mean loss's curvature along each axis, `[r]`."""
+    moments: jax.Array
+    """Mean square of the coordinates along each axis, `[r]`."""
     axes: jax.Array
     """`[F + 1, r]`, orthonormal."""
 
@@ -77,6 +79,8 @@ class _Search(NamedTuple):
     """Values of C tried, `[]`."""
     rows: jax.Array
     """The newest fits, `[folds + 1, r, K]`."""
+    before: jax.Array
+    """Those with the value of C before, `[folds + 1, r, K]`."""
     fits: jax.Array
     """Fits of all examples, for each of `STRENGTHS`, `[strengths, r, K]`."""
     losses: jax.Array
@@ -108,7 +112,7 @@ def fit_with(
     """
     with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         problem, present = _problem(examples), _present(examples.labels, examples.weights, classes)
-        start = jnp.zeros((problem.bound.shape[0], classes), jnp.float32)
+        start = jnp.zeros((problem.moments.shape[0], classes), jnp.float32)
         given = jnp.asarray(strength, jnp.float32)
         found = _solve(problem, examples.weights, present, given, start, close)
         return _head(problem, found, examples.weights, present)
@@ -120,7 +124,7 @@ def _present(labels: jax.Array, weights: jax.Array, classes: int) -> jax.Array:
 
 
 def _problem(examples: Examples) -> _Problem:
-    """Rotates the examples; the bound of the curvature is Boehning's, half of the second moments.
+    """Rotates the examples to the axes of their second moments.
 
     Examples that are fewer than half of the features span a space of their own, where the same
     solution costs less.
@@ -133,9 +137,9 @@ def _problem(examples: Examples) -> _Problem:
         span, triangle = jnp.linalg.qr(rows.T)
         rows = triangle.T
     moments = (rows * weights[:, None]).T @ rows / jnp.sum(weights)
-    curvature, rotation = jnp.linalg.eigh(moments)
+    along, rotation = jnp.linalg.eigh(moments)
     axes = rotation if span is None else span @ rotation
-    return _Problem(rows @ rotation, examples.labels, jnp.maximum(curvature, 0) / 2, axes)
+    return _Problem(rows @ rotation, examples.labels, jnp.maximum(along, 0), axes)
 
 
 def _head(problem: _Problem, found: jax.Array, weights: jax.Array, present: jax.Array) -> Head:
@@ -160,12 +164,15 @@ def _solve(
 ) -> jax.Array:
     """L-BFGS from `start [r, K]`, `-> [r, K]`; done at once where `close` is infinite.
 
-    Each axis is scaled by the bound of its curvature: one step size suits all. It also ends where
-    the line search finds nothing lower, as float32 tells no smaller differences of the loss.
+    Each coefficient is scaled by its curvature at the start, with p (1 - p) of a class taken as
+    its mean over the examples: one step size suits all. It also ends where the line search finds
+    nothing lower, as float32 tells no smaller differences of the loss.
     """
     total = jnp.maximum(jnp.sum(weights), 1e-9)
     penalty = 1 / (strength * total)
-    scale = lax.rsqrt(problem.bound + penalty)[:, None]
+    probability = jax.nn.softmax(_logits(problem, start, present))
+    spread = weights @ (probability * (1 - probability)) / total
+    scale = lax.rsqrt(jnp.outer(problem.moments, spread) + penalty)
 
     def objective(scaled: jax.Array) -> jax.Array:
         rows = scaled * scale
@@ -173,7 +180,9 @@ def _solve(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, problem.labels)
         return weights @ losses / total + penalty / 2 * jnp.sum(jnp.square(rows))
 
-    search = optax.scale_by_backtracking_linesearch(_MOST_HALVINGS, store_grad=True)
+    search = optax.scale_by_backtracking_linesearch(
+        _MOST_TRIES, decrease_factor=_SHORTER, store_grad=True
+    )
     optimiser = optax.lbfgs(memory_size=_MEMORY, linesearch=search)
 
     def step(carry: _Carry) -> _Carry:
@@ -205,8 +214,8 @@ def _cross_validate(
 ) -> tuple[jax.Array, Choice]:
     """Fit of all examples `[r, K]` with the C of `_chosen`, and that.
 
-    C goes up, each fit begins at the one before, and the search ends after two values that were
-    worse than the best. A class that a fold's fit has not seen does not count.
+    C goes up, each fit begins where the two before it lead to, and the search ends after two values
+    that were worse than the best. A class that a fold's fit has not seen does not count.
     """
     weights, labels = examples.weights, examples.labels
     folds = jnp.arange(FOLDS + 1)[:, None]  # The last one leaves nothing out.
@@ -231,7 +240,8 @@ def _cross_validate(
         since = tried - 1 - jnp.argmin(search.losses)
         last = (tried == len(STRENGTHS)) | ((tried > 0) & (since == 2))
         number = jnp.where(last, _chosen(search), tried)
-        start = jnp.where(last, search.fits[number][None], search.rows)
+        ahead = jnp.where(tried > 1, _AHEAD, 0) * (search.rows - search.before)
+        start = jnp.where(last, search.fits[number][None], search.rows + ahead)
         close = jnp.where(last, jnp.where(is_whole, _CLOSEST, jnp.inf), _CLOSE)
         rows = solve(parts, seen, strengths[number], start, close)
         losses, right = jax.vmap(judge)(rows, seen)
@@ -241,20 +251,19 @@ def _cross_validate(
         return _Search(
             jnp.where(last, _DONE, tried + 1),
             rows,
+            search.rows,
             search.fits.at[number].set(rows[-1]),
             put(search.losses, loss),
             put(search.accuracies, mean(right)),
             put(search.errors, error),
         )
 
-    start = jnp.zeros((problem.bound.shape[0], classes), jnp.float32)
-    repeated = lambda count: jnp.broadcast_to(start[None], (count, *start.shape))
+    zeros = lambda count: jnp.zeros((count, problem.moments.shape[0], classes), jnp.float32)
     infinite = jnp.full(len(STRENGTHS), jnp.inf)
     # Without an image to judge by there is no search.
     number = jnp.where(jnp.any(judged > 0), 0, len(STRENGTHS))
-    first = _Search(
-        number, repeated(FOLDS + 1), repeated(len(STRENGTHS)), infinite, infinite, infinite
-    )
+    fits = (zeros(FOLDS + 1), zeros(FOLDS + 1), zeros(len(STRENGTHS)))
+    first = _Search(number, *fits, infinite, infinite, infinite)
     end = lax.while_loop(lambda search: search.number != _DONE, attempt, first)
     number = _chosen(end)
     choice = Choice(strengths[number], end.losses[number], end.accuracies[number])
