@@ -28,6 +28,7 @@ def test_each_states_its_claim():
         text = path.read_text()
         shared = path.name in (
             "harness.py", "torch_peer.py", "torch_networks.py", "mosaics.py", "packed.py",
+            "feature_files.py",
         )  # fmt: skip
         study = path.stem in (
             "ablation", "overview", "stop_hint", "scaling", "picks", "features",

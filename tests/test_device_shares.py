@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tavaal_jax.engine import device_shares, memory
+from tavaal_jax.engine import container, device_shares, memory
 from tavaal_jax.errors import UserError
 
 
@@ -88,50 +88,8 @@ def test_the_machine_is_looked_at_from_another_process():
         device_shares._probe({**environment, "JAX_PLATFORMS": "nonsense"})
 
 
-@pytest.mark.parametrize(
-    ("files", "allowed"),
-    [
-        ({}, None),
-        ({"proc/self/cgroup": "0::/\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": ""}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "10000 100000\n"}, 1),
-        (  # The limit of a group above it.
-            {
-                "proc/self/cgroup": "0::/pod/one\n",
-                "sys/fs/cgroup/pod/cpu.max": "200000 100000\n",
-                "sys/fs/cgroup/pod/one/cpu.max": "max 100000\n",
-            },
-            2,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:memory:/pod\n3:cpu,cpuacct:/pod\n0::/\n",
-                "sys/fs/cgroup/cpu/pod/cpu.cfs_quota_us": "300000\n",
-                "sys/fs/cgroup/cpu/pod/cpu.cfs_period_us": "100000\n",
-            },
-            3,
-        ),
-        (
-            {
-                "proc/self/cgroup": "3:cpu:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            None,
-        ),
-    ],
-)
-def test_a_containers_quota_of_the_cpus(files, allowed, tmp_path):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, "utf-8")
-    assert device_shares._allowed(tmp_path) == allowed
-
-
 def test_without_a_number_there_are_no_more_workers_than_the_quota(machine, monkeypatch):
     machine("cpu", 1)
-    monkeypatch.setattr(device_shares, "_allowed", lambda: 2)
+    monkeypatch.setattr(container, "cpus", lambda: 2)
     assert [share.cores for share in device_shares.divide_machine()] == [{0, 2, 4}, {1, 3}]
     assert len(device_shares.divide_machine(5)) == 5

@@ -15,12 +15,12 @@ CLASSES = 4
 
 
 @functools.cache
-def drawn(count, features=6):
-    """`count` examples of four overlapping classes of unequal size."""
+def drawn(count, features=6, classes=CLASSES):
+    """`count` examples of overlapping classes, at least two of each; one is larger than others."""
     random = np.random.default_rng(count)
-    labels = np.minimum(random.integers(0, 7, count), CLASSES - 1)
-    labels[: 2 * CLASSES] = np.tile(np.arange(CLASSES), 2)
-    centres = np.random.default_rng(7).normal(size=(CLASSES, features))
+    labels = np.minimum(random.integers(0, classes + 3, count), classes - 1)
+    labels[: 2 * classes] = np.tile(np.arange(classes), 2)
+    centres = np.random.default_rng(7).normal(size=(classes, features))
     points = centres[labels] + 1.5 * random.normal(size=(count, features))
     return points.astype(np.float32), labels.astype(np.int32)
 
@@ -83,23 +83,31 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(x, y, atol=1e-4)
 
 
-def test_c_is_the_least_within_half_an_error_of_the_best_log_loss():
-    points, labels = drawn(50)
-    _, choice = fit(padded(points, labels, 64))
+@pytest.mark.parametrize(
+    ("count", "length", "features", "classes"),
+    [(50, 64, 6, CLASSES), (90, 128, 40, 30)],
+    ids=["few classes", "many classes"],
+)
+def test_c_is_the_least_within_half_an_error_of_the_best_log_loss(count, length, features, classes):
+    points, labels = drawn(count, features, classes)
+    _, choice = jax.jit(functools.partial(logistic.fit, classes=classes))(
+        padded(points, labels, length)
+    )
     order = np.argsort(labels, kind="stable")
-    fold = np.empty(50, int)
-    fold[order] = np.arange(50) % logistic.FOLDS
+    fold = np.empty(count, int)
+    fold[order] = np.arange(count) % logistic.FOLDS
 
     def left_out(strength):
-        probability = np.empty((50, CLASSES))
+        probability = np.empty((count, classes))
         for number in range(logistic.FOLDS):
             there, out = fold != number, fold == number
             kernel, bias = expected(points[there], labels[there], strength)
             logits = points[out] @ kernel + bias
             probability[out] = np.asarray(jax.nn.softmax(logits))
         probability /= probability.sum(1, keepdims=True)
-        losses = -np.log(probability[np.arange(50), labels])
-        return losses.mean(), losses.std() / np.sqrt(50), np.mean(probability.argmax(1) == labels)
+        losses = -np.log(probability[np.arange(count), labels])
+        error = losses.std() / np.sqrt(count)
+        return losses.mean(), error, np.mean(probability.argmax(1) == labels)
 
     found = {strength: left_out(strength) for strength in logistic.STRENGTHS}
     least, error, _ = min(found.values())

@@ -1,14 +1,12 @@
 """Division of a machine among independent processes: a device each, or some of its cores."""
 
-import math
 import os
-import pathlib
 import subprocess
 import sys
 from typing import NamedTuple
 
 from tavaal_jax import jax_settings
-from tavaal_jax.engine import memory
+from tavaal_jax.engine import container, memory
 from tavaal_jax.errors import UserError
 
 _PROBE = """
@@ -89,37 +87,7 @@ def _cores(count: int) -> list[frozenset[int]]:
     if not hasattr(os, "sched_getaffinity"):
         return [frozenset()] * (count or os.cpu_count() or 1)
     cores = sorted(os.sched_getaffinity(0))
-    count = count or min(len(cores), _allowed() or len(cores))
+    count = count or min(len(cores), container.cpus() or len(cores))
     if count >= len(cores):
         return [frozenset({cores[i % len(cores)]}) for i in range(count)]
     return [frozenset(cores[i::count]) for i in range(count)]
-
-
-def _allowed(root: pathlib.Path = pathlib.Path("/")) -> int | None:
-    """CPUs' worth of time that a container's quota allows, at least 1; None without a quota."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    quotas = []
-    for line in lines:
-        _, kinds, own = line.split(":", 2)
-        place = root / "sys/fs/cgroup" / ("cpu" if kinds else "")
-        if not kinds or "cpu" in kinds.split(","):
-            # A container may see its own group as the root; limits of parents hold as well.
-            inner = pathlib.PurePosixPath(own.lstrip("/"))
-            quotas += [_quota(place / group) for group in (inner, *inner.parents)]
-    found = [quota for quota in quotas if quota is not None]
-    return max(1, math.ceil(min(found))) if found else None
-
-
-def _quota(group: pathlib.Path) -> float | None:
-    """CPUs' worth of time of one group: `cpu.max` of version 2, or the two files of version 1."""
-    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            text = " ".join((group / name).read_text("utf-8", "replace") for name in files)
-            quota, period = map(int, text.split())
-        except (OSError, ValueError):  # No such file, an empty one, or "max".
-            continue
-        return quota / period if quota > 0 and period > 0 else None
-    return None

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from tavaal_jax.engine import container
 from tavaal_jax.errors import OutOfMemory
 
 SHARED_BY = "TAVAAL_JAX_SHARED_BY"
@@ -35,9 +36,10 @@ def device_bytes() -> int:
 
 
 def _host_bytes() -> int:
-    """This process's share of the machine's memory."""
+    """This process's share of the machine's memory, or of what its container may use."""
     shares = int(os.environ.get(SHARED_BY, "1"))
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // shares
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(there, container.memory() or there) // shares
 
 
 def host_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
